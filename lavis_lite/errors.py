@@ -1,0 +1,32 @@
+"""The errors that a user of lavis_lite can meet, and how they suggest the fix."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class UnknownName(LookupError):
+    """A registered name, model type, split or capability that does not exist."""
+
+
+class ConfigError(ValueError):
+    """A config that cannot be run as written."""
+
+
+class CheckpointError(ValueError):
+    """Weights or training state that cannot be read, or do not fit the model."""
+
+
+class DataError(ValueError):
+    """A dataset, annotation, shard or sample that cannot be read."""
+
+
+class DownloadError(OSError):
+    """A file that could not be fetched whole and unaltered."""
+
+
+def suggest(name: str, candidates: Iterable[str]) -> str:
+    """The nearest valid spelling as `` Did you mean 'x'?``, or an empty string."""
+    close = difflib.get_close_matches(str(name), [str(c) for c in candidates], n=1, cutoff=0.6)
+    return f" Did you mean {close[0]!r}?" if close else ""
