@@ -1,0 +1,78 @@
+"""What a registered thing of each kind must accept and return.
+
+These texts are the plug-in contract: ``lavis-lite info KIND`` and the docs print them.
+``lavis_lite.interfaces`` states the same as typed Protocols.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Contract(NamedTuple):
+    """The text of a kind's contract and the arguments that the running program supplies."""
+
+    text: str
+    runtime: tuple[str, ...] = ()
+
+
+KINDS: dict[str, Contract] = {
+    "model": Contract(
+        """A builder of an nn.Module that is composed of built parts.
+
+        Called with the keys of the config's ``model`` section. ``model(samples)`` returns a
+        ModelOutput with ``loss`` and each ``loss_<name>``. What else it can do (``encode_image``,
+        ``encode_text``, ``image_embeds``, ``text_embeds``, ``match``, ``rank``, ``generate``) is
+        what its class defines; losses, metrics and runners name what they require and are
+        refused at config time where it is missing. A builder function annotates the class that
+        it returns."""
+    ),
+    "vision_encoder": Contract(
+        """An nn.Module from images (B, 3, H, W) to tokens (B, N, D), with ``width`` = D.
+
+        Optional: ``grid`` (rows, columns) of the patch tokens, ``num_prefix_tokens`` (class and
+        register tokens before them; default 0), ``pool(tokens) -> (B, D)`` (default: the class
+        token, else the mean of the patches).""",
+        runtime=("image_size",),
+    ),
+    "text_backbone": Contract(
+        """An nn.Module from token ids (B, T) and mask (B, T) to states (B, T, D), with ``width`` = D.
+
+        A backbone that also reads images (``med``) takes projected image tokens.""",
+        runtime=("vocab_size", "encoder_width"),
+    ),
+    "loss": Contract(
+        """An nn.Module called with a step's Shared view, returning a scalar in fp32.
+
+        ``requires`` names the attributes that the model must have. Built with ``model`` (towers
+        and heads in place), of which it keeps no reference; its buffers (a queue) belong to it.""",
+        runtime=("model",),
+    ),
+    "dataset": Contract(
+        """Map-style: ``len(dataset)`` and ``dataset[i]`` -> dict.
+
+        Keys: ``image`` (PIL image, encoded bytes or a path: not yet decoded), ``text_input``
+        (str), ``image_id`` (rows of one image share it), ``key`` (unique str); further fields
+        travel along. An unreadable row raises DataError and is quarantined."""
+    ),
+    "processor": Contract(
+        """A callable ``processor(item, rng=None) -> item``.
+
+        An image processor turns a PIL image into a float tensor (3, S, S), a text processor a str
+        into a str. All randomness comes from ``rng``, a numpy Generator.""",
+        runtime=("image_size",),
+    ),
+    "metric": Contract(
+        """An object with ``requires`` and ``evaluate(model, data, runner) -> Evaluation``.
+
+        ``requires`` names the attributes that the model must have. Every sample counts exactly
+        once, whatever the batch, chunk and world size."""
+    ),
+    "runner": Contract(
+        """A class built with a validated config; ``run()`` does the work and returns a summary.
+
+        Its ``Config`` dataclass is named in its package's zoo.yaml under ``runner_configs``, so that
+        a config file can be checked without importing the runner.""",
+        runtime=("config",),
+    ),
+}

@@ -1,0 +1,257 @@
+"""Names for swappable parts: register one, look one up, build one from a config.
+
+A registered thing is a class or a builder function; its keyword arguments are exactly the keys
+that a config may give it. Which module registers which name stands in ``zoo.yaml`` files (of the
+core, of each project, of installed packages), so listing imports nothing and looking a name up
+imports one module.
+
+    @registry.register("vision_encoder", "acme_patchnet")
+    class PatchNet(nn.Module): ...
+
+    registry.build("vision_encoder", {"name": "acme_patchnet", "depth": 2}, image_size=64)
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import functools
+import inspect
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple, TypeVar
+
+from fvcore.common.registry import Registry as NameMap
+
+from lavis_lite.contracts import KINDS, Contract
+from lavis_lite.errors import ConfigError, UnknownName, suggest
+from lavis_lite.plugins import ComponentIndex
+
+T = TypeVar("T", bound=Callable[..., Any])
+
+
+class Kind(NameMap):
+    """The names of one kind; its documentation is what a registered thing must fulfil."""
+
+    def __init__(self, name: str, contract: Contract) -> None:
+        super().__init__(name)
+        self.__doc__ = contract.text
+        self.runtime = contract.runtime
+
+    def add(self, name: str, entry: Entry) -> None:
+        """Take ``entry`` under ``name``; a taken name is an error that says who has it."""
+        if name in self and not self.get(name).replaceable_by(entry):
+            raise ConfigError(
+                f"{self._name} {name!r} is already registered at {self.get(name).where}; "
+                f"{entry.where} needs another name"
+            )
+        self._obj_map[name] = entry
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A registered builder and, for a wildcard, how to list names and arguments behind it."""
+
+    builder: Callable[..., Any]
+    expand: Callable[[str], list[str]] | None = None
+    arguments: Callable[[str], dict[str, inspect.Parameter]] | None = None
+
+    @property
+    def where(self) -> str:
+        """``file:line`` of the definition, or the module where that is unknown."""
+        try:
+            file = inspect.getsourcefile(self.builder)
+            return f"{file}:{inspect.getsourcelines(self.builder)[1]}"
+        except (TypeError, OSError):
+            return f"{self.builder.__module__}.{self.builder.__qualname__}"
+
+    def replaceable_by(self, other: Entry) -> bool:
+        """Whether ``other`` is the same definition run again in a notebook or script."""
+        mine, its = self.builder, other.builder
+        return mine.__module__ == its.__module__ == "__main__" and (
+            mine.__qualname__ == its.__qualname__
+        )
+
+
+class Found(NamedTuple):
+    """A looked-up entry and, when a wildcard matched, what stood in the place of its ``*``."""
+
+    entry: Entry
+    rest: str | None
+
+
+class Registry:
+    """All kinds together with the index that says which module registers which name."""
+
+    def __init__(
+        self, contracts: Mapping[str, Contract] = KINDS, index: ComponentIndex | None = None
+    ) -> None:
+        self.kinds = {name: Kind(name, contract) for name, contract in contracts.items()}
+        self.index = index or ComponentIndex(packages=())
+
+    def register(
+        self,
+        kind: str,
+        name: str,
+        *,
+        expand: Callable[[str], list[str]] | None = None,
+        arguments: Callable[[str], dict[str, inspect.Parameter]] | None = None,
+    ) -> Callable[[T], T]:
+        """A decorator that makes a class or builder function available as ``name``.
+
+        Args:
+            kind: one of ``registry.kinds()``.
+            name: what configs write. ``"prefix/*"`` registers a wildcard: its builder gets what
+                stands for the ``*`` as its first positional argument.
+            expand: for a wildcard, the full names behind a pattern (``"prefix/a*"``).
+            arguments: for a wildcard, the arguments that the thing behind a name takes.
+
+        Raises:
+            ConfigError: the name is taken; the message says where.
+        """
+        family = self._kind(kind)
+
+        def decorate(builder: T) -> T:
+            family.add(name, Entry(builder, expand, arguments))
+            return builder
+
+        return decorate
+
+    def get(self, kind: str, name: str) -> Callable[..., Any]:
+        """The class or builder registered as ``name``; its module is imported when needed."""
+        entry, rest = self._find(kind, name)
+        return entry.builder if rest is None else functools.partial(entry.builder, rest)
+
+    def build(self, kind: str, spec: Mapping[str, Any], **runtime: Any) -> Any:
+        """Build ``{"name": ..., **arguments}``.
+
+        Args:
+            kind: one of ``registry.kinds()``.
+            spec: the component as configs write it.
+            runtime: what only the running program knows (``image_size``, ``model``...). Passed
+                where the builder takes it; an argument of the same name in ``spec`` wins.
+
+        Raises:
+            ConfigError: an argument that the builder does not take, or one that it misses.
+        """
+        name, given = spec["name"], {k: v for k, v in spec.items() if k != "name"}
+        accepted = self.arguments(kind, name, with_runtime=True)
+        takes_any = any(p.kind is p.VAR_KEYWORD for p in accepted.values())
+        known = [k for k, p in accepted.items() if p.kind is not p.VAR_KEYWORD]
+        if problems := argument_problems(f"{kind} {name!r}", given, accepted):
+            raise ConfigError("\n".join(problems))
+        passed = {k: v for k, v in runtime.items() if k in known or takes_any}
+        return self.get(kind, name)(**{**passed, **given})
+
+    def names(self, kind: str, pattern: str = "*") -> list[str]:
+        """Sorted names that match a shell pattern; imports nothing unless it reaches a wildcard."""
+        family = self._kind(kind)
+        listed = {*dict(family), *self.index.names(kind)}
+        matches = set(fnmatch.filter(listed, pattern))
+        for wildcard in (w for w in listed if w.endswith("/*")):
+            if pattern != "*" and pattern.startswith(wildcard[:-1]):
+                entry = self._load(kind, wildcard)
+                matches |= set(entry.expand(pattern)) if entry.expand else set()
+        return sorted(matches)
+
+    def arguments(
+        self, kind: str, name: str, *, with_runtime: bool = False
+    ) -> dict[str, inspect.Parameter]:
+        """The arguments that ``name`` takes from a config: their names, types and defaults."""
+        entry, rest = self._find(kind, name)
+        if rest is not None and entry.arguments is not None:
+            return entry.arguments(rest)
+        parameters = dict(_signature(entry.builder).parameters)
+        if rest is not None:
+            parameters.pop(next(iter(parameters)))
+        if not with_runtime:
+            parameters = {k: p for k, p in parameters.items() if k not in self.kinds[kind].runtime}
+        return parameters
+
+    def result(self, kind: str, name: str) -> type | None:
+        """The class that ``name`` builds: itself, or its builder's return annotation."""
+        builder = self._find(kind, name).entry.builder
+        if inspect.isclass(builder):
+            return builder
+        returned = _signature(builder).return_annotation
+        return returned if inspect.isclass(returned) and returned is not inspect._empty else None
+
+    def where(self, kind: str, name: str) -> str:
+        """``file:line`` of the definition of ``name``."""
+        return self._find(kind, name).entry.where
+
+    def _kind(self, kind: str) -> Kind:
+        if kind not in self.kinds:
+            raise UnknownName(
+                f"no kind {kind!r}.{suggest(kind, self.kinds)} Known: {', '.join(self.kinds)}"
+            )
+        return self.kinds[kind]
+
+    def _load(self, kind: str, name: str) -> Entry:
+        """The entry of an exact name, importing the module that the index gives for it."""
+        family = self._kind(kind)
+        if name not in family:
+            self.index.load(kind, name)
+        if name not in family:
+            raise self._unknown(kind, name)
+        return family.get(name)
+
+    def _find(self, kind: str, name: str) -> Found:
+        family = self._kind(kind)
+        if name in family or name in self.index.names(kind):
+            return Found(self._load(kind, name), None)
+        for wildcard in (w for w in self.names(kind) if w.endswith("/*")):
+            if name.startswith(wildcard[:-1]):
+                return Found(self._load(kind, wildcard), name[len(wildcard) - 1 :])
+        raise self._unknown(kind, name)
+
+    def _unknown(self, kind: str, name: str) -> UnknownName:
+        known = self.names(kind)
+        lines = [
+            f"no {kind} named {name!r}.{suggest(name, known)}",
+            f"  known: {', '.join(known) or 'none'}",
+        ]
+        if self.index.failures:
+            failed = "; ".join(f"{m} ({why})" for m, why in self.index.failures.items())
+            lines.append(f"  plug-ins that failed to import: {failed}")
+        return UnknownName("\n".join(lines))
+
+
+def argument_problems(
+    what: str, given: Mapping[str, Any], accepted: Mapping[str, inspect.Parameter]
+) -> list[str]:
+    """What is wrong with ``given`` as arguments: names not taken, each with the nearest one."""
+    if any(p.kind is p.VAR_KEYWORD for p in accepted.values()):
+        return []
+    return [
+        f"{what} takes no {key!r}.{suggest(key, accepted)} It takes: {_spell(accepted)}"
+        for key in given
+        if key not in accepted
+    ]
+
+
+def _spell(names: Iterable[str]) -> str:
+    return ", ".join(names) or "no arguments"
+
+
+@functools.cache
+def _signature(builder: Callable[..., Any]) -> inspect.Signature:
+    try:
+        return inspect.signature(builder, eval_str=True)
+    except (NameError, TypeError):  # an annotation that exists for type checkers only
+        return inspect.signature(builder)
+
+
+_global = Registry(index=ComponentIndex())
+register = _global.register
+get = _global.get
+build = _global.build
+names = _global.names
+arguments = _global.arguments
+result = _global.result
+where = _global.where
+index = _global.index
+
+
+def kinds() -> dict[str, str]:
+    """Each kind with its contract."""
+    return {name: kind.__doc__ or "" for name, kind in _global.kinds.items()}
