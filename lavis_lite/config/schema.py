@@ -1,0 +1,185 @@
+"""Every key of a config, its type, default and meaning, as frozen dataclasses.
+
+The reference page of the docs is generated from here. A ``component`` is a mapping with ``name``;
+its other keys are the arguments of what is registered under that name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import MISSING, dataclass, field
+from typing import Any, Literal
+
+
+def key(doc: str, default: Any = MISSING, *, kind: str | None = None) -> Any:
+    """A config key with its documentation and, for components, the registry kind."""
+    metadata = {"doc": doc, "kind": kind}
+    if default is MISSING:
+        return field(metadata=metadata)
+    if isinstance(default, list | dict):
+        return field(default_factory=lambda: type(default)(default), metadata=metadata)
+    return field(default=default, metadata=metadata)
+
+
+@dataclass(frozen=True)
+class Component:
+    """A registered name with its arguments."""
+
+    name: str
+    args: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def spec(self) -> dict[str, Any]:
+        """As ``registry.build`` takes it."""
+        return {"name": self.name, **self.args}
+
+
+@dataclass(frozen=True)
+class ModelComponent(Component):
+    """A model: ``name``, the ``type`` whose preset its arguments start from, and initial weights."""
+
+    type: str | None = None
+    checkpoint: str | None = None
+
+
+@dataclass(frozen=True)
+class TrainDataset(Component):
+    """A dataset with its share in the mixture."""
+
+    weight: float | None = None
+
+
+@dataclass(frozen=True)
+class Evaluator(Component):
+    """A metric with the dataset that it reads."""
+
+    data: Component = field(default_factory=lambda: Component(""))
+
+
+@dataclass(frozen=True)
+class Modality:
+    """Processors of one modality."""
+
+    train: Component = key("Applied to training samples.", kind="processor")
+    eval: Component = key("Applied to evaluation samples.", kind="processor")
+
+
+@dataclass(frozen=True)
+class ProcessorsConfig:
+    """What turns raw images and texts into model input."""
+
+    image: Modality = key(
+        "Image processors; `image_size` is the model's unless given.",
+        Modality(Component("blip_image_train"), Component("blip_image_eval")),
+    )
+    text: Modality = key(
+        "Text processors.", Modality(Component("blip_caption"), Component("blip_caption"))
+    )
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Training data, processors and batches."""
+
+    train: list[TrainDataset] = key("Datasets to train on.", [], kind="dataset")
+    processors: ProcessorsConfig = key("Processors by modality.", ProcessorsConfig())
+    batch_size: int = key("Samples per process and micro-batch.", 64)
+    num_workers: int = key("Loader processes; 0 loads in the training process.", 2)
+
+
+@dataclass(frozen=True)
+class OptimConfig:
+    """AdamW, its schedule and what happens to gradients."""
+
+    lr: float = key("Peak learning rate.", 3e-4)
+    min_lr: float = key("Where the schedule ends (absolute).", 0.0)
+    weight_decay: float = key("Decoupled weight decay, on matrices only.", 0.05)
+    betas: list[float] = key("Adam's two decay rates.", [0.9, 0.999])
+    eps: float = key("Adam's epsilon.", 1e-8)
+    warmup_steps: int = key("Linear warm-up, in optimizer steps.", 0)
+    warmup_lr: float = key("Learning rate at step 0 of the warm-up.", 0.0)
+    schedule: Literal["cosine", "step", "constant"] = key("Shape after the warm-up.", "cosine")
+    decay_rate: float = key("Factor per decay of the `step` schedule.", 0.9)
+    decay_steps: int = key("Steps between decays of the `step` schedule.", 0)
+    clip_norm: float = key("Largest gradient norm; 0 does not clip.", 0.0)
+    accumulate: int = key("Micro-batches per optimizer step.", 1)
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """Where a run goes, how long it takes, and how it is watched. Intervals are in steps, 0 = off."""
+
+    output_dir: str = key("Folder of everything the run writes; the same folder resumes it.")
+    max_steps: int = key("Optimizer steps of the whole run.", 1000)
+    log_every: int = key("Steps between records in metrics.jsonl.", 20)
+    eval_every: int = key("Steps between evaluations; the end is always evaluated.", 0)
+    checkpoint_every: int = key("Steps between checkpoints; the end is always saved.", 500)
+    keep_last: int = key("Newest checkpoints that are kept.", 2)
+    keep_best: str | None = key(
+        "Also keep the checkpoint with the highest value of this figure, as `metric/figure`.", None
+    )
+    seed: int = key("Seed of initial weights, sample order, augmentation and dropout.", 0)
+    device: str = key("auto, cpu, cuda, cuda:N or mps.", "auto")
+    precision: Literal["fp32", "bf16", "fp16"] = key("Autocast type of forward passes.", "fp32")
+    compile: bool = key("torch.compile the towers.", False)
+    num_threads: int = key("Threads of the training process; 0 leaves torch's choice.", 0)
+    loggers: list[Literal["jsonl", "console", "tensorboard"]] = key(
+        "Where metrics go; jsonl is always on.", ["jsonl", "console"]
+    )
+    max_bad_fraction: float = key("Share of unreadable samples above which the run stops.", 0.1)
+    max_skipped_steps: int = key("Consecutive non-finite steps that are skipped before stopping.", 3)
+    on_disk_full: Literal["stop", "continue"] = key("When a checkpoint cannot be written.", "stop")
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """A training run (`runner: {name: train}`)."""
+
+    runner: Component = key("The runner.", kind="runner")
+    model: ModelComponent = key("The model.", kind="model")
+    data: DataConfig = key("Training data.")
+    run: RunConfig = key("Output, length, intervals.")
+    optim: OptimConfig = key("Optimizer and schedule.", OptimConfig())
+    evaluate: list[Evaluator] = key("Metrics computed during and after training.", [], kind="metric")
+    plugins: list[str] = key("Files or modules of your own to import first.", [])
+
+
+@dataclass(frozen=True)
+class EvaluateConfig:
+    """An evaluation of existing weights (`runner: {name: evaluate}`)."""
+
+    runner: Component = key("The runner.", kind="runner")
+    model: ModelComponent = key("The model; `checkpoint` names its weights.", kind="model")
+    evaluate: list[Evaluator] = key("Metrics to compute.", kind="metric")
+    run: RunConfig = key("Output and device.")
+    data: DataConfig = key("Processors and batch size.", DataConfig())
+    plugins: list[str] = key("Files or modules of your own to import first.", [])
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One run of a pipeline."""
+
+    cfg: str = key("Its config file: relative to this one, or below configs/.")
+    set: dict[str, Any] = key(
+        "Overrides by dotted key; `${stage:NAME}` is the output folder of another stage.", {}
+    )
+
+
+@dataclass(frozen=True)
+class PipelineRunConfig:
+    """Where a pipeline goes."""
+
+    output_dir: str = key("Parent of the stages' output folders.")
+    report: str | None = key("File name of the HTML report in `output_dir`; null writes none.", None)
+    title: str = key("Title of the report.", "lavis_lite run")
+
+
+@dataclass(frozen=True)
+class PipelineConfig:
+    """Runs in order, each skipped when already complete (`runner: {name: pipeline}`)."""
+
+    runner: Component = key("The runner.", kind="runner")
+    stages: dict[str, Stage] = key("Stage name -> run.")
+    run: PipelineRunConfig = key("Output folder and report.")
+    plugins: list[str] = key("Files or modules of your own to import first.", [])
