@@ -1,0 +1,68 @@
+# make demo    train a small BLIP on data made on the spot and write a report about it
+# make test    the tests
+# make docs    the documentation, warnings are errors
+# make lint    ruff and mypy
+# make wheel   dist/lavis_lite-*.whl
+# make clean   remove what the targets above made, but no environment and no output/
+#
+# Everything runs in the environment VENV, which is made with PYTHON when it is missing and
+# brought up to date when setup.py changes. An activated environment is left alone: to use it,
+# say `make test VENV=$$VIRTUAL_ENV`.
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN = $(VENV)/bin
+PYTEST_ARGS ?=
+
+# The demo in a short form: every part runs, nothing is learnt.
+SHORT ?=
+SHORT_OUTPUT ?= output/quickstart-short
+
+.PHONY: demo demo-short test docs lint format wheel install install-dev clean
+
+demo: install
+	$(BIN)/python run.py --cfg configs/quickstart.yaml
+	@echo
+	@echo "The report: $(CURDIR)/output/quickstart/report.html"
+
+demo-short: install
+	$(BIN)/python run.py --cfg configs/quickstart.yaml run.output_dir=$(SHORT_OUTPUT) $(SHORT)
+	test -s $(SHORT_OUTPUT)/report.html
+
+test: install-dev
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+docs: install-dev
+	$(BIN)/python -m sphinx -W --keep-going -b html docs docs/_build/html
+	@echo "The documentation: $(CURDIR)/docs/_build/html/index.html"
+
+lint: install-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy lavis_lite projects run.py
+
+format: install-dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+wheel: install-dev
+	$(BIN)/python -m pip wheel --quiet --no-deps --no-build-isolation --wheel-dir dist .
+
+install: $(VENV)/.installed
+install-dev: $(VENV)/.installed-dev
+
+$(VENV)/.installed: setup.py pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --editable .
+	touch $@
+
+$(VENV)/.installed-dev: setup.py pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --editable ".[dev]"
+	touch $(VENV)/.installed $@
+
+$(BIN)/python:
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "lavis_lite needs Python 3.11 or newer: make PYTHON=python3.11 ...")'
+	$(PYTHON) -m venv $(VENV)
+
+clean:
+	rm -rf build dist *.egg-info docs/_build docs/gallery/*.png .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +
