@@ -62,7 +62,11 @@ setup(
     ],
     package_dir={
         "lavis_lite.configs": "configs",
-        **{f"lavis_lite.projects.{name}": f"projects/{name}" for name in PROJECTS if "." not in name},
+        **{
+            f"lavis_lite.projects.{name}": f"projects/{name}"
+            for name in PROJECTS
+            if "." not in name
+        },
     },
     package_data={
         "": DATA,
@@ -72,7 +76,7 @@ setup(
         **{f"lavis_lite.projects.{name}": ["weights/**/*"] for name in PROJECTS},
     },
     # A floor stands only where one was found to be needed, a cap only where the next major version
-    # is known to break us. torchvision pins its own torch, so a bound here could only cause conflicts.
+    # is known to break us. torchvision pins its own torch: a bound here could only conflict.
     install_requires=[
         "torch>=2.8",
         "torchvision",

@@ -1,0 +1,390 @@
+"""The rules of the layout, held by reading the source: who imports whom, what stays small."""
+
+from __future__ import annotations
+
+import ast
+import functools
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from omegaconf import OmegaConf
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGE = "lavis_lite"
+CORE = sorted((ROOT / PACKAGE).rglob("*.py"))
+PROJECTS = sorted((ROOT / "projects").rglob("*.py"))
+TESTS = sorted((ROOT / "tests").rglob("*.py"))
+LIBRARY = [*CORE, *PROJECTS, ROOT / "run.py"]
+
+# Each layer may import itself and the layers above it. A part is a module or a package of the core.
+LAYERS = [
+    {"errors", "contracts", "plugins", "registry", "config", "zoo", "io"},
+    {"interfaces", "distributed", "checkpoint", "metrics", "data"},
+    {"vision", "text", "generation", "losses", "model"},
+    {"runners", "report"},
+    {"projects"},
+    {"", "cli", "run"},  # "" is lavis_lite/__init__.py, which hands out public names lazily
+]
+TORCH_FREE = ["lavis_lite", *(f"lavis_lite.{part}" for part in sorted(LAYERS[0])), "lavis_lite.cli"]
+LAVIS_NAMES = {"blip_image_train", "blip_image_eval", "blip_caption", "blip_question"}
+
+
+# ---- who imports whom
+
+
+def test_the_walk_finds_the_source() -> None:
+    assert len(CORE) > 5
+    assert len(PROJECTS) > 0
+    assert len(TESTS) > 5
+
+
+@pytest.mark.parametrize("path", CORE, ids=lambda p: p.relative_to(ROOT).as_posix())
+def test_core_modules_import_only_their_own_layer_and_those_above(path: Path) -> None:
+    mine = level(part_of(module_name(path)))
+    wrong = [
+        f"line {line}: {target}"
+        for line, target in internal_imports(path)
+        if level(part_of(target)) > mine
+    ]
+    assert wrong == []
+
+
+@pytest.mark.parametrize("path", PROJECTS, ids=lambda p: p.relative_to(ROOT).as_posix())
+def test_projects_import_the_core_and_themselves_but_no_other_project(path: Path) -> None:
+    own = ".".join(module_name(path).split(".")[:3])
+    wrong = [
+        f"line {line}: {target}"
+        for line, target in internal_imports(path)
+        if (target.startswith(f"{PACKAGE}.projects.") and not f"{target}.".startswith(f"{own}."))
+        or part_of(target) in {"cli", "run"}
+    ]
+    assert wrong == []
+
+
+def test_runners_and_report_take_components_only_through_the_registry() -> None:
+    components = {m for kind, m, _ in zoo_names(ROOT / PACKAGE / "zoo.yaml") if kind != "runner"}
+    above = [p for p in CORE if part_of(module_name(p)) in {"runners", "report"}]
+    assert components
+    assert above
+    wrong = [
+        f"{path.relative_to(ROOT)}:{line}: {target}"
+        for path in above
+        for line, target in internal_imports(path)
+        if target in components
+    ]
+    assert wrong == []
+
+
+def test_no_import_cycle_at_module_level() -> None:
+    graph = {
+        module_name(path): {t for _, t in internal_imports(path, nested=False)} for path in LIBRARY
+    }
+    seen: set[str] = set()
+
+    def visit(name: str, trail: tuple[str, ...]) -> None:
+        assert name not in trail, " -> ".join([*trail[trail.index(name) :], name])
+        if name not in seen:
+            for target in sorted(graph.get(name, ()) - {name}):
+                visit(target, (*trail, name))
+            seen.add(name)
+
+    for name in sorted(graph):
+        visit(name, ())
+
+
+def test_no_star_import() -> None:
+    wrong = [
+        f"{path.relative_to(ROOT)}:{node.lineno}"
+        for path in [*LIBRARY, *TESTS]
+        for node in ast.walk(tree(path))
+        if isinstance(node, ast.ImportFrom) and any(a.name == "*" for a in node.names)
+    ]
+    assert wrong == []
+
+
+def test_importing_the_front_loads_no_torch() -> None:
+    code = "\n".join(
+        [f"import {name}" for name in TORCH_FREE]
+        + ["import sys", "print([m for m in HEAVY if m in sys.modules])"]
+    )
+    assert run_python("-c", f"HEAVY = {HEAVY!r}\n{code}").stdout.strip() == "[]"
+
+
+HEAVY = ["torch", "torchvision", "timm", "transformers", "matplotlib", "webdataset", "pyarrow"]
+
+
+@pytest.mark.parametrize(
+    "command",
+    [["run.py", "--help"], ["-m", "lavis_lite.cli", "--help"], ["-m", "lavis_lite.cli", "list"]],
+)
+def test_help_and_list_load_no_torch(command: list[str]) -> None:
+    done = run_python("-X", "importtime", *command)
+    imported = {line.split("|")[-1].strip() for line in done.stderr.splitlines()}
+    assert "lavis_lite.cli" in imported or "run" in imported or "lavis_lite" in imported
+    assert sorted(imported & set(HEAVY)) == []
+    assert done.stdout.strip()
+
+
+def test_heavy_libraries_are_imported_inside_functions() -> None:
+    lazy = {"torchvision", "timm", "transformers", "matplotlib", "webdataset", "pyarrow"}
+    wrong = [
+        f"{path.relative_to(ROOT)}:{node.lineno}"
+        for path in LIBRARY
+        for node in module_level_imports(tree(path))
+        if {name.split(".")[0] for name in imported_names(node)} & lazy
+    ]
+    assert wrong == []
+
+
+# ---- the core knows no project
+
+
+def test_the_core_names_no_project() -> None:
+    wrong = []
+    for path in CORE:
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+            words = set(re.findall(r"\w*blip\w*", line)) - LAVIS_NAMES
+            if words or re.search(r"projects\.\w+", line.replace("lavis_lite.projects.__", "")):
+                wrong.append(f"{path.relative_to(ROOT)}:{number}: {line.strip()}")
+    assert wrong == []
+
+
+@pytest.mark.parametrize(
+    "zoo", sorted((ROOT / "projects").glob("*/zoo.yaml")), ids=lambda p: p.parent.name
+)
+def test_the_core_names_nothing_that_a_project_registers(zoo: Path) -> None:
+    registered = {name for _, _, name in zoo_names(zoo)} - LAVIS_NAMES
+    wrong = [
+        f"{path.relative_to(ROOT)}:{node.lineno}: {node.value!r}"
+        for path in CORE
+        for node in ast.walk(tree(path))
+        if isinstance(node, ast.Constant) and node.value in registered
+    ]
+    assert registered
+    assert wrong == []
+
+
+# ---- what is registered is listed, what is listed is registered
+
+
+@functools.cache
+def registered() -> dict[str, set[tuple[str, str]]]:
+    """Module -> (kind, name) of what it registers when every listed module is imported."""
+    code = (
+        "import importlib, sys; from lavis_lite import registry\n"
+        "for module in sys.argv[1:]: importlib.import_module(module)\n"
+        "for kind, family in registry._global.kinds.items():\n"
+        "    for name, entry in dict(family).items(): print(entry.builder.__module__, kind, name)"
+    )
+    found: dict[str, set[tuple[str, str]]] = {}
+    modules = sorted({module for zoo in ZOOS for _, module, _ in zoo_names(zoo)})
+    for line in run_python("-c", code, *modules).stdout.splitlines():
+        module, kind, name = line.split()
+        found.setdefault(module, set()).add((kind, name))
+    return found
+
+
+ZOOS = [ROOT / PACKAGE / "zoo.yaml", *sorted((ROOT / "projects").glob("*/zoo.yaml"))]
+
+
+@pytest.mark.parametrize("zoo", ZOOS, ids=lambda p: p.parent.name)
+def test_every_listed_name_is_registered_by_the_module_that_it_is_listed_under(zoo: Path) -> None:
+    listed: dict[str, set[tuple[str, str]]] = {}
+    for kind, module, name in zoo_names(zoo):
+        listed.setdefault(module, set()).add((kind, name))
+    assert listed
+    assert {module: registered().get(module, set()) for module in listed} == listed
+
+
+def test_every_module_that_registers_something_is_listed() -> None:
+    listed = {module for zoo in ZOOS for _, module, _ in zoo_names(zoo)}
+    wrong = [
+        module_name(path)
+        for path in [*CORE, *PROJECTS]
+        for node in ast.walk(tree(path))
+        if isinstance(node, ast.ClassDef | ast.FunctionDef)
+        and any("registry.register(" in ast.unparse(d) for d in node.decorator_list)
+        and module_name(path) not in listed
+    ]
+    assert wrong == []
+
+
+# ---- what stays small and documented
+
+
+@pytest.mark.parametrize("path", LIBRARY, ids=lambda p: p.relative_to(ROOT).as_posix())
+def test_files_stay_under_400_lines(path: Path) -> None:
+    assert len(path.read_text(encoding="utf-8").splitlines()) < 400
+
+
+def test_public_functions_longer_than_a_glance_say_what_they_compute() -> None:
+    wrong = [
+        f"{path.relative_to(ROOT)}:{node.lineno}: {node.name}"
+        for path in LIBRARY
+        for node in public_functions(tree(path))
+        if (node.end_lineno or 0) - node.lineno >= 12 and not ast.get_docstring(node)
+    ]
+    assert wrong == []
+
+
+@pytest.mark.parametrize("path", LIBRARY, ids=lambda p: p.relative_to(ROOT).as_posix())
+def test_every_module_says_what_it_is_about(path: Path) -> None:
+    source = tree(path)
+    assert not source.body or ast.get_docstring(source)
+
+
+def test_functions_fit_a_screen() -> None:
+    wrong = [
+        f"{path.relative_to(ROOT)}:{node.lineno}: {node.name}, {length} lines"
+        for path in LIBRARY
+        for node in ast.walk(tree(path))
+        if isinstance(node, ast.FunctionDef)
+        and (length := (node.end_lineno or 0) - node.lineno + 1) > 60
+    ]
+    assert wrong == []
+
+
+def test_the_library_prints_nothing() -> None:
+    wrong = [
+        f"{path.relative_to(ROOT)}:{node.lineno}"
+        for path in [*CORE, *PROJECTS]
+        if path.name != "cli.py"
+        for node in ast.walk(tree(path))
+        if isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Name)
+        and node.func.id == "print"
+    ]
+    assert wrong == []
+
+
+def test_weights_are_never_unpickled_without_weights_only() -> None:
+    wrong = [
+        f"{path.relative_to(ROOT)}:{node.lineno}"
+        for path in [*LIBRARY, *TESTS]
+        for node in ast.walk(tree(path))
+        if isinstance(node, ast.Call)
+        and ast.unparse(node.func) == "torch.load"
+        and "weights_only=True" not in ast.unparse(node)
+    ]
+    assert wrong == []
+
+
+def test_nothing_is_left_to_do_in_the_source() -> None:
+    marks = re.compile("|".join(["TO" + "DO", "FIX" + "ME", "XX" + "X"]))
+    wrong = [
+        f"{path.relative_to(ROOT)}:{number}"
+        for path in [*LIBRARY, *TESTS]
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1)
+        if marks.search(line)
+    ]
+    assert wrong == []
+
+
+@pytest.mark.parametrize("path", TESTS, ids=lambda p: p.relative_to(ROOT).as_posix())
+def test_every_test_module_asserts_something(path: Path) -> None:
+    tests = [
+        node
+        for node in ast.walk(tree(path))
+        if isinstance(node, ast.FunctionDef) and node.name.startswith("test_")
+    ]
+    checks = re.compile(r"\bassert\b|\.raises\(|\.warns\(|assert_\w+\(")
+    assert not path.name.startswith("test_") or tests
+    assert not tests or checks.search(ast.unparse(tree(path)))
+
+
+# ---- reading the source
+
+
+@functools.cache
+def tree(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"), str(path))
+
+
+def module_name(path: Path) -> str:
+    parts = list(path.relative_to(ROOT).with_suffix("").parts)
+    if parts[0] == "projects":
+        parts.insert(0, PACKAGE)
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def part_of(module: str) -> str:
+    """``runners`` for ``lavis_lite.runners.train``; the empty string for ``lavis_lite`` itself."""
+    parts = module.split(".")
+    if module == f"{PACKAGE}.projects":  # the empty package that projects are found through
+        return "plugins"
+    return parts[0] if parts[0] != PACKAGE else (parts[1] if len(parts) > 1 else "")
+
+
+def level(part: str) -> int:
+    for number, layer in enumerate(LAYERS):
+        if part in layer:
+            return number
+    raise AssertionError(f"{part!r} belongs to no layer: say in LAYERS where it stands")
+
+
+def internal_imports(path: Path, nested: bool = True) -> Iterator[tuple[int, str]]:
+    """(line, module) of every import of our own modules, those inside functions too."""
+    nodes = ast.walk(tree(path)) if nested else module_level_imports(tree(path))
+    for node in nodes:
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            for name in imported_names(node, of=path):
+                if name.split(".")[0] in {PACKAGE, "run"}:
+                    yield node.lineno, name
+
+
+def module_level_imports(node: ast.AST) -> Iterator[ast.Import | ast.ImportFrom]:
+    """Imports that run when the module is imported: none in functions or for type checkers only."""
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.Import | ast.ImportFrom):
+            yield child
+        elif isinstance(child, ast.If) and "TYPE_CHECKING" in ast.unparse(child.test):
+            continue
+        elif not isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+            yield from module_level_imports(child)
+
+
+def imported_names(node: ast.Import | ast.ImportFrom, of: Path | None = None) -> list[str]:
+    """Full names of the imported modules; ``from a import b`` means a.b where that is a module."""
+    if isinstance(node, ast.Import):
+        return [alias.name for alias in node.names]
+    base = node.module or ""
+    if node.level and of is not None:
+        package = module_name(of).split(".")
+        package = package if of.name == "__init__.py" else package[:-1]
+        base = ".".join([*package[: len(package) - node.level + 1], *([base] if base else [])])
+    return [f"{base}.{a.name}" if f"{base}.{a.name}" in our_modules() else base for a in node.names]
+
+
+@functools.cache
+def our_modules() -> frozenset[str]:
+    return frozenset(module_name(path) for path in LIBRARY)
+
+
+def public_functions(source: ast.Module) -> Iterator[ast.FunctionDef]:
+    """Functions and methods that a user can reach: no underscore in their name or their class's."""
+    for node in source.body:
+        if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+            members = [m for m in node.body if isinstance(m, ast.FunctionDef)]
+            yield from (m for m in members if not m.name.startswith("_"))
+        elif isinstance(node, ast.FunctionDef) and not node.name.startswith("_"):
+            yield node
+
+
+def zoo_names(zoo: Path) -> Iterator[tuple[str, str, str]]:
+    """(kind, full module, name) of every component that a zoo.yaml lists."""
+    package = PACKAGE if zoo.parent.name == PACKAGE else f"{PACKAGE}.projects.{zoo.parent.name}"
+    for kind, modules in OmegaConf.load(zoo).get("components", {}).items():
+        for module, names in modules.items():
+            yield from ((kind, package + module, name) for name in names)
+
+
+def run_python(*arguments: str) -> subprocess.CompletedProcess[str]:
+    done = subprocess.run(
+        [sys.executable, *arguments], cwd=ROOT, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done
