@@ -175,6 +175,14 @@ class Registry:
         returned = _signature(builder).return_annotation
         return returned if inspect.isclass(returned) and returned is not inspect._empty else None
 
+    def problem(self, kind: str, name: str) -> str | None:
+        """Why ``name`` cannot be looked up as far as the listings tell (no import), or None."""
+        listed = self.names(kind)
+        wildcards = tuple(w[:-1] for w in listed if w.endswith("/*"))
+        if name in listed or (wildcards and name.startswith(wildcards)):
+            return None
+        return str(self._unknown(kind, name))
+
     def where(self, kind: str, name: str) -> str:
         """``file:line`` of the definition of ``name``."""
         return self._find(kind, name).entry.where
@@ -248,8 +256,14 @@ build = _global.build
 names = _global.names
 arguments = _global.arguments
 result = _global.result
+problem = _global.problem
 where = _global.where
 index = _global.index
+
+
+def runtime(kind: str) -> tuple[str, ...]:
+    """The arguments that the running program supplies to builders of a kind."""
+    return _global.kinds[kind].runtime
 
 
 def kinds() -> dict[str, str]:

@@ -11,9 +11,11 @@ from dataclasses import MISSING, dataclass, field
 from typing import Any, Literal
 
 
-def key(doc: str, default: Any = MISSING, *, kind: str | None = None) -> Any:
-    """A config key with its documentation and, for components, the registry kind."""
-    metadata = {"doc": doc, "kind": kind}
+def key(
+    doc: str, default: Any = MISSING, *, kind: str | None = None, at_least: float | None = None
+) -> Any:
+    """A config key: its documentation, the registry kind of a component, the smallest number."""
+    metadata = {"doc": doc, "kind": kind, "at_least": at_least}
     if default is MISSING:
         return field(metadata=metadata)
     if isinstance(default, list | dict):
@@ -53,7 +55,7 @@ class TrainDataset(Component):
 class Evaluator(Component):
     """A metric with the dataset that it reads."""
 
-    data: Component = field(default_factory=lambda: Component(""))
+    data: Component = key("The dataset to evaluate on.", Component(""), kind="dataset")
 
 
 @dataclass(frozen=True)
@@ -83,26 +85,26 @@ class DataConfig:
 
     train: list[TrainDataset] = key("Datasets to train on.", [], kind="dataset")
     processors: ProcessorsConfig = key("Processors by modality.", ProcessorsConfig())
-    batch_size: int = key("Samples per process and micro-batch.", 64)
-    num_workers: int = key("Loader processes; 0 loads in the training process.", 2)
+    batch_size: int = key("Samples per process and micro-batch.", 64, at_least=1)
+    num_workers: int = key("Loader processes; 0 loads in the training process.", 2, at_least=0)
 
 
 @dataclass(frozen=True)
 class OptimConfig:
     """AdamW, its schedule and what happens to gradients."""
 
-    lr: float = key("Peak learning rate.", 3e-4)
-    min_lr: float = key("Where the schedule ends (absolute).", 0.0)
-    weight_decay: float = key("Decoupled weight decay, on matrices only.", 0.05)
+    lr: float = key("Peak learning rate.", 3e-4, at_least=0)
+    min_lr: float = key("Where the schedule ends (absolute).", 0.0, at_least=0)
+    weight_decay: float = key("Decoupled weight decay, on matrices only.", 0.05, at_least=0)
     betas: list[float] = key("Adam's two decay rates.", [0.9, 0.999])
     eps: float = key("Adam's epsilon.", 1e-8)
-    warmup_steps: int = key("Linear warm-up, in optimizer steps.", 0)
-    warmup_lr: float = key("Learning rate at step 0 of the warm-up.", 0.0)
+    warmup_steps: int = key("Linear warm-up, in optimizer steps.", 0, at_least=0)
+    warmup_lr: float = key("Learning rate at step 0 of the warm-up.", 0.0, at_least=0)
     schedule: Literal["cosine", "step", "constant"] = key("Shape after the warm-up.", "cosine")
     decay_rate: float = key("Factor per decay of the `step` schedule.", 0.9)
-    decay_steps: int = key("Steps between decays of the `step` schedule.", 0)
-    clip_norm: float = key("Largest gradient norm; 0 does not clip.", 0.0)
-    accumulate: int = key("Micro-batches per optimizer step.", 1)
+    decay_steps: int = key("Steps between decays of the `step` schedule.", 0, at_least=0)
+    clip_norm: float = key("Largest gradient norm; 0 does not clip.", 0.0, at_least=0)
+    accumulate: int = key("Micro-batches per optimizer step.", 1, at_least=1)
 
 
 @dataclass(frozen=True)
@@ -110,11 +112,11 @@ class RunConfig:
     """Where a run goes, how long it takes, and how it is watched. Intervals are in steps, 0 = off."""
 
     output_dir: str = key("Folder of everything the run writes; the same folder resumes it.")
-    max_steps: int = key("Optimizer steps of the whole run.", 1000)
-    log_every: int = key("Steps between records in metrics.jsonl.", 20)
-    eval_every: int = key("Steps between evaluations; the end is always evaluated.", 0)
-    checkpoint_every: int = key("Steps between checkpoints; the end is always saved.", 500)
-    keep_last: int = key("Newest checkpoints that are kept.", 2)
+    max_steps: int = key("Optimizer steps of the whole run.", 1000, at_least=0)
+    log_every: int = key("Steps between records in metrics.jsonl.", 20, at_least=0)
+    eval_every: int = key("Steps between evaluations; the end is always evaluated.", 0, at_least=0)
+    checkpoint_every: int = key("Steps between checkpoints; the end is always saved.", 500, at_least=0)
+    keep_last: int = key("Newest checkpoints that are kept.", 2, at_least=1)
     keep_best: str | None = key(
         "Also keep the checkpoint with the highest value of this figure, as `metric/figure`.", None
     )
@@ -122,12 +124,12 @@ class RunConfig:
     device: str = key("auto, cpu, cuda, cuda:N or mps.", "auto")
     precision: Literal["fp32", "bf16", "fp16"] = key("Autocast type of forward passes.", "fp32")
     compile: bool = key("torch.compile the towers.", False)
-    num_threads: int = key("Threads of the training process; 0 leaves torch's choice.", 0)
+    num_threads: int = key("Threads of the training process; 0 leaves torch's choice.", 0, at_least=0)
     loggers: list[Literal["jsonl", "console", "tensorboard"]] = key(
         "Where metrics go; jsonl is always on.", ["jsonl", "console"]
     )
-    max_bad_fraction: float = key("Share of unreadable samples above which the run stops.", 0.1)
-    max_skipped_steps: int = key("Consecutive non-finite steps that are skipped before stopping.", 3)
+    max_bad_fraction: float = key("Share of unreadable samples above which the run stops.", 0.1, at_least=0)
+    max_skipped_steps: int = key("Consecutive non-finite steps that are skipped before stopping.", 3, at_least=0)
     on_disk_full: Literal["stop", "continue"] = key("When a checkpoint cannot be written.", "stop")
 
 

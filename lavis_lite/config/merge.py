@@ -1,0 +1,82 @@
+"""Merging config trees: changing a component's name drops the old component's arguments."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from lavis_lite.errors import ConfigError
+
+_KEY = re.compile(r"([^.\[\]=]+)|\[(\d+)\]")
+_WHOLE_KEY = re.compile(r"[^.\[\]=]+(\[\d+\]|\.[^.\[\]=]+)*")
+
+
+def merge(base: Any, over: Any) -> Any:
+    """``over`` laid onto ``base``; neither is changed.
+
+    Mappings merge key by key, unless both have a ``name`` and the names differ: then the component
+    is another one, and the old one's arguments go. Lists are replaced whole; an integer key (from
+    an override like ``a[0].b=1``) reaches into one.
+    """
+    if isinstance(base, list) and isinstance(over, dict) and all(isinstance(k, int) for k in over):
+        return _merge_into_list(base, over)
+    if not (isinstance(base, Mapping) and isinstance(over, Mapping)):
+        return over
+    if "name" in base and "name" in over and base["name"] != over["name"]:
+        return dict(over)
+    return {
+        **base,
+        **{k: merge(base[k], v) if k in base else merge({}, v) for k, v in over.items()},
+    }
+
+
+def _merge_into_list(base: list[Any], over: Mapping[int, Any]) -> list[Any]:
+    merged = list(base)
+    for index, value in over.items():
+        if index >= len(merged):
+            raise ConfigError(f"index [{index}] is past the end of a list of {len(merged)}")
+        merged[index] = merge(merged[index], value)
+    return merged
+
+
+def parse_overrides(overrides: Sequence[str]) -> dict[Any, Any]:
+    """``["a.b[0].c=1e-4", ...]`` as one tree; later ones win.
+
+    Raises:
+        ConfigError: an override that is not ``key=value``.
+    """
+    tree: dict[Any, Any] = {}
+    for override in overrides:
+        key, equals, text = override.partition("=")
+        if not equals or not _WHOLE_KEY.fullmatch(key):
+            raise ConfigError(f"override {override!r} is not key=value (like optim.lr=1e-4)")
+        path = [name or int(index) for name, index in _KEY.findall(key)]
+        nested: Any = _value(text, override)
+        for part in reversed(path):
+            nested = {part: nested}
+        tree = merge(tree, nested)
+    return tree
+
+
+def from_dotted(values: Mapping[str, Any]) -> dict[Any, Any]:
+    """``{"a.b[0]": value}`` as a tree, for overrides that stand in a config."""
+    tree: dict[Any, Any] = {}
+    for key, value in values.items():
+        if not _WHOLE_KEY.fullmatch(str(key)):
+            raise ConfigError(f"{key!r} is not a dotted key (like optim.lr)")
+        nested = value
+        for name, index in reversed(_KEY.findall(str(key))):
+            nested = {name or int(index): nested}
+        tree = merge(tree, nested)
+    return tree
+
+
+def _value(text: str, override: str) -> Any:
+    from omegaconf import OmegaConf
+    from yaml import YAMLError
+
+    try:
+        return OmegaConf.to_container(OmegaConf.from_dotlist([f"value={text}"]))["value"]  # type: ignore[index,call-overload]
+    except (YAMLError, ValueError) as error:
+        raise ConfigError(f"override {override!r}: {error}") from None

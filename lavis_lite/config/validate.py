@@ -1,0 +1,186 @@
+"""Stage 1 of checking a config: keys, types and names, without importing what it names."""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+import typing
+from typing import Any, Literal, Union
+
+from lavis_lite import registry
+from lavis_lite.config.files import KeyPath
+from lavis_lite.config.schema import Component, ModelComponent
+from lavis_lite.errors import UnknownName, suggest
+
+# Where a model's arguments hold components of their own. The last is a mapping of components.
+NESTED_KINDS = {"vision": "vision_encoder", "text": "text_backbone"}
+NESTED_MAPPINGS = {"losses": "loss"}
+
+
+def spell(path: KeyPath) -> str:
+    """A key path as it is written: ``data.train[0].split``."""
+    text = ""
+    for part in path:
+        text += f"[{part}]" if isinstance(part, int) else f".{part}"
+    return text.lstrip(".")
+
+
+class Validator:
+    """Turns a plain tree into frozen dataclasses and collects everything that is wrong with it."""
+
+    def __init__(self) -> None:
+        self.problems: list[tuple[KeyPath, str]] = []
+
+    def report(self, path: KeyPath, problem: str) -> None:
+        """Note a problem at a key path."""
+        self.problems.append((path, problem))
+
+    def convert(self, value: Any, wanted: Any, path: KeyPath, meta: Any = None) -> Any:
+        """``value`` as the type ``wanted``; a problem is noted and None returned in its place."""
+        meta = meta or {}
+        origin = typing.get_origin(wanted)
+        if wanted is Any:
+            return value
+        if origin in (Union, types.UnionType):
+            return self._optional(value, wanted, path, meta)
+        if origin is Literal:
+            return self._choice(value, typing.get_args(wanted), path)
+        if origin is list:
+            return self._list(value, typing.get_args(wanted)[0], path, meta)
+        if origin is dict:
+            return self._dict(value, typing.get_args(wanted)[1], path)
+        if isinstance(wanted, type) and issubclass(wanted, Component):
+            return self._component(value, wanted, path, meta.get("kind"))
+        if dataclasses.is_dataclass(wanted):
+            return self._dataclass(value, wanted, path)
+        return self._scalar(value, wanted, path, meta)
+
+    def _dataclass(self, value: Any, wanted: Any, path: KeyPath) -> Any:
+        if not isinstance(value, dict):
+            return self.report(path, f"a mapping is expected, not {_seen(value)}")
+        fields = {f.name: f for f in dataclasses.fields(wanted)}
+        self._unknown_keys(value, fields, path)
+        hints = typing.get_type_hints(wanted)
+        given = {}
+        for name, field in fields.items():
+            if name in value:
+                given[name] = self.convert(
+                    value[name], hints[name], (*path, name), field.metadata
+                )
+            elif _required(field):
+                self.report((*path, name), f"missing. {field.metadata.get('doc', '')}".strip())
+                given[name] = None
+        return wanted(**given)
+
+    def _unknown_keys(self, value: dict[Any, Any], known: Any, path: KeyPath) -> None:
+        for key in value:
+            if key not in known:
+                message = f"unknown key.{suggest(key, known)} Known: {', '.join(known)}"
+                self.report((*path, key), message)
+
+    def _component(self, value: Any, wanted: type[Component], path: KeyPath, kind: Any) -> Any:
+        if not isinstance(value, dict) or not isinstance(value.get("name"), str):
+            hint = "a mapping with a `name` is expected"
+            return self.report(path, f"{hint}, not {_seen(value)}")
+        own = {f.name: f for f in dataclasses.fields(wanted) if f.name not in ("name", "args")}
+        hints = typing.get_type_hints(wanted)
+        extra = {
+            name: self.convert(value[name], hints[name], (*path, name), own[name].metadata)
+            for name in own
+            if name in value
+        }
+        for name, field in own.items():
+            if name == "data" and name not in value:
+                self.report((*path, name), f"missing. {field.metadata['doc']}")
+        args = {k: v for k, v in value.items() if k not in own and k != "name"}
+        if kind:
+            self.check_name(kind, value["name"], (*path, "name"))
+        component = wanted(name=value["name"], args=args, **extra)
+        if isinstance(component, ModelComponent):
+            self._model(component, path)
+        return component
+
+    def check_name(self, kind: str, name: str, path: KeyPath) -> None:
+        """Note a problem when nothing of this kind is listed under ``name``."""
+        if problem := registry.problem(kind, name):
+            self.report(path, problem)
+
+    def _model(self, model: ModelComponent, path: KeyPath) -> None:
+        from lavis_lite import zoo
+
+        if model.type is not None:
+            try:
+                zoo.preset(model.name, model.type)
+            except UnknownName as error:
+                if model.name in registry.names("model"):
+                    self.report((*path, "type"), str(error))
+        for key, kind in NESTED_KINDS.items():
+            if key in model.args and model.args[key] is not None:
+                self._nested(model.args[key], kind, (*path, key))
+        for key, kind in NESTED_MAPPINGS.items():
+            nested = model.args.get(key) or {}
+            if not isinstance(nested, dict):
+                self.report((*path, key), f"a mapping of components is expected, not {_seen(nested)}")
+                continue
+            for name, spec in nested.items():
+                if spec is not None:
+                    self._nested(spec, kind, (*path, key, name))
+
+    def _nested(self, value: Any, kind: str, path: KeyPath) -> None:
+        if not isinstance(value, dict):
+            self.report(path, f"a mapping is expected, not {_seen(value)}")
+        elif "name" in value:  # without one, its keys refine the preset's component
+            self.check_name(kind, str(value["name"]), (*path, "name"))
+
+    def _optional(self, value: Any, wanted: Any, path: KeyPath, meta: Any) -> Any:
+        choices = typing.get_args(wanted)
+        if value is None and type(None) in choices:
+            return None
+        (inner,) = [c for c in choices if c is not type(None)]
+        return self.convert(value, inner, path, meta)
+
+    def _choice(self, value: Any, choices: tuple[Any, ...], path: KeyPath) -> Any:
+        if value not in choices:
+            listed = ", ".join(map(str, choices))
+            near = suggest(str(value), map(str, choices))
+            return self.report(path, f"{value!r} is none of its values.{near} Values: {listed}")
+        return value
+
+    def _list(self, value: Any, item: Any, path: KeyPath, meta: Any) -> Any:
+        if not isinstance(value, list):
+            return self.report(path, f"a list is expected, not {_seen(value)}")
+        return [self.convert(v, item, (*path, i), meta) for i, v in enumerate(value)]
+
+    def _dict(self, value: Any, item: Any, path: KeyPath) -> Any:
+        if not isinstance(value, dict):
+            return self.report(path, f"a mapping is expected, not {_seen(value)}")
+        return {k: self.convert(v, item, (*path, k)) for k, v in value.items()}
+
+    def _scalar(self, value: Any, wanted: type, path: KeyPath, meta: Any) -> Any:
+        if problem := scalar_problem(value, wanted):
+            return self.report(path, problem)
+        smallest = meta.get("at_least")
+        if smallest is not None and value < smallest:
+            return self.report(path, f"at least {smallest}, not {value}")
+        return float(value) if wanted is float else value
+
+
+def scalar_problem(value: Any, wanted: type) -> str | None:
+    """Why ``value`` is not a ``wanted`` (an int is a float, a bool is no number), or None."""
+    if wanted is float:
+        fits = isinstance(value, int | float) and not isinstance(value, bool)
+    elif wanted is int:
+        fits = isinstance(value, int) and not isinstance(value, bool)
+    else:
+        fits = isinstance(value, wanted)
+    return None if fits else f"{wanted.__name__} is expected, not {_seen(value)}"
+
+
+def _seen(value: Any) -> str:
+    text = repr(value)
+    return f"{type(value).__name__} {text if len(text) < 60 else text[:57] + '...'}"
+
+
+def _required(field: dataclasses.Field[Any]) -> bool:
+    missing = dataclasses.MISSING
+    return field.default is missing and field.default_factory is missing
