@@ -1,0 +1,273 @@
+"""Models by name: cards, presets, weights and processors.
+
+Every package's zoo.yaml has, beside its components, the cards of its models::
+
+    presets:                                    # arguments that several types share
+      base: {vision: {name: timm/vit_base_patch16_224}, text: {name: med}}
+    models:
+      my_caption:
+        processors: {image: {train: {...}, eval: {...}}, text: {...}}
+        types:                                  # the first one is the default
+          base: {preset: base, args: {image_size: 384}, checkpoint: https://...}
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import importlib.util
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lavis_lite import registry
+from lavis_lite.config.merge import merge
+from lavis_lite.config.schema import ModelComponent
+from lavis_lite.errors import CheckpointError, ConfigError, UnknownName, suggest
+
+if TYPE_CHECKING:
+    from torch import nn
+
+Processors = dict[str, Callable[..., Any]]
+
+
+def list_models(pattern: str = "*") -> list[str]:
+    """Sorted names of all models that match a shell pattern."""
+    return registry.names("model", pattern)
+
+
+def card(name: str) -> dict[str, Any]:
+    """What is known of a model: its types with presets, weights, sizes and sources.
+
+    Raises:
+        UnknownName: no model has this name; the message lists the nearest.
+    """
+    if problem := registry.problem("model", name):
+        raise UnknownName(problem)
+    for package, zoo in registry.index.zoos.items():
+        if name in zoo.get("models", {}):
+            return {"package": package, "types": {}, **zoo["models"][name]}
+    return {"package": None, "types": {}}
+
+
+def types(name: str) -> list[str]:
+    """The types of a model, the default one first."""
+    return list(card(name)["types"])
+
+
+def default_type(name: str) -> str | None:
+    """The type that ``load_model(name)`` means; None for a model without types."""
+    return next(iter(types(name)), None)
+
+
+def model_type(name: str, type: str) -> dict[str, Any]:
+    """The card of one type of a model.
+
+    Raises:
+        UnknownName: the model has no such type; the message lists those it has.
+    """
+    known = card(name)["types"]
+    if type not in known:
+        listed = ", ".join(known) or "none"
+        raise UnknownName(
+            f"model {name!r} has no type {type!r}.{suggest(type, known)} Types: {listed}"
+        )
+    return known[type] or {}
+
+
+def preset(name: str, type: str) -> dict[str, Any]:
+    """The builder's arguments that a type stands for."""
+    entry = model_type(name, type)
+    shared = registry.index.zoos[card(name)["package"]].get("presets", {})
+    start = shared[entry["preset"]] if "preset" in entry else {}
+    return merge(start, entry.get("args", {}))
+
+
+def model_args(model: ModelComponent) -> dict[str, Any]:
+    """All arguments of a model component: its own, laid onto those of its type.
+
+    A ``type`` of null means the default type's preset, so that a config may name the model alone.
+    """
+    chosen = model.type or default_type(model.name)
+    start = preset(model.name, chosen) if chosen else {}
+    args = merge(start, dict(model.args))
+    if isinstance(args.get("losses"), Mapping):
+        args["losses"] = {k: v for k, v in args["losses"].items() if v is not None}
+    return args
+
+
+def build_model(model: ModelComponent) -> nn.Module:
+    """Build a model from its config section and load its ``checkpoint``, if it names one."""
+    args = model_args(model)
+    built = registry.build("model", {**args, "name": model.name})
+    built.card = {"name": model.name, "type": model.type or default_type(model.name), "args": args}
+    if model.checkpoint is not None:
+        from lavis_lite.weights import load_state, read_weights
+
+        built.load_report = load_state(built, read_weights(model.checkpoint))
+    return built
+
+
+def create_model(
+    name: str,
+    model_type: str | None = None,
+    pretrained: bool = False,
+    checkpoint: str | None = None,
+    **overrides: Any,
+) -> nn.Module:
+    """A model with random weights; with released ones by ``pretrained=True``; or with your own.
+
+    Args:
+        name: ``blip_caption``, or with its type ``blip_caption.base_coco``.
+        model_type: one of ``types(name)``; the first by default.
+        pretrained: load the released weights of the type (downloads them at first use).
+        checkpoint: a file, folder, URL or ``hf://`` address to load instead.
+        overrides: the builder's arguments, laid onto the type's preset.
+
+    Raises:
+        UnknownName: no such model or type.
+        ConfigError: an override that the builder does not take.
+        CheckpointError: weights that do not fit, for example after an override of their shape.
+    """
+    base, dot, tag = name.partition(".")
+    if dot and registry.problem("model", name):
+        name, model_type = base, model_type or tag
+    if pretrained and checkpoint is None:
+        checkpoint = released_weights(name, model_type)
+    if model_type is not None:
+        preset(name, model_type)
+    return build_model(
+        ModelComponent(name=name, type=model_type, checkpoint=checkpoint, args=overrides)
+    )
+
+
+def load_model(
+    name: str,
+    model_type: str | None = None,
+    is_eval: bool = False,
+    device: str = "cpu",
+    checkpoint: str | None = None,
+    **overrides: Any,
+) -> nn.Module:
+    """A model with its released weights, or those of ``checkpoint`` (LAVIS's ``load_model``).
+
+    A type without released weights (``tiny``) comes with random ones. The remaining arguments are
+    those of ``create_model``.
+    """
+    has_weights = "checkpoint" in _type_card(name, model_type)
+    model = create_model(
+        name, model_type, pretrained=has_weights, checkpoint=checkpoint, **overrides
+    )
+    if device == "auto":
+        from lavis_lite.device import best_device
+
+        device = str(best_device())
+    return (model.eval() if is_eval else model).to(device)
+
+
+def load_model_and_preprocess(
+    name: str,
+    model_type: str | None = None,
+    is_eval: bool = False,
+    device: str = "cpu",
+    **overrides: Any,
+) -> tuple[nn.Module, Processors, Processors]:
+    """A model with released weights and its processors.
+
+    Returns:
+        The model; image processors ``{"train", "eval"}``; text processors ``{"train", "eval"}``.
+    """
+    model = load_model(name, model_type, is_eval, device, **overrides)
+    sections = card(name.partition(".")[0]).get("processors", {})
+    image_size = getattr(model, "image_size", None)
+    return (
+        model,
+        _build_processors(sections.get("image", {}), image_size),
+        _build_processors(sections.get("text", {}), image_size),
+    )
+
+
+def load_preprocess(config: Mapping[str, Any]) -> tuple[Processors, Processors]:
+    """Processors from a ``preprocess`` section as LAVIS writes it.
+
+    Args:
+        config: ``{"vis_processor": {"train": {"name": ...}, "eval": ...}, "text_processor": ...}``.
+
+    Returns:
+        Image and text processors, each ``{"train", "eval"}``; identity where nothing is named.
+    """
+    images, texts = config.get("vis_processor") or {}, config.get("text_processor") or {}
+    return _build_processors(images, None), _build_processors(texts, None)
+
+
+def released_weights(name: str, type: str | None = None) -> str:
+    """Path or URL of the released weights of a model type.
+
+    Raises:
+        CheckpointError: this type has none; the message lists those that have.
+    """
+    entry = _type_card(name, type)
+    if "checkpoint" not in entry:
+        with_weights = [t for t, c in card(name)["types"].items() if "checkpoint" in (c or {})]
+        raise CheckpointError(
+            f"model {name!r} has no released weights for type {type or default_type(name)!r}; "
+            f"types with weights: {', '.join(with_weights) or 'none'}"
+        )
+    address = entry["checkpoint"]
+    if "://" in address:
+        return address
+    spec = importlib.util.find_spec(card(name)["package"])
+    assert spec is not None and spec.submodule_search_locations
+    return str(Path(next(iter(spec.submodule_search_locations))) / address)
+
+
+class ModelZoo:
+    """All models with their types: prints as a table, iterates over (name, types), has a length."""
+
+    def __iter__(self) -> Iterator[tuple[str, list[str]]]:
+        return ((name, types(name)) for name in list_models())
+
+    def __len__(self) -> int:
+        """How many types there are of all models together, as in LAVIS."""
+        return sum(len(names) for _, names in self)
+
+    def __str__(self) -> str:
+        width = max((len(name) for name in list_models()), default=0)
+        rows = [f"{'Architectures':<{width}}  Types", "=" * (width + 40)]
+        return "\n".join(rows + [f"{name:<{width}}  {', '.join(names)}" for name, names in self])
+
+    __repr__ = __str__
+
+
+model_zoo = ModelZoo()
+
+
+def match(pattern: str) -> list[str]:
+    """``name.type`` of every model type that matches a shell pattern."""
+    every = [f"{name}.{type}" for name, names in model_zoo for type in names]
+    return fnmatch.filter(every, pattern)
+
+
+def _type_card(name: str, type: str | None) -> dict[str, Any]:
+    base, dot, tag = name.partition(".")
+    if dot and registry.problem("model", name):
+        name, type = base, type or tag
+    chosen = type or default_type(name)
+    return model_type(name, chosen) if chosen else {}
+
+
+def _build_processors(section: Mapping[str, Any], image_size: int | None) -> Processors:
+    built: Processors = {}
+    for split in ("train", "eval"):
+        spec = section.get(split)
+        if spec is None:
+            built[split] = _identity
+        elif not isinstance(spec, Mapping) or "name" not in spec:
+            raise ConfigError(f"processor {split!r}: a mapping with a `name`, not {spec!r}")
+        else:
+            runtime = {} if image_size is None else {"image_size": image_size}
+            built[split] = registry.build("processor", spec, **runtime)
+    return built
+
+
+def _identity(item: Any, rng: Any = None) -> Any:
+    return item
