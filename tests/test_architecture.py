@@ -134,7 +134,7 @@ def test_heavy_libraries_are_imported_inside_functions() -> None:
     wrong = [
         f"{path.relative_to(ROOT)}:{node.lineno}"
         for path in LIBRARY
-        for node in module_level_imports(tree(path))
+        for node in imports(tree(path), nested=False)
         if {name.split(".")[0] for name in imported_names(node)} & lazy
     ]
     assert wrong == []
@@ -327,24 +327,22 @@ def level(part: str) -> int:
 
 
 def internal_imports(path: Path, nested: bool = True) -> Iterator[tuple[int, str]]:
-    """(line, module) of every import of our own modules, those inside functions too."""
-    nodes = ast.walk(tree(path)) if nested else module_level_imports(tree(path))
-    for node in nodes:
-        if isinstance(node, ast.Import | ast.ImportFrom):
-            for name in imported_names(node, of=path):
-                if name.split(".")[0] in {PACKAGE, "run"}:
-                    yield node.lineno, name
+    """(line, module) of every import of our own modules, by default those inside functions too."""
+    for node in imports(tree(path), nested):
+        for name in imported_names(node, of=path):
+            if name.split(".")[0] in {PACKAGE, "run"}:
+                yield node.lineno, name
 
 
-def module_level_imports(node: ast.AST) -> Iterator[ast.Import | ast.ImportFrom]:
-    """Imports that run when the module is imported: none in functions or for type checkers only."""
+def imports(node: ast.AST, nested: bool) -> Iterator[ast.Import | ast.ImportFrom]:
+    """Import statements that run: all but those for type checkers, with or without functions."""
     for child in ast.iter_child_nodes(node):
         if isinstance(child, ast.Import | ast.ImportFrom):
             yield child
         elif isinstance(child, ast.If) and "TYPE_CHECKING" in ast.unparse(child.test):
             continue
-        elif not isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
-            yield from module_level_imports(child)
+        elif nested or not isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef):
+            yield from imports(child, nested)
 
 
 def imported_names(node: ast.Import | ast.ImportFrom, of: Path | None = None) -> list[str]:
