@@ -1,0 +1,1 @@
+"""Text: the mixture of encoder-decoder, its BERT initialisation, and the tokenizer."""

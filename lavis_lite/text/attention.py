@@ -1,0 +1,137 @@
+"""Attention of the text towers: heads, folding, and the post-norm output that BERT puts after it.
+
+Dim letters: B rows of keys (images, or texts), R = K * B rows of queries, T text tokens, N keys,
+D width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+Extend = Callable[["KeyValue"], "KeyValue"]
+
+
+class KeyValue(NamedTuple):
+    """Projected keys and values of one layer, each (B, heads, N, head width)."""
+
+    key: Tensor
+    value: Tensor
+
+
+def select(kv: Iterable[KeyValue], index: Tensor) -> list[KeyValue]:
+    """The keys and values of the rows ``index`` (R,), of every layer; rows may repeat.
+
+    A hard negative costs a gather here instead of a second projection of its image.
+    """
+    return [KeyValue(k.index_select(0, index), v.index_select(0, index)) for k, v in kv]
+
+
+def attend(
+    query: Tensor, kv: KeyValue, mask: Tensor | None, causal: bool, dropout: float
+) -> Tensor:
+    """Attention of (R, T, D) queries to the keys and values of B rows; returns (R, T, D).
+
+    With R = K * B the queries are image-major and the K texts of a row are folded into the query
+    axis: the same numbers as repeating the row K times, without the copies.
+
+    Args:
+        query: projected queries, heads side by side in D.
+        kv: keys and values, each (B, heads, N, head width).
+        mask: True where a query may look, broadcastable to (B, heads, K * T, N); None for all.
+        causal: query t sees keys 0..t only; needs as many keys as queries and no mask.
+        dropout: probability of dropping an attention weight.
+    """
+    num_rows, num_heads, _, head_width = kv.key.shape
+    q = query.reshape(num_rows, -1, num_heads, head_width).transpose(1, 2)  # (B, heads, K*T, .)
+    k, v = kv.key.to(q.dtype), kv.value.to(q.dtype)
+    if q.requires_grad and q.device.type == "cpu" and q.dtype != torch.float32:
+        # The CPU kernel's backward in bf16 is up to nine times slower than in fp32.
+        with torch.autocast("cpu", enabled=False):
+            out = F.scaled_dot_product_attention(
+                q.float(), k.float(), v.float(), attn_mask=mask, is_causal=causal, dropout_p=dropout
+            )
+    else:
+        out = F.scaled_dot_product_attention(
+            q, k, v, attn_mask=mask, is_causal=causal, dropout_p=dropout
+        )
+    return out.transpose(1, 2).reshape(query.shape).to(query.dtype)  # (R, T, D)
+
+
+class Heads(nn.Module):
+    """Projections to queries, keys and values (BERT's ``attention.self``)."""
+
+    def __init__(self, width: int, num_heads: int, source_width: int) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.query = nn.Linear(width, width)
+        self.key = nn.Linear(source_width, width)
+        self.value = nn.Linear(source_width, width)
+
+    def project(self, source: Tensor) -> KeyValue:
+        """(B, N, source width) -> keys and values, each (B, heads, N, head width)."""
+        return KeyValue(self._split(self.key(source)), self._split(self.value(source)))
+
+    def _split(self, states: Tensor) -> Tensor:
+        return states.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
+
+
+class AddNorm(nn.Module):
+    """``LayerNorm(residual + dropout(dense(x)))``: BERT normalises after the sum."""
+
+    def __init__(self, input_width: int, width: int, dropout: float, eps: float) -> None:
+        super().__init__()
+        self.dense = nn.Linear(input_width, width)
+        self.LayerNorm = nn.LayerNorm(width, eps=eps)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor, residual: Tensor) -> Tensor:
+        return self.LayerNorm(self.dropout(self.dense(x)) + residual)
+
+
+class Attention(nn.Module):
+    """Self- or cross-attention with its residual, under BERT's key names.
+
+    Args:
+        width: width of the text states.
+        num_heads: heads, each ``width / num_heads`` wide.
+        source_width: width of what is attended to: the text itself, or image tokens.
+        dropout: probability, for attention weights and for the output.
+        eps: of the LayerNorm.
+    """
+
+    def __init__(
+        self, width: int, num_heads: int, source_width: int, dropout: float, eps: float
+    ) -> None:
+        super().__init__()
+        self.self = Heads(width, num_heads, source_width)
+        self.output = AddNorm(width, width, dropout, eps)
+        self.dropout = dropout
+
+    def forward(
+        self,
+        x: Tensor,
+        source: KeyValue | None = None,
+        mask: Tensor | None = None,
+        causal: bool = False,
+        extend: Extend | None = None,
+    ) -> Tensor:
+        """(R, T, D) states to (R, T, D); see ``attend`` for ``mask`` and ``causal``.
+
+        Args:
+            x: text states.
+            source: projected keys and values to attend to; None for self-attention.
+            mask: True where a query may look.
+            causal: hide later tokens.
+            extend: self-attention with a cache: takes the keys and values of ``x`` and returns
+                those of everything decoded so far.
+        """
+        if source is None:
+            source = self.self.project(x)
+            source = extend(source) if extend is not None else source
+        dropout = self.dropout if self.training else 0.0
+        return self.output(attend(self.self.query(x), source, mask, causal, dropout), x)

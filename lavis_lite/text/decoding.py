@@ -1,0 +1,131 @@
+"""Decoding an image's texts step by step: the cache of what was decoded, and the session around it.
+
+Dim letters: B images, K texts (beams, samples) per image, P prompt tokens, T tokens, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from lavis_lite.text.attention import KeyValue, select
+
+if TYPE_CHECKING:
+    from lavis_lite.text.med import MedDecoder
+
+
+class Cache:
+    """Self-attention keys and values of K texts per image that share the image's prompt.
+
+    One buffer per layer holds the prompt once and then K slots per step. Which slots a text may
+    look at is a mask: so continuing another beam (``reorder``) moves a few booleans, and the keys
+    and values stay where they are. Attention reads each slot once per image for all K texts.
+
+    Args:
+        capacity: slots per image, P + K * (number of steps).
+    """
+
+    def __init__(self, capacity: int) -> None:
+        self.capacity = capacity
+        self.position = 0  # tokens decoded so far, the prompt included
+        self._used = 0  # slots filled
+        self._layers: list[KeyValue] = []
+        self._visible: Tensor | None = None  # (B, K, capacity), from the first step with K > 1 on
+
+    def begin(self, num_texts: int, device: torch.device, num_rows: int) -> Tensor | None:
+        """Announces a step of K texts; returns its mask (B, 1, K, slots), None when all is seen."""
+        if num_texts == 1 or self.position == 0:
+            return None
+        if self._visible is None:
+            shape = (num_rows, num_texts, self.capacity)
+            self._visible = torch.zeros(shape, dtype=torch.bool, device=device)
+            self._visible[:, :, : self._used] = True
+        end = self._used + num_texts
+        own = torch.eye(num_texts, dtype=torch.bool, device=device)
+        self._visible[:, :, self._used : end] = own
+        return self._visible[:, None, :, :end]
+
+    def extend(self, layer: int, new: KeyValue) -> KeyValue:
+        """Stores the step's keys and values of one layer; returns all of that layer so far."""
+        start, end = self._used, self._used + new.key.shape[2]
+        assert end <= self.capacity, f"a cache of {self.capacity} slots cannot take {end}"
+        if layer == len(self._layers):
+            num_rows, num_heads, _, head_width = new.key.shape
+            shape = (num_rows, num_heads, self.capacity, head_width)
+            self._layers.append(KeyValue(new.key.new_empty(shape), new.value.new_empty(shape)))
+        store = self._layers[layer]
+        store.key[:, :, start:end] = new.key
+        store.value[:, :, start:end] = new.value
+        return KeyValue(store.key[:, :, :end], store.value[:, :, :end])
+
+    def end(self, num_slots: int, num_tokens: int) -> None:
+        """Closes a step that filled ``num_slots`` slots and made each text longer."""
+        self._used += num_slots
+        self.position += num_tokens
+
+    def reorder(self, parents: Tensor) -> None:
+        """Text k of an image goes on from its text ``parents[:, k]``; parents is (B, K)."""
+        if self._visible is not None:
+            index = parents[:, :, None].expand_as(self._visible)
+            self._visible = self._visible.gather(1, index)
+
+    def keep(self, rows: Tensor) -> None:
+        """Goes on with the images ``rows`` (B',) alone."""
+        self._layers = select(self._layers, rows)
+        if self._visible is not None:
+            self._visible = self._visible.index_select(0, rows)
+
+
+class GroundedDecoder:
+    """A MED decoder bound to images: what ``lavis_lite.generation.generate`` drives.
+
+    Args:
+        decoder: the decoder with its head.
+        image_kv: ``decoder.bert.project(image_tokens)``, computed once and never repeated.
+        image_mask: (B, N) 1 for real image tokens; None when all are.
+    """
+
+    def __init__(
+        self, decoder: MedDecoder, image_kv: list[KeyValue], image_mask: Tensor | None = None
+    ) -> None:
+        self.decoder = decoder
+        self._given = (image_kv, image_mask)
+        self._image_kv, self._image_mask = self._given
+        self._cache = Cache(0)
+
+    def start(self, prompt: Tensor, num_texts: int, max_length: int) -> Tensor:
+        """Reads the prompts (B, P) once per image; returns the logits (B, V) of the next token."""
+        self._image_kv, self._image_mask = self._given
+        prompt_length = prompt.shape[1]
+        self._cache = Cache(prompt_length + num_texts * (max_length - prompt_length))
+        return self.decoder.cls(self._states(prompt)[:, -1])
+
+    def step(self, ids: Tensor, parents: Tensor | None = None) -> Tensor:
+        """Appends a token to every text; returns the logits (B, K, V) of the next one.
+
+        Args:
+            ids: (B, K) the new tokens.
+            parents: (B, K) the text of the same image that each one continues; None: itself.
+        """
+        if parents is not None:
+            self._cache.reorder(parents)
+        states = self._states(ids.reshape(-1, 1))  # (B * K, 1, D)
+        return self.decoder.cls(states).view(*ids.shape, -1)
+
+    def keep(self, rows: Tensor) -> None:
+        """Goes on with the images ``rows`` (B',) alone."""
+        self._cache.keep(rows)
+        self._image_kv = select(self._image_kv, rows)
+        if self._image_mask is not None:
+            self._image_mask = self._image_mask.index_select(0, rows)
+
+    def _states(self, ids: Tensor) -> Tensor:
+        return self.decoder.bert(
+            ids,
+            mode="decoder",
+            image_kv=self._image_kv,
+            image_mask=self._image_mask,
+            cache=self._cache,
+        )

@@ -1,0 +1,357 @@
+"""MED: one BERT that reads text, reads text with an image, or writes text about an image.
+
+The three are modes of one parameter set (BLIP, arXiv 2201.12086, section 3.1): ``text`` is
+bidirectional, ``multimodal`` adds cross-attention to the image, ``decoder`` is causal with
+cross-attention. Parameters have BERT's names, so that any BERT checkpoint fits; there are no
+token types and no pooler.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterable, Iterator
+from typing import Any, Literal, cast, get_args
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from lavis_lite import registry
+from lavis_lite.errors import ConfigError
+from lavis_lite.text.attention import AddNorm, Attention, Extend, KeyValue
+from lavis_lite.text.decoding import Cache
+
+Mode = Literal["text", "multimodal", "decoder"]
+INIT_STD = 0.02
+
+
+class Embeddings(nn.Module):
+    """Word plus position embeddings, normalised."""
+
+    def __init__(
+        self, vocab_size: int, max_length: int, width: int, dropout: float, eps: float
+    ) -> None:
+        super().__init__()
+        self.word_embeddings = nn.Embedding(vocab_size, width)
+        self.position_embeddings = nn.Embedding(max_length, width)
+        self.LayerNorm = nn.LayerNorm(width, eps=eps)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, ids: Tensor, start: int = 0) -> Tensor:
+        """(R, T) ids, the first at position ``start``, to (R, T, D)."""
+        end = start + ids.shape[1]
+        limit = self.position_embeddings.num_embeddings
+        assert end <= limit, f"{end} tokens, but the text tower holds {limit}"
+        positions = self.position_embeddings.weight[start:end]
+        return self.dropout(self.LayerNorm(self.word_embeddings(ids) + positions))
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
+        state_dict.pop(f"{prefix}position_ids", None)  # a buffer 0, 1, 2... of older checkpoints
+        super()._load_from_state_dict(state_dict, prefix, *rest)
+
+
+class Layer(nn.Module):
+    """Self-attention, cross-attention where the mode asks for it, feed-forward."""
+
+    def __init__(
+        self,
+        width: int,
+        num_heads: int,
+        mlp_width: int,
+        encoder_width: int | None,
+        dropout: float,
+        eps: float,
+    ) -> None:
+        super().__init__()
+        self.attention = Attention(width, num_heads, width, dropout, eps)
+        if encoder_width is not None:
+            self.crossattention = Attention(width, num_heads, encoder_width, dropout, eps)
+        self.intermediate = nn.ModuleDict({"dense": nn.Linear(width, mlp_width)})
+        self.output = AddNorm(mlp_width, width, dropout, eps)
+
+    def forward(
+        self,
+        x: Tensor,
+        mask: Tensor | None,
+        causal: bool,
+        image: KeyValue | None,
+        image_mask: Tensor | None,
+        extend: Extend | None,
+    ) -> Tensor:
+        x = self.attention(x, None, mask, causal, extend)
+        if image is not None:
+            x = self.crossattention(x, image, image_mask)
+        return self.output(F.gelu(self.intermediate["dense"](x)), x)
+
+
+class Encoder(nn.Module):
+    """The layers, under BERT's name ``encoder.layer.N``."""
+
+    def __init__(self, layers: list[Layer]) -> None:
+        super().__init__()
+        self.layer = nn.ModuleList(layers)
+
+    def __iter__(self) -> Iterator[Layer]:
+        return iter(cast(Iterable[Layer], self.layer))
+
+
+class Med(nn.Module):
+    """The mixture of encoder-decoder, without a head.
+
+    Args:
+        width: width D of the states.
+        depth: number of layers.
+        num_heads: attention heads.
+        mlp_width: width inside the feed-forward.
+        vocab_size: number of word embeddings V, that of the tokenizer.
+        encoder_width: width of the image tokens; None only without cross-attention.
+        max_length: number of position embeddings.
+        dropout: probability, of states and of attention weights.
+        layer_norm_eps: epsilon of every LayerNorm.
+        cross_attention: whether the layers can look at an image at all.
+        position_std: standard deviation of fresh position embeddings. 0.02 is BERT's; at widths
+            below about 128 it drowns the order of words, and 0.5 learns it.
+    """
+
+    def __init__(
+        self,
+        *,
+        width: int = 768,
+        depth: int = 12,
+        num_heads: int = 12,
+        mlp_width: int = 3072,
+        vocab_size: int,
+        encoder_width: int | None,
+        max_length: int = 512,
+        dropout: float = 0.1,
+        layer_norm_eps: float = 1e-12,
+        cross_attention: bool = True,
+        position_std: float = INIT_STD,
+    ) -> None:
+        super().__init__()
+        if width % num_heads:
+            raise ConfigError(f"med: width {width} does not divide into {num_heads} heads")
+        if cross_attention and encoder_width is None:
+            raise ConfigError("med: cross-attention needs encoder_width, the image tokens' width")
+        self.width = width
+        source_width = encoder_width if cross_attention else None
+        self.embeddings = Embeddings(vocab_size, max_length, width, dropout, layer_norm_eps)
+        self.encoder = Encoder(
+            [
+                Layer(width, num_heads, mlp_width, source_width, dropout, layer_norm_eps)
+                for _ in range(depth)
+            ]
+        )
+        self.apply(init_weights)
+        nn.init.normal_(self.embeddings.position_embeddings.weight, std=position_std)
+
+    def project(self, tokens: Tensor) -> list[KeyValue]:
+        """Cross-attention keys and values of image tokens (B, N, encoder width), per layer.
+
+        They depend on the image alone: project once, then use them for every step, beam, candidate
+        text and loss.
+        """
+        return [layer.crossattention.self.project(tokens) for layer in self.encoder]
+
+    def forward(
+        self,
+        ids: Tensor,
+        mask: Tensor | None = None,
+        *,
+        mode: Mode,
+        image_kv: list[KeyValue] | None = None,
+        image_mask: Tensor | None = None,
+        cache: Cache | None = None,
+    ) -> Tensor:
+        """Token ids to states.
+
+        Args:
+            ids: (R, T) token ids. With image keys of B rows, R = K * B rows are K texts per image,
+                image-major; they are folded into the query axis, nothing is repeated.
+            mask: (R, T) 1 for real tokens, padding on the right; None when all are real. In mode
+                ``decoder`` the causal mask hides the padding already, and the states at padded
+                positions are of no meaning.
+            mode: ``text``, ``multimodal`` or ``decoder``.
+            image_kv: from ``project``; exactly in the modes that look at an image.
+            image_mask: (B, N) 1 for real image tokens; None when all are.
+            cache: mode ``decoder`` only, without ``mask``. The first call reads the prompts (B, T),
+                later ones take one token for each of K texts per image, (K * B, 1).
+
+        Returns:
+            (R, T, D) states.
+        """
+        assert mode in get_args(Mode), mode
+        assert (image_kv is None) == (mode == "text"), f"mode {mode!r} and image_kv do not agree"
+        x = self.embeddings(ids, 0 if cache is None else cache.position)
+        seen = needed(image_mask)
+        seen = None if seen is None else seen[:, None, None, :]  # (B, 1, 1, N)
+        if cache is not None:
+            assert image_kv is not None
+            assert mask is None
+            return self._step(x, image_kv, seen, cache)
+        causal = mode == "decoder"
+        real = needed(mask)
+        assert not causal or real is None or padded_on_the_right(real)
+        real = None if causal or real is None else real[:, None, None, :]  # (R, 1, 1, T)
+        for number, layer in enumerate(self.encoder):
+            x = layer(x, real, causal, image_kv and image_kv[number], seen, None)
+        return x
+
+    def _step(
+        self, x: Tensor, image_kv: list[KeyValue], image_mask: Tensor | None, cache: Cache
+    ) -> Tensor:
+        """The prompt (B, P, D), or one more token of K texts per image (K * B, 1, D)."""
+        num_rows = image_kv[0].key.shape[0]
+        states = x.reshape(num_rows, -1, x.shape[-1])  # (B, P or K, D)
+        num_slots = states.shape[1]
+        causal = cache.position == 0
+        mask = cache.begin(num_slots, x.device, num_rows)
+        for number, layer in enumerate(self.encoder):
+            extend = functools.partial(cache.extend, number)
+            states = layer(states, mask, causal, image_kv[number], image_mask, extend)
+        cache.end(num_slots, num_tokens=x.shape[1])
+        return states.reshape(x.shape)
+
+
+def needed(mask: Tensor | None) -> Tensor | None:
+    """The mask as booleans, or None where it hides nothing and reading it costs nothing (CPU).
+
+    On an accelerator the look would wait for the device, so the mask is simply used.
+    """
+    if mask is None:
+        return None
+    mask = mask.bool()
+    if mask.device.type == "cpu" and not torch.compiler.is_compiling() and bool(mask.all()):
+        return None
+    return mask
+
+
+def padded_on_the_right(mask: Tensor) -> bool:
+    """Whether no real token follows padding (looked at on the CPU only)."""
+    if mask.device.type != "cpu" or torch.compiler.is_compiling():
+        return True
+    return bool((mask[:, 1:] <= mask[:, :-1]).all())
+
+
+def init_weights(module: nn.Module) -> None:
+    """BERT's initialisation: normal with deviation 0.02, biases zero."""
+    if isinstance(module, nn.Linear | nn.Embedding):
+        nn.init.normal_(module.weight, std=INIT_STD)
+    if isinstance(module, nn.Linear) and module.bias is not None:
+        nn.init.zeros_(module.bias)
+
+
+class Transform(nn.Module):
+    """Dense, GELU, LayerNorm: BERT's head before the vocabulary."""
+
+    def __init__(self, width: int, eps: float) -> None:
+        super().__init__()
+        self.dense = nn.Linear(width, width)
+        self.LayerNorm = nn.LayerNorm(width, eps=eps)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.LayerNorm(F.gelu(self.dense(x)))
+
+
+class Predictions(nn.Module):
+    """Logits over the vocabulary; the output weights are the word embeddings."""
+
+    def __init__(self, word_embeddings: nn.Embedding, eps: float) -> None:
+        super().__init__()
+        vocab_size, width = word_embeddings.weight.shape
+        self.transform = Transform(width, eps)
+        self.transform.apply(init_weights)
+        self.bias = nn.Parameter(torch.zeros(vocab_size))
+        self.decoder = nn.Linear(width, vocab_size, device="meta")
+        self.decoder.weight = word_embeddings.weight
+        self.decoder.bias = self.bias
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.decoder(self.transform(x))
+
+
+class Head(nn.Module):
+    """BERT's ``cls``: states (..., D) to logits (..., V)."""
+
+    def __init__(self, word_embeddings: nn.Embedding, eps: float) -> None:
+        super().__init__()
+        self.predictions = Predictions(word_embeddings, eps)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.predictions(x)
+
+
+class MedDecoder(nn.Module):
+    """A MED with the head that predicts the next token.
+
+    Args:
+        bert: the tower; its word embeddings are the head's output weights too.
+    """
+
+    def __init__(self, bert: Med) -> None:
+        super().__init__()
+        self.bert = bert
+        self.cls = Head(bert.embeddings.word_embeddings, bert.embeddings.LayerNorm.eps)
+
+    def forward(
+        self,
+        ids: Tensor,
+        mask: Tensor | None = None,
+        *,
+        image_kv: list[KeyValue],
+        image_mask: Tensor | None = None,
+        cache: Cache | None = None,
+    ) -> Tensor:
+        """(R, T) ids to the logits (R, T, V) of each next token; see ``Med.forward``."""
+        states = self.bert(
+            ids, mask, mode="decoder", image_kv=image_kv, image_mask=image_mask, cache=cache
+        )
+        return self.cls(states)
+
+
+def tie(encoder: Med, decoder: MedDecoder) -> None:
+    """Makes encoder and decoder share everything but self-attention (BLIP, section 3.2).
+
+    The encoder takes the decoder's embeddings, cross-attention and feed-forward modules. A name
+    that is shared is stored once and listed under the encoder, when that comes first.
+    """
+    encoder.embeddings = decoder.bert.embeddings
+    for mine, theirs in zip(encoder.encoder, decoder.bert.encoder, strict=True):
+        mine.crossattention = theirs.crossattention
+        mine.intermediate = theirs.intermediate
+        mine.output = theirs.output
+
+
+@registry.register("text_backbone", "med")
+def med(
+    width: int = 768,
+    depth: int = 12,
+    num_heads: int = 12,
+    mlp_width: int = 3072,
+    max_length: int = 512,
+    dropout: float = 0.1,
+    position_std: float = INIT_STD,
+    cross_attention: bool = True,
+    pretrained: str | None = None,
+    *,
+    vocab_size: int,
+    encoder_width: int | None = None,
+) -> Med:
+    """A MED; ``pretrained`` names a folder or hub id of a BERT checkpoint to start from."""
+    tower = Med(
+        width=width,
+        depth=depth,
+        num_heads=num_heads,
+        mlp_width=mlp_width,
+        vocab_size=vocab_size,
+        encoder_width=encoder_width,
+        max_length=max_length,
+        dropout=dropout,
+        cross_attention=cross_attention,
+        position_std=position_std,
+    )
+    if pretrained is not None:
+        from lavis_lite.text.bert import load_bert
+
+        load_bert(tower, pretrained)
+    return tower
