@@ -1,0 +1,115 @@
+"""The directive ``config-reference``: tables of config keys, read from their dataclasses.
+
+    .. config-reference:: lavis_lite.config.schema.TrainConfig
+
+prints one table for the dataclass and one for each section nested in it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import types
+import typing
+from collections.abc import Iterator
+from typing import Any
+
+from docutils import nodes
+from docutils.parsers.rst import Directive
+from docutils.statemachine import StringList
+from sphinx.application import Sphinx
+from sphinx.util.nodes import nested_parse_with_titles
+
+from lavis_lite.config.schema import Component
+
+
+class ConfigReference(Directive):
+    """Tables for one config dataclass; the argument is its import path."""
+
+    required_arguments = 1
+
+    def run(self) -> list[nodes.Node]:
+        module, _, name = self.arguments[0].rpartition(".")
+        lines = list(describe(getattr(importlib.import_module(module), name)))
+        holder = nodes.section(document=self.state.document)
+        nested_parse_with_titles(self.state, StringList(lines, self.arguments[0]), holder)
+        return holder.children
+
+
+def describe(config: type, path: str = "") -> Iterator[str]:
+    """RST for a dataclass and, after it, for the sections inside it."""
+    yield from [f".. rubric:: ``{path}``" if path else ".. rubric:: Sections", ""]
+    yield from [(config.__doc__ or "").strip().replace("`", "``").replace("````", "``"), ""]
+    yield from [".. list-table::", "   :header-rows: 1", "   :widths: 24 20 16 40", ""]
+    yield from row("key", "type", "default", "meaning")
+    hints = typing.get_type_hints(config)
+    sections = []
+    for field in dataclasses.fields(config):
+        section = section_of(hints[field.name])
+        dotted = f"{path}.{field.name}" if path else field.name
+        if section:
+            sections.append((section, dotted if section is hints[field.name] else f"{dotted}.*"))
+        yield from row(
+            f"``{dotted}``",
+            "section" if section else spell_type(hints[field.name], field.metadata.get("kind")),
+            "" if section else spell_default(field),
+            field.metadata.get("doc", "").replace("`", "``"),
+        )
+    yield ""
+    for section, dotted in sections:
+        yield from describe(section, dotted)
+
+
+def section_of(hint: Any) -> type | None:
+    """The dataclass of a nested section, also inside ``dict[str, ...]``; None for plain values."""
+    if typing.get_origin(hint) is dict:
+        hint = typing.get_args(hint)[1]
+    is_section = dataclasses.is_dataclass(hint) and not issubclass(hint, Component)
+    return hint if is_section else None
+
+
+def row(*cells: str) -> Iterator[str]:
+    """One row of a list-table."""
+    for number, cell in enumerate(cells):
+        yield f"   {'* -' if number == 0 else '  -'} {' '.join(cell.split())}"
+
+
+def spell_type(hint: Any, kind: str | None) -> str:
+    """A type as a reader of YAML would say it."""
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin is typing.Literal:
+        return " | ".join(f"``{value}``" for value in arguments)
+    if origin in (typing.Union, types.UnionType):
+        return " | ".join(spell_type(a, kind) for a in arguments)
+    if origin is list:
+        return f"list of {spell_type(arguments[0], kind)}"
+    if origin is dict:
+        return "mapping"
+    if hint is type(None):
+        return "null"
+    if hint is Any:
+        return "anything"
+    if dataclasses.is_dataclass(hint):
+        return f"{kind} component" if kind else "component"
+    return hint.__name__
+
+
+def spell_default(field: dataclasses.Field[Any]) -> str:
+    """A default as YAML writes it; required keys say so."""
+    if field.default_factory is not dataclasses.MISSING:
+        value = field.default_factory()
+    elif field.default is not dataclasses.MISSING:
+        value = field.default
+    else:
+        return "**required**"
+    if isinstance(value, Component):
+        return f"``{value.name}``"
+    if value is None:
+        return "``null``"
+    return f"``{str(value).lower() if isinstance(value, bool) else value}``"
+
+
+def setup(app: Sphinx) -> dict[str, Any]:
+    """Called by Sphinx."""
+    app.add_directive("config-reference", ConfigReference)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -1,0 +1,196 @@
+"""What the documentation shows runs: its Python, its configs, its commands, its directives."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+DOCS = ROOT / "docs"
+PAGES = sorted(p for p in DOCS.rglob("*.rst") if "_build" not in p.parts)
+HOWTOS = [p for p in PAGES if p.parent.name == "howto"]
+WITH_CODE = [*HOWTOS, DOCS / "start.rst", DOCS / "concepts.rst", DOCS / "gallery.rst"]
+
+
+class Block(NamedTuple):
+    """A code block: its language, its file name if it is shown as one, and its text."""
+
+    language: str
+    caption: str | None
+    text: str
+
+
+def blocks(page: Path) -> list[Block]:
+    pattern = re.compile(
+        r"^\.\. code-block:: (?P<language>\w+)\n(?P<options>(?:   :.*\n)*)\n"
+        r"(?P<body>(?:(?:   .*)?\n)+)",
+        re.MULTILINE,
+    )
+    found = []
+    for match in pattern.finditer(page.read_text(encoding="utf-8") + "\n"):
+        caption = re.search(r":caption: (\S+)", match["options"])
+        body = textwrap.dedent(match["body"]).strip() + "\n"
+        found.append(Block(match["language"], caption[1] if caption else None, body))
+    return found
+
+
+@pytest.fixture(scope="module")
+def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with every file that the pages show; programs among them have been run."""
+    folder = tmp_path_factory.mktemp("docs")
+    for page in WITH_CODE:
+        for block in blocks(page):
+            if block.caption:
+                path = folder / block.caption
+                path.parent.mkdir(parents=True, exist_ok=True)
+                assert not path.exists(), f"two blocks are called {block.caption}"
+                path.write_text(block.text, encoding="utf-8")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def outcomes(workplace: Path) -> dict[str, str]:
+    """Page -> traceback of running its Python blocks in order, or an empty string."""
+    pages = {
+        page.name: "\n".join(
+            f"import runpy; runpy.run_path({b.caption!r})" if b.caption else b.text
+            for b in blocks(page)
+            if b.language == "python" and (not b.caption or b.caption.startswith("make_"))
+        )
+        for page in WITH_CODE
+    }
+    return python(workplace, RUN_PAGES, json.dumps(pages))
+
+
+RUN_PAGES = """
+import contextlib, io, json, sys, traceback
+outcomes = {}
+for page, code in json.loads(sys.argv[1]).items():
+    with contextlib.redirect_stdout(io.StringIO()):
+        try:
+            exec(compile(code, page, "exec"), {"__name__": page})
+            outcomes[page] = ""
+        except BaseException:
+            outcomes[page] = traceback.format_exc()
+print(json.dumps(outcomes))
+"""
+
+LOAD_CONFIGS = """
+import json, sys
+from lavis_lite import config
+outcomes = {}
+for name, path, overrides in json.loads(sys.argv[1]):
+    try:
+        loaded = config.load(path, overrides)
+        if not hasattr(loaded, "stages"):
+            config.bind(loaded)
+        outcomes[name] = ""
+    except Exception as error:
+        outcomes[name] = f"{type(error).__name__}: {error}"
+print(json.dumps(outcomes))
+"""
+
+
+def test_the_pages_are_found() -> None:
+    assert {p.stem for p in HOWTOS} == {"backbone", "loss", "dataset", "project", "own_data"}
+    assert all(blocks(page) for page in WITH_CODE)
+
+
+@pytest.mark.parametrize("page", WITH_CODE, ids=lambda p: p.stem)
+def test_the_python_of_a_page_runs(page: Path, outcomes: dict[str, str]) -> None:
+    assert outcomes[page.name] == ""
+
+
+def test_every_config_of_the_pages_loads_and_binds(workplace: Path) -> None:
+    shown = [b for p in PAGES for b in blocks(p) if b.language == "yaml"]
+    assert len(shown) > 4
+    assert [b.text for b in shown if not b.caption] == [], "a config without a file name"
+    files = [b.caption for b in shown if b.caption and not b.caption.endswith("zoo.yaml")]
+    assert wrong(python(workplace, LOAD_CONFIGS, json.dumps([(f, f, []) for f in files]))) == {}
+
+
+def test_every_run_command_of_the_documentation_names_a_config_that_loads(workplace: Path) -> None:
+    texts = [*PAGES, ROOT / "README.md", ROOT / "CONTRIBUTING.md"]
+    lines = [line for page in texts for line in page.read_text(encoding="utf-8").splitlines()]
+    found = (re.search(r"run\.py (--cfg [^`#]*)", line) for line in lines)
+    commands = sorted({match[1].strip() for match in found if match})
+    assert commands
+    cases = []
+    for command in commands:
+        _, path, *rest = [w.strip("\"'") for w in re.findall(r"\"[^\"]*\"|'[^']*'|\S+", command)]
+        if path != "FILE":
+            overrides = [word for word in rest if "=" in word]
+            cases.append((command, path if Path(path).exists() else absolute(path), overrides))
+    assert wrong(python(workplace, LOAD_CONFIGS, json.dumps(cases))) == {}
+
+
+def test_a_project_is_found_through_the_entry_point_that_its_page_shows(workplace: Path) -> None:
+    import tomllib
+
+    (text,) = (b.text for b in blocks(DOCS / "howto/project.rst") if b.language == "toml")
+    points = tomllib.loads(text)["project"]["entry-points"]
+    info = workplace / "acme_vlm-0.1.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: acme_vlm\nVersion: 0.1\n")
+    listed = [
+        f"[{group}]\n{name} = {value}\n" for group, p in points.items() for name, value in p.items()
+    ]
+    (info / "entry_points.txt").write_text("".join(listed))
+    code = (
+        "import json; from lavis_lite import list_models; print(json.dumps(list_models('acme*')))"
+    )
+    assert python(workplace, code) == ["acme_dual"]
+
+
+def test_the_config_reference_names_every_key_once() -> None:
+    sys.path.insert(0, str(DOCS / "_ext"))
+    pytest.importorskip("docutils")
+    try:
+        from config_reference import describe
+    finally:
+        sys.path.remove(str(DOCS / "_ext"))
+    from lavis_lite.config.schema import TrainConfig
+
+    keys = re.findall(r"\* - ``([\w.*]+)``", "\n".join(describe(TrainConfig)))
+    assert {"model", "optim.lr", "run.max_steps", "data.processors.image.train"} <= set(keys)
+    assert len(keys) == len(set(keys))
+
+
+def test_the_drawing_is_well_formed() -> None:
+    import xml.etree.ElementTree as ET
+
+    drawing = ET.parse(DOCS / "_static" / "pieces.svg").getroot()
+    texts = {"".join(node.itertext()) for node in drawing.iter("{http://www.w3.org/2000/svg}text")}
+    assert {"config file", "registry", "runner"} <= texts
+
+
+def absolute(path: str) -> str:
+    inside = ROOT / path
+    return str(inside) if inside.exists() else path
+
+
+def wrong(outcomes: dict[str, str]) -> dict[str, str]:
+    return {name: error for name, error in outcomes.items() if error}
+
+
+def python(folder: Path, code: str, *arguments: str):  # type: ignore[no-untyped-def]
+    """The JSON that a program prints last, run in ``folder`` with the checkout importable."""
+    env = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join([str(ROOT), str(folder)]),
+        "OMP_NUM_THREADS": "1",
+        "HF_HUB_OFFLINE": "1",
+        "MPLBACKEND": "Agg",
+    }
+    command = [sys.executable, "-c", code, *arguments]
+    done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
