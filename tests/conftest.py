@@ -1,0 +1,59 @@
+"""What every test starts from: fixed seeds, one thread, and the golden numbers."""
+
+from __future__ import annotations
+
+import importlib.util
+import random
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def seed() -> int:
+    """Seeds every global generator, so that a test's numbers do not depend on its neighbours."""
+    random.seed(0)
+    np.random.seed(0)
+    torch.manual_seed(0)
+    return 0
+
+
+def load_golden() -> ModuleType:
+    # pytest's importlib mode puts no test folder on sys.path.
+    spec = importlib.util.spec_from_file_location(
+        "golden_numbers", Path(__file__).with_name("golden.py")
+    )
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+GOLDEN = load_golden()
+
+
+@pytest.fixture(scope="session")
+def golden() -> dict[str, Any]:
+    """The recorded numbers, ids and layouts: ``caption``, ``itm``, ``pretrain``."""
+    return GOLDEN.golden_numbers()
+
+
+@pytest.fixture(scope="session")
+def golden_weights() -> Callable[[dict[str, list[int]], dict[str, str]], dict[str, Tensor]]:
+    """``golden_weights(layout, alias)`` -> state dict of the float tensors."""
+    return GOLDEN.golden_state
+
+
+@pytest.fixture(scope="session")
+def golden_images() -> Callable[[int, int], Tensor]:
+    """``golden_images(count, seed)`` -> (count, 3, 64, 64)."""
+    return GOLDEN.images
