@@ -46,20 +46,21 @@ format: install-dev
 	$(BIN)/ruff format .
 
 wheel: install-dev
+	rm -rf build
 	$(BIN)/python -m pip wheel --quiet --no-deps --no-build-isolation --wheel-dir dist .
 
 install: $(VENV)/.installed
 install-dev: $(VENV)/.installed-dev
 
-$(VENV)/.installed: setup.py pyproject.toml | $(BIN)/python
+$(VENV)/.installed: setup.py pyproject.toml | $(BIN)/pip
 	$(BIN)/python -m pip install --editable .
 	touch $@
 
-$(VENV)/.installed-dev: setup.py pyproject.toml | $(BIN)/python
+$(VENV)/.installed-dev: setup.py pyproject.toml | $(BIN)/pip
 	$(BIN)/python -m pip install --editable ".[dev]"
 	touch $(VENV)/.installed $@
 
-$(BIN)/python:
+$(BIN)/pip:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "lavis_lite needs Python 3.11 or newer: make PYTHON=python3.11 ...")'
 	$(PYTHON) -m venv $(VENV)
 
