@@ -9,12 +9,16 @@ from sphinx.application import Sphinx
 
 
 def draw(app: Sphinx) -> None:
-    """Write ``_generated/scenes.png``."""
-    from lavis_lite.data import scenes
+    """Write ``_generated/scenes_<split>.png`` for the splits that the gallery shows."""
+    from lavis_lite.data.contact_sheet import contact_sheet
+    from lavis_lite.data.scenes import Scenes
 
     folder = Path(app.srcdir) / "_generated"
     folder.mkdir(exist_ok=True)
-    scenes.contact_sheet().save(folder / "scenes.png")
+    for split in ("human", "web"):
+        contact_sheet(Scenes(split=split), range(12), str(folder / f"scenes_{split}.png"))
+    hard = Scenes(split="web", level="hard", image_size=128)
+    contact_sheet(hard, range(6), str(folder / "scenes_hard.png"))
 
 
 def setup(app: Sphinx) -> dict[str, Any]:
