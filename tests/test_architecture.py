@@ -23,12 +23,15 @@ LIBRARY = [*CORE, *PROJECTS, ROOT / "run.py"]
 # Each layer may import itself and the layers above it. A part is a module or a package of the core.
 LAYERS = [
     {"errors", "contracts", "plugins", "registry", "config", "zoo", "io"},
-    {"interfaces", "distributed", "checkpoint", "metrics", "data"},
+    {"interfaces", "distributed", "device", "state", "steps", "weights", "checkpoint"}
+    | {"metrics", "data"},
     {"vision", "text", "generation", "losses", "model"},
     {"runners", "report"},
     {"projects"},
     {"", "cli", "run"},  # "" is lavis_lite/__init__.py, which hands out public names lazily
 ]
+# zoo imports no torch, yet hands out loaded models: these it imports in the functions that do so.
+HANDED_OUT = {"zoo": {"weights", "device"}}
 TORCH_FREE = ["lavis_lite", *(f"lavis_lite.{part}" for part in sorted(LAYERS[0])), "lavis_lite.cli"]
 LAVIS_NAMES = {"blip_image_train", "blip_image_eval", "blip_caption", "blip_question"}
 
@@ -44,11 +47,13 @@ def test_the_walk_finds_the_source() -> None:
 
 @pytest.mark.parametrize("path", CORE, ids=lambda p: p.relative_to(ROOT).as_posix())
 def test_core_modules_import_only_their_own_layer_and_those_above(path: Path) -> None:
-    mine = level(part_of(module_name(path)))
+    mine = part_of(module_name(path))
+    at_import = {target for _, target in internal_imports(path, nested=False)}
     wrong = [
         f"line {line}: {target}"
         for line, target in internal_imports(path)
-        if level(part_of(target)) > mine
+        if level(part_of(target)) > level(mine)
+        and (target in at_import or part_of(target) not in HANDED_OUT.get(mine, ()))
     ]
     assert wrong == []
 
@@ -143,14 +148,12 @@ def test_heavy_libraries_are_imported_inside_functions() -> None:
 # ---- the core knows no project
 
 
-def test_the_core_names_no_project() -> None:
-    wrong = []
-    for path in CORE:
-        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
-            words = set(re.findall(r"\w*blip\w*", line)) - LAVIS_NAMES
-            if words or re.search(r"projects\.\w+", line.replace("lavis_lite.projects.__", "")):
-                wrong.append(f"{path.relative_to(ROOT)}:{number}: {line.strip()}")
-    assert wrong == []
+@pytest.mark.parametrize("path", CORE, ids=lambda p: p.relative_to(ROOT).as_posix())
+def test_the_code_of_the_core_names_no_project(path: Path) -> None:
+    code = without_docstrings(tree(path))
+    words = set(re.findall(r"\w*blip\w*", code)) - LAVIS_NAMES
+    assert words == set()
+    assert re.findall(rf"{PACKAGE}\.projects\.[a-z]\w*", code) == []
 
 
 @pytest.mark.parametrize(
@@ -330,7 +333,11 @@ def internal_imports(path: Path, nested: bool = True) -> Iterator[tuple[int, str
     """(line, module) of every import of our own modules, by default those inside functions too."""
     for node in imports(tree(path), nested):
         for name in imported_names(node, of=path):
-            if name.split(".")[0] in {PACKAGE, "run"}:
+            # `import lavis_lite` alone gives the version; what it hands out is another matter.
+            alone = name == PACKAGE and "__version__" in ast.unparse(tree(path))
+            if name.split(".")[0] in {PACKAGE, "run"} and not (
+                alone and isinstance(node, ast.Import)
+            ):
                 yield node.lineno, name
 
 
@@ -360,6 +367,16 @@ def imported_names(node: ast.Import | ast.ImportFrom, of: Path | None = None) ->
 @functools.cache
 def our_modules() -> frozenset[str]:
     return frozenset(module_name(path) for path in LIBRARY)
+
+
+def without_docstrings(source: ast.Module) -> str:
+    """The code alone: no comments, and no strings that stand as statements."""
+
+    class Strip(ast.NodeTransformer):
+        def visit_Expr(self, node: ast.Expr) -> ast.Expr | None:
+            return None if isinstance(node.value, ast.Constant) else node
+
+    return ast.unparse(Strip().visit(ast.parse(ast.unparse(source))))
 
 
 def public_functions(source: ast.Module) -> Iterator[ast.FunctionDef]:
