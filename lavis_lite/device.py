@@ -29,7 +29,9 @@ def choose(name: str, local_rank: int = 0) -> torch.device:
     try:
         device = torch.device(name)
     except RuntimeError:
-        raise ConfigError(f"run.device: {name!r} is no device; auto, cpu, cuda, cuda:N, mps") from None
+        raise ConfigError(
+            f"run.device: {name!r} is no device; auto, cpu, cuda, cuda:N, mps"
+        ) from None
     if device.type == "cuda" and not torch.cuda.is_available():
         raise ConfigError(f"run.device: {name!r}, but CUDA is not available; use auto or cpu")
     if device.type == "mps" and not torch.backends.mps.is_available():

@@ -44,7 +44,10 @@ def load(
         ConfigError: every problem in one report, with file and key path.
     """
     source = read(find(str(path), relative_to))
-    for file, tree in (("in `set`", from_dotted(values or {})), ("on the command line", parse_overrides(overrides))):
+    for file, tree in (
+        ("in `set`", from_dotted(values or {})),
+        ("on the command line", parse_overrides(overrides)),
+    ):
         origin = {key_path: file for key_path in key_paths(tree)}
         source = Source(merge(source.tree, tree), source.origin | origin)
     return validate(_resolve(source, str(path)), str(path))
@@ -59,7 +62,9 @@ def validate(source: Source, file: str) -> Any:
     schema = _schema(tree, validator)
     config = validator.convert(tree, schema, ()) if schema else None
     if validator.problems:
-        lines = [f"{_file(source, path, file)}: {spell(path)}: {p}" for path, p in validator.problems]
+        lines = [
+            f"{_file(source, path, file)}: {spell(path)}: {p}" for path, p in validator.problems
+        ]
         raise ConfigError("\n".join(lines))
     return config
 
@@ -94,7 +99,9 @@ def _schema(tree: dict[str, Any], validator: Validator) -> type | None:
     name = runner.get("name") if isinstance(runner, dict) else None
     if not isinstance(name, str):
         known = ", ".join(registry.names("runner"))
-        validator.report(("runner",), f"say which runner: `runner: {{name: train}}`. Known: {known}")
+        validator.report(
+            ("runner",), f"say which runner: `runner: {{name: train}}`. Known: {known}"
+        )
         return None
     if problem := registry.problem("runner", name):
         validator.report(("runner", "name"), problem)

@@ -24,7 +24,9 @@ from lavis_lite.config.validate import (
 from lavis_lite.errors import ConfigError, UnknownName
 
 
-def components(config: Any, path: KeyPath = (), kind: str = "") -> Iterator[tuple[KeyPath, str, Component]]:
+def components(
+    config: Any, path: KeyPath = (), kind: str = ""
+) -> Iterator[tuple[KeyPath, str, Component]]:
     """Every component of a config with its key path and registry kind."""
     if isinstance(config, Component):
         if kind and config.name:
@@ -64,9 +66,7 @@ def _problems(kind: str, name: str, args: Mapping[str, Any], path: KeyPath) -> l
         accepted = registry.arguments(kind, name, with_runtime=True)
     except (UnknownName, ConfigError) as error:
         return [f"{where}: {error}"]
-    problems = [
-        f"{where}: {p}" for p in registry.argument_problems(repr(name), args, accepted)
-    ]
+    problems = [f"{where}: {p}" for p in registry.argument_problems(repr(name), args, accepted)]
     runtime = registry.runtime(kind)
     for key, parameter in accepted.items():
         if key in args:

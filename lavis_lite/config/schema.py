@@ -115,7 +115,9 @@ class RunConfig:
     max_steps: int = key("Optimizer steps of the whole run.", 1000, at_least=0)
     log_every: int = key("Steps between records in metrics.jsonl.", 20, at_least=0)
     eval_every: int = key("Steps between evaluations; the end is always evaluated.", 0, at_least=0)
-    checkpoint_every: int = key("Steps between checkpoints; the end is always saved.", 500, at_least=0)
+    checkpoint_every: int = key(
+        "Steps between checkpoints; the end is always saved.", 500, at_least=0
+    )
     keep_last: int = key("Newest checkpoints that are kept.", 2, at_least=1)
     keep_best: str | None = key(
         "Also keep the checkpoint with the highest value of this figure, as `metric/figure`.", None
@@ -124,12 +126,18 @@ class RunConfig:
     device: str = key("auto, cpu, cuda, cuda:N or mps.", "auto")
     precision: Literal["fp32", "bf16", "fp16"] = key("Autocast type of forward passes.", "fp32")
     compile: bool = key("torch.compile the towers.", False)
-    num_threads: int = key("Threads of the training process; 0 leaves torch's choice.", 0, at_least=0)
+    num_threads: int = key(
+        "Threads of the training process; 0 leaves torch's choice.", 0, at_least=0
+    )
     loggers: list[Literal["jsonl", "console", "tensorboard"]] = key(
         "Where metrics go; jsonl is always on.", ["jsonl", "console"]
     )
-    max_bad_fraction: float = key("Share of unreadable samples above which the run stops.", 0.1, at_least=0)
-    max_skipped_steps: int = key("Consecutive non-finite steps that are skipped before stopping.", 3, at_least=0)
+    max_bad_fraction: float = key(
+        "Share of unreadable samples above which the run stops.", 0.1, at_least=0
+    )
+    max_skipped_steps: int = key(
+        "Consecutive non-finite steps that are skipped before stopping.", 3, at_least=0
+    )
     on_disk_full: Literal["stop", "continue"] = key("When a checkpoint cannot be written.", "stop")
 
 
@@ -142,7 +150,9 @@ class TrainConfig:
     data: DataConfig = key("Training data.")
     run: RunConfig = key("Output, length, intervals.")
     optim: OptimConfig = key("Optimizer and schedule.", OptimConfig())
-    evaluate: list[Evaluator] = key("Metrics computed during and after training.", [], kind="metric")
+    evaluate: list[Evaluator] = key(
+        "Metrics computed during and after training.", [], kind="metric"
+    )
     plugins: list[str] = key("Files or modules of your own to import first.", [])
 
 
@@ -173,7 +183,9 @@ class PipelineRunConfig:
     """Where a pipeline goes."""
 
     output_dir: str = key("Parent of the stages' output folders.")
-    report: str | None = key("File name of the HTML report in `output_dir`; null writes none.", None)
+    report: str | None = key(
+        "File name of the HTML report in `output_dir`; null writes none.", None
+    )
     title: str = key("Title of the report.", "lavis_lite run")
 
 

@@ -64,9 +64,7 @@ class Validator:
         given = {}
         for name, field in fields.items():
             if name in value:
-                given[name] = self.convert(
-                    value[name], hints[name], (*path, name), field.metadata
-                )
+                given[name] = self.convert(value[name], hints[name], (*path, name), field.metadata)
             elif _required(field):
                 self.report((*path, name), f"missing. {field.metadata.get('doc', '')}".strip())
                 given[name] = None
@@ -120,7 +118,9 @@ class Validator:
         for key, kind in NESTED_MAPPINGS.items():
             nested = model.args.get(key) or {}
             if not isinstance(nested, dict):
-                self.report((*path, key), f"a mapping of components is expected, not {_seen(nested)}")
+                self.report(
+                    (*path, key), f"a mapping of components is expected, not {_seen(nested)}"
+                )
                 continue
             for name, spec in nested.items():
                 if spec is not None:

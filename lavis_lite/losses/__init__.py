@@ -1,0 +1,1 @@
+"""Training losses: each a registered module over one step's Shared view."""

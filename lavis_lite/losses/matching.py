@@ -1,0 +1,169 @@
+"""Image-text matching: does this text hold of this image?"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from lavis_lite import distributed, registry
+from lavis_lite.losses.contrastive import Scope
+from lavis_lite.losses.shared import Shared, global_mean
+from lavis_lite.text.tokenizer import TextBatch
+
+
+class Pool:
+    """The pairs of all processes that negatives are drawn from.
+
+    Args:
+        shared: the step.
+        scope: ``global``, or ``local`` for this process's pairs alone.
+    """
+
+    def __init__(self, shared: Shared, scope: Scope) -> None:
+        self.shared = shared
+        self.joined = scope == "global" and distributed.world_size() > 1
+        gather = distributed.all_gather if self.joined else (lambda t: t)
+        self.ids = gather(shared.image_ids)  # (G,)
+        counts = distributed.all_gather_object(len(shared.image_ids)) if self.joined else [0]
+        first = sum(counts[: distributed.rank()]) if self.joined else 0
+        self.rows = torch.arange(len(shared.image_ids), device=self.ids.device) + first  # (B,)
+        self.valid = shared.image_ids[:, None] != self.ids[None, :]  # (B, G) another image
+
+    def draw(self, weights: Tensor, offset: int) -> Tensor:
+        """One column per row, with probability proportional to its weight: (B, G) -> (B,).
+
+        The noise of a row depends on the step and on the row's place in the joined batch, so that
+        the number of processes does not matter. Rows without a valid column get any one.
+        """
+        size = len(self.ids)
+        generator = self.shared.generator()
+        noise = torch.rand(2, size, size, generator=generator)[offset].to(weights.device)
+        gumbel = -torch.log(-torch.log(noise.clamp(1e-9, 1 - 1e-7)))[self.rows]
+        return (weights.log() + gumbel).masked_fill(~self.valid, -math.inf).argmax(dim=1)
+
+    def texts(self) -> TextBatch:
+        """The tokenised texts of all pairs, padded alike."""
+        text = self.shared.text
+        if not self.joined:
+            return text
+        length = int(
+            distributed.all_reduce(
+                torch.tensor(text.ids.shape[1], device=text.ids.device), op="max"
+            )
+        )
+        extra = length - text.ids.shape[1]
+        pad_id = self.shared.model.tokenizer.pad_id
+        ids = F.pad(text.ids, (0, extra), value=pad_id)
+        mask = F.pad(text.mask, (0, extra))
+        return TextBatch(distributed.all_gather(ids), distributed.all_gather(mask))
+
+    def image_tokens(self) -> Tensor:
+        """(G, N, D) image tokens of all pairs, with gradients back to their processes."""
+        tokens = self.shared.image_tokens
+        return distributed.gather_with_grad(tokens) if self.joined else tokens
+
+
+@registry.register("loss", "itm")
+class ImageTextMatching(nn.Module):
+    """Matching true pairs against negatives.
+
+    With ``hard`` or ``random`` negatives every pair gives three rows: itself, its text with another
+    image, its image with another text. A row whose whole batch shows the same image has no
+    negatives and gives one. ``all`` scores every image with every text.
+
+    Args:
+        negatives: ``hard`` draws in proportion to the contrastive similarity, ``random`` uniformly.
+        scope: where negatives come from: the batch of all processes, or this one's (as published).
+        epsilon: added to the similarities' softmax, so that every negative can be drawn.
+        model: unused; the matching head is the model's.
+
+    Reference: ALBEF, https://arxiv.org/abs/2107.07651, section 3.2; BLIP section 3.2.
+    """
+
+    requires = ("image_embeds", "text_embeds", "temperature", "match_pairs", "match_tower")
+
+    def __init__(
+        self,
+        negatives: Literal["hard", "random", "all"] = "hard",
+        scope: Scope = "global",
+        epsilon: float = 1e-4,
+        *,
+        model: Any = None,
+    ) -> None:
+        super().__init__()
+        self.negatives, self.scope, self.epsilon = negatives, scope, epsilon
+        # What a model that has learnt nothing pays: the entropy of one match in three.
+        self.prior = None if negatives == "all" else -math.log(1 / 3) / 3 - 2 * math.log(2 / 3) / 3
+
+    def forward(self, shared: Shared) -> Tensor:
+        """() cross-entropy, mean over all rows of all processes."""
+        pool = Pool(shared, self.scope)
+        if self.negatives == "all":
+            return self._all_pairs(shared, pool)
+        has_negative = pool.valid.any(dim=1)  # (B,)
+        image_index, text_index = self._choose(shared, pool)
+        logits = self._logits(shared, pool, image_index, text_index)  # (3, B, 2)
+        labels = torch.zeros(logits.shape[:2], dtype=torch.long, device=logits.device)
+        labels[0] = 1
+        counted = torch.stack([torch.ones_like(has_negative), has_negative, has_negative])
+        losses = F.cross_entropy(logits.flatten(0, 1).float(), labels.flatten(), reduction="none")
+        return global_mean((losses * counted.flatten()).sum(), counted.sum())
+
+    @torch.no_grad()
+    def _choose(self, shared: Shared, pool: Pool) -> tuple[Tensor, Tensor]:
+        """For every pair, a negative image and a negative text: two times (B,) places in the pool."""
+        if self.negatives == "random":
+            uniform = torch.ones(pool.valid.shape, device=pool.ids.device)
+            return pool.draw(uniform, 0), pool.draw(uniform, 1)
+        images, texts = shared.image_embeds, shared.text_embeds
+        if pool.joined:
+            images, texts = distributed.all_gather(images), distributed.all_gather(texts)
+        to_images = F.softmax(shared.text_embeds @ images.T / shared.temperature, dim=1)
+        to_texts = F.softmax(shared.image_embeds @ texts.T / shared.temperature, dim=1)
+        return pool.draw(to_images + self.epsilon, 0), pool.draw(to_texts + self.epsilon, 1)
+
+    def _logits(
+        self, shared: Shared, pool: Pool, image_index: Tensor, text_index: Tensor
+    ) -> Tensor:
+        """(3, B, 2): true pairs, own text with the other image, own image with the other text."""
+        model, kv, text = shared.model, shared.kv(shared.model.match_tower), shared.text
+        others = pool.texts()
+        # Both texts of an image are folded onto its keys and values: no copy of them is made.
+        both = _interleave(text, TextBatch(others.ids[text_index], others.mask[text_index]), model)
+        own_image = model.match_pairs(kv, both).unflatten(0, (-1, 2))  # (B, 2, 2)
+        if pool.joined:
+            other_kv = model.match_tower.project(pool.image_tokens()[image_index])
+        else:
+            other_kv = [type(layer)(*(t[image_index] for t in layer)) for layer in kv]
+        other_image = model.match_pairs(other_kv, text)  # (B, 2)
+        return torch.stack([own_image[:, 0], other_image, own_image[:, 1]])
+
+    def _all_pairs(self, shared: Shared, pool: Pool) -> Tensor:
+        """Every image of this process with every text of the pool, weighted half and half."""
+        model, texts = shared.model, pool.texts()
+        num_images, num_texts = pool.valid.shape
+        every = TextBatch(texts.ids.repeat(num_images, 1), texts.mask.repeat(num_images, 1))
+        logits = model.match_pairs(shared.kv(model.match_tower), every)  # (B * G, 2)
+        labels = (~pool.valid).long().flatten()
+        losses = F.cross_entropy(logits.float(), labels, reduction="none")
+        parts = [global_mean(losses[labels == c].sum(), (labels == c).sum()) for c in (0, 1)]
+        return torch.stack(parts).mean()
+
+
+def _interleave(first: TextBatch, second: TextBatch, model: Any) -> TextBatch:
+    """Rows first[0], second[0], first[1], second[1]..., padded alike: (2B, T)."""
+    length = max(first.ids.shape[1], second.ids.shape[1])
+
+    def pad(text: TextBatch) -> tuple[Tensor, Tensor]:
+        extra = (0, length - text.ids.shape[1])
+        return F.pad(text.ids, extra, value=model.tokenizer.pad_id), F.pad(text.mask, extra)
+
+    pairs = [
+        torch.stack(tensors, dim=1).flatten(0, 1)
+        for tensors in zip(pad(first), pad(second), strict=True)
+    ]
+    return TextBatch(*pairs)

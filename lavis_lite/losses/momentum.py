@@ -1,0 +1,23 @@
+"""The exponential moving average that momentum towers follow."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch import nn
+
+
+@torch.no_grad()
+def momentum_update(
+    online: Iterable[nn.Parameter], average: Iterable[nn.Parameter], decay: float
+) -> None:
+    """``average = decay * average + (1 - decay) * online``, in place, for all parameters at once.
+
+    Reference: MoCo, https://arxiv.org/abs/1911.05722, eq. 2.
+    """
+    targets = [p.data for p in average]
+    sources = [p.data for p in online]
+    assert len(targets) == len(sources)
+    torch._foreach_mul_(targets, decay)
+    torch._foreach_add_(targets, sources, alpha=1.0 - decay)

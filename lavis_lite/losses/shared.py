@@ -1,0 +1,126 @@
+"""One training step, seen by its losses: everything computed when first asked for, and once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import torch
+from torch import Tensor
+
+from lavis_lite import distributed
+from lavis_lite.interfaces import Samples
+
+if TYPE_CHECKING:
+    from lavis_lite.text.attention import KeyValue
+    from lavis_lite.text.med import Med
+    from lavis_lite.text.tokenizer import TextBatch
+
+T = TypeVar("T")
+
+
+class Shared:
+    """The lazy view that a step's losses share.
+
+    Args:
+        model: what encodes: a model, or its momentum copy.
+        samples: the batch; ``progress`` in [0, 1], ``step`` and ``seed`` where the runner gives them.
+        grad: whether anything computed here may carry gradients.
+    """
+
+    def __init__(self, model: Any, samples: Samples, *, grad: bool = True) -> None:
+        self.model = model
+        self.samples = samples
+        self._grad = grad
+        self._projected: dict[int, list[KeyValue]] = {}
+
+    @property
+    def progress(self) -> float:
+        """How far the run is, in [0, 1]; 1 outside a run."""
+        return float(self.samples.get("progress", 1.0))
+
+    @property
+    def step(self) -> int:
+        """The optimizer step, counted from 0."""
+        return int(self.samples.get("step", 0))
+
+    def generator(self) -> torch.Generator:
+        """Random numbers of this step: the same on every process, and for every world size."""
+        micro_step = int(self.samples.get("micro_step", 0))
+        seed = hash((int(self.samples.get("seed", 0)), self.step, micro_step)) & (2**63 - 1)
+        return torch.Generator().manual_seed(seed)
+
+    @cached_property
+    def text(self) -> TextBatch:
+        """The tokenised texts: ids and mask, each (B, T)."""
+        return self.model.tokenize(self.samples["text_input"])
+
+    @cached_property
+    def image_tokens(self) -> Tensor:
+        """(B, N, D)."""
+        return self._compute(lambda: self.model.encode_image(self.samples["image"]))
+
+    @cached_property
+    def text_tokens(self) -> Tensor:
+        """(B, T, D), of the text alone."""
+        return self._compute(lambda: self.model.encode_text(self.text))
+
+    @cached_property
+    def image_embeds(self) -> Tensor:
+        """(B, E) unit length, fp32."""
+        return self._compute(lambda: self.model.image_embeds(self.image_tokens))
+
+    @cached_property
+    def text_embeds(self) -> Tensor:
+        """(B, E) unit length, fp32."""
+        return self._compute(lambda: self.model.text_embeds(self.text_tokens))
+
+    @property
+    def temperature(self) -> Tensor:
+        """() what similarities are divided by, fp32."""
+        return self.model.temperature
+
+    def kv(self, med: Med) -> list[KeyValue]:
+        """Cross-attention keys and values of the images for a MED, projected once.
+
+        Towers that share their cross-attention (tied encoder and decoder) share the result.
+        """
+        owner = id(next(iter(med.encoder)).crossattention)
+        if owner not in self._projected:
+            self._projected[owner] = self._compute(lambda: med.project(self.image_tokens))
+        return self._projected[owner]
+
+    @cached_property
+    def image_ids(self) -> Tensor:
+        """(B,) which image each row shows; without such ids in the batch, every row its own."""
+        ids = self.samples.get("image_id")
+        device = self.samples["image"].device
+        if ids is None:
+            offset = distributed.rank() * len(self.samples["text_input"])
+            return torch.arange(len(self.samples["text_input"]), device=device) + offset
+        return torch.as_tensor(ids, device=device)
+
+    @cached_property
+    def momentum(self) -> Shared:
+        """The same step seen by the model's momentum copy, without gradients."""
+        view = Shared(self.model.momentum, self.samples, grad=False)
+        view.__dict__["text"] = self.text
+        return view
+
+    def _compute(self, compute: Callable[[], T]) -> T:
+        with torch.set_grad_enabled(self._grad and torch.is_grad_enabled()):
+            return compute()
+
+
+def global_mean(total: Tensor, count: Tensor | int) -> Tensor:
+    """A sum over this process's rows as its part of the mean over all processes' rows.
+
+    Scaled so that averaging over processes (as DDP averages gradients) gives the mean of the joined
+    batch, also when processes count differently.
+    """
+    if distributed.world_size() == 1:
+        return total / torch.as_tensor(count, device=total.device).clamp(min=1)
+    counts = torch.as_tensor(count, device=total.device, dtype=torch.float32)
+    everywhere = distributed.all_reduce(counts.clone(), op="sum")
+    return total * distributed.world_size() / everywhere.clamp(min=1)

@@ -1,0 +1,204 @@
+"""Vision encoders: any timm model as images -> tokens, and defaults for encoders of your own.
+
+The timm model itself is returned, its class extended, so that its parameter names stay timm's.
+BLIP's ViT is timm's, under the same names.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lavis_lite import registry
+from lavis_lite.errors import ConfigError, UnknownName, suggest
+
+Grid = tuple[int, int]
+
+
+class TimmTokens(nn.Module):
+    """Mixed into a timm model's class: its forward gives tokens in place of class logits."""
+
+    width: int
+    grid: Grid | None
+
+    def forward(self, image: Tensor) -> Tensor:
+        """(B, 3, H, W) -> (B, N, D): prefix tokens, then patches row by row."""
+        features = self.forward_features(image)  # type: ignore[operator]
+        if features.ndim == 3:
+            return features
+        if getattr(self, "output_fmt", "NCHW") == "NHWC":
+            return features.flatten(1, 2)
+        return features.flatten(2).transpose(1, 2)
+
+    def pool(self, tokens: Tensor) -> Tensor:  # type: ignore[override]
+        """(B, N, D) -> (B, D): timm's attention pooling, else the class token, else the mean."""
+        attention_pool = getattr(self, "attn_pool", None)
+        if attention_pool is not None:
+            return attention_pool(tokens)
+        return pool_tokens(tokens, getattr(self, "num_prefix_tokens", 0) or 0)
+
+
+def timm_names(pattern: str) -> list[str]:
+    """Registered names ``timm/...`` that match a shell pattern."""
+    import timm
+
+    return [f"timm/{name}" for name in timm.list_models(pattern.removeprefix("timm/"))]
+
+
+def timm_arguments(name: str) -> dict[str, inspect.Parameter]:
+    """The arguments of the timm model's class, with ``pretrained`` and those of ours.
+
+    Raises:
+        UnknownName: timm has no such model; the message names the nearest.
+    """
+    extra = dict(inspect.signature(timm_encoder).parameters)
+    ours = {k: p for k, p in extra.items() if k not in ("name", "args", "image_size")}
+    own = dict(inspect.signature(_timm_class(name).__init__).parameters)
+    for hidden in ("self", "num_classes", "img_size", "args", "kwargs"):
+        own.pop(hidden, None)
+    optional = {k: p.replace(default=None, annotation=p.empty) for k, p in own.items()}
+    return {**optional, **ours, "image_size": extra["image_size"]}
+
+
+@registry.register("vision_encoder", "timm/*", expand=timm_names, arguments=timm_arguments)
+def timm_encoder(
+    name: str,
+    *,
+    pretrained: bool = False,
+    position_std: float | None = None,
+    image_size: int | Sequence[int] = 224,
+    **args: Any,
+) -> TimmTokens:
+    """Any timm model as a vision encoder.
+
+    Args:
+        name: timm's name, with or without its pretrained tag.
+        pretrained: load timm's released weights (position embeddings resampled to the image size).
+        position_std: standard deviation to draw learned position embeddings with. timm's 0.02
+            drowns position in tiny models, whose token embeddings are as small.
+        image_size: side, or (height, width), of the images to come.
+        args: arguments of the timm model's class (``embed_dim``, ``depth``, ``drop_path_rate``...).
+
+    Raises:
+        UnknownName: no such timm model.
+        ConfigError: timm cannot build it for these arguments or this image size.
+    """
+    size = (image_size, image_size) if isinstance(image_size, int) else tuple(image_size)
+    options = {**_options(_timm_class(name), size), **args}
+    with torch.device("meta"):
+        probe = _create(name, False, options)
+    model = _create(name, pretrained, options)
+    tokens = _probe_shape(probe, name, size)
+    prefix = getattr(model, "num_prefix_tokens", 0) or 0
+    # The class is swapped instead of wrapping the model: a wrapper would prefix every weight's name.
+    model.__class__ = type(f"Timm{type(model).__name__}", (TimmTokens, type(model)), {})
+    model.width = model.num_features
+    model.grid = _grid(model, tokens, prefix)
+    if position_std is not None and isinstance(getattr(model, "pos_embed", None), nn.Parameter):
+        nn.init.normal_(model.pos_embed, std=position_std)
+    return model
+
+
+def grid_of(encoder: nn.Module) -> Grid | None:
+    """Rows and columns of an encoder's patch tokens; None where it does not say."""
+    return getattr(encoder, "grid", None)
+
+
+def pool(encoder: nn.Module, tokens: Tensor) -> Tensor:
+    """(B, N, D) -> (B, D) by the encoder's own ``pool``, else class token, else mean."""
+    own = getattr(encoder, "pool", None)
+    if callable(own):
+        return own(tokens)
+    return pool_tokens(tokens, getattr(encoder, "num_prefix_tokens", 0))
+
+
+def pool_tokens(tokens: Tensor, num_prefix_tokens: int) -> Tensor:
+    """(B, N, D) -> (B, D): the first token where there are prefix tokens, else the mean."""
+    return tokens[:, 0] if num_prefix_tokens else tokens.mean(dim=1)
+
+
+def interpolate_pos_embed(weight: Tensor, num_tokens: int, num_prefix_tokens: int = 1) -> Tensor:
+    """Position embeddings for another number of patches, as BLIP resamples them.
+
+    Args:
+        weight: (1, P + N, D), P prefix tokens and a square grid of N patches.
+        num_tokens: P + N' wanted; N' is a square too.
+
+    Returns:
+        (1, P + N', D): prefix kept, the grid resampled (bicubic, no antialiasing).
+
+    Reference: BLIP's ``interpolate_pos_embed``, https://arxiv.org/abs/2201.12086.
+    """
+    prefix, grid = weight[:, :num_prefix_tokens], weight[:, num_prefix_tokens:]
+    old = math.isqrt(grid.shape[1])
+    new = math.isqrt(num_tokens - num_prefix_tokens)
+    if old == new:
+        return weight
+    square = grid.reshape(1, old, old, -1).permute(0, 3, 1, 2).float()
+    resampled = nn.functional.interpolate(
+        square, size=(new, new), mode="bicubic", align_corners=False
+    )
+    flat = resampled.permute(0, 2, 3, 1).flatten(1, 2).to(weight.dtype)
+    return torch.cat([prefix, flat], dim=1)
+
+
+@functools.cache
+def _timm_class(name: str) -> type:
+    """The class behind a timm name, found by building it without storage."""
+    import timm
+
+    if not timm.is_model(name.partition(".")[0]):
+        known = timm.list_models()
+        raise UnknownName(
+            f"no timm model {name!r}.{suggest(name, known)} "
+            "`lavis-lite list --kind vision_encoder 'timm/*'` lists them"
+        )
+    with torch.device("meta"):
+        return type(timm.create_model(name, num_classes=0))
+
+
+def _options(model_class: type, size: tuple[int, ...]) -> dict[str, Any]:
+    """What we ask of every model whose class knows it: all tokens, for this image size."""
+    known = inspect.signature(model_class.__init__).parameters
+    options: dict[str, Any] = {"num_classes": 0}
+    if "img_size" in known:
+        options["img_size"] = size[0] if size[0] == size[1] else size
+    if "global_pool" in known:
+        options["global_pool"] = ""
+    return options
+
+
+def _create(name: str, pretrained: bool, options: dict[str, Any]) -> Any:
+    import timm
+
+    try:
+        return timm.create_model(name, pretrained=pretrained, **options)
+    except (TypeError, AssertionError, ValueError, RuntimeError) as error:
+        given = ", ".join(f"{k}={v!r}" for k, v in options.items())
+        raise ConfigError(f"timm/{name} cannot be built with {given}: {error}") from error
+
+
+def _probe_shape(probe: Any, name: str, size: tuple[int, ...]) -> torch.Size:
+    """Shape of the features of one image, computed without storage or arithmetic."""
+    try:
+        return probe.eval().forward_features(torch.zeros(1, 3, *size, device="meta")).shape
+    except (RuntimeError, AssertionError, ValueError) as error:
+        raise ConfigError(f"timm/{name} does not take images of {size}: {error}") from error
+
+
+def _grid(model: Any, shape: torch.Size, num_prefix_tokens: int) -> Grid | None:
+    if len(shape) == 4:
+        rows_first = 1 if getattr(model, "output_fmt", "NCHW") == "NHWC" else 2
+        return int(shape[rows_first]), int(shape[rows_first + 1])
+    patches = shape[1] - num_prefix_tokens
+    grid = getattr(getattr(model, "patch_embed", None), "grid_size", None)
+    if grid is not None and math.prod(grid) == patches:
+        return int(grid[0]), int(grid[1])
+    side = math.isqrt(patches)
+    return (side, side) if side * side == patches else None

@@ -1,0 +1,57 @@
+"""blip_image_text_matching: how well a text fits an image."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from torch import Tensor, nn
+
+from lavis_lite import registry
+from lavis_lite.interfaces import ModelOutput, Samples
+from lavis_lite.projects.blip.towers import Blip, JointSpace, Matching, Spec, add_joint_space
+
+
+@registry.register("model", "blip_image_text_matching")
+class BlipITM(Matching, JointSpace, Blip):
+    """The towers of a retrieval model, for inference: matching logits and cosine similarity.
+
+    Args:
+        vision: the vision encoder's component.
+        text: the text encoder's component.
+        image_size: side of the square input.
+        tokenizer: a vocabulary's folder, file or hub id; None is the small one of the package.
+        embed_width: width E of the joint space.
+        max_length: tokens that a text is cut to.
+    """
+
+    def __init__(
+        self,
+        vision: Spec,
+        text: Spec,
+        image_size: int = 384,
+        tokenizer: str | None = None,
+        embed_width: int = 256,
+        max_length: int = 35,
+    ) -> None:
+        super().__init__(vision, image_size, tokenizer, max_length)
+        add_joint_space(self, text, embed_width)
+        self.losses = nn.ModuleDict()
+
+    def forward(  # type: ignore[override]
+        self, samples: Samples, match_head: Literal["itm", "itc"] = "itm"
+    ) -> Tensor | ModelOutput:
+        """Scores of a batch, as LAVIS's users call it.
+
+        Args:
+            samples: ``image`` (B, 3, H, W) and ``text_input``, B texts.
+            match_head: ``itm`` gives (B, 2) logits, whose softmax[:, 1] is the probability of a
+                match; ``itc`` the (B images, B texts) cosine similarities, in [-1, 1].
+        """
+        tokens = self.encode_image(samples["image"].to(self.device))
+        texts: Any = samples["text_input"]
+        texts = [texts] * len(tokens) if isinstance(texts, str) else texts
+        if match_head == "itm":
+            return self.match(tokens, texts)
+        if match_head == "itc":
+            return self.image_embeds(tokens) @ self.text_embeds(self.encode_text(texts)).T
+        raise ValueError(f"match_head is 'itm' or 'itc', not {match_head!r}")

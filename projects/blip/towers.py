@@ -1,0 +1,252 @@
+"""The capabilities that BLIP's models are composed of, each with the parts that it needs."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lavis_lite import registry, vision
+from lavis_lite.errors import ConfigError
+from lavis_lite.generation import generate
+from lavis_lite.interfaces import Samples
+from lavis_lite.model import LossSpecs, VisionLanguageModel, unit
+from lavis_lite.projects.blip.convert import adapt
+from lavis_lite.text.attention import KeyValue
+from lavis_lite.text.decoding import GroundedDecoder
+from lavis_lite.text.med import Med, MedDecoder
+from lavis_lite.text.tokenizer import TextBatch, WordPiece, load_tokenizer
+
+Spec = Mapping[str, Any]
+Texts = list[str] | TextBatch
+
+
+class Blip(VisionLanguageModel):
+    """An image tower and a tokenizer: what all of BLIP's models start from.
+
+    Args:
+        vision: the vision encoder's component.
+        image_size: side of the square input.
+        tokenizer: a vocabulary's folder, file or hub id; None is the small one of the package.
+        max_length: tokens that a text is cut to.
+    """
+
+    visual_encoder: nn.Module
+
+    def __init__(
+        self, vision: Spec, image_size: int, tokenizer: str | None, max_length: int
+    ) -> None:
+        super().__init__()
+        self.image_size = image_size
+        self.max_length = max_length
+        self.tokenizer: WordPiece = load_tokenizer(tokenizer)
+        self.visual_encoder = registry.build("vision_encoder", vision, image_size=image_size)
+        if not isinstance(getattr(self.visual_encoder, "width", None), int):
+            raise ConfigError(
+                f"model.vision: {vision['name']!r} has no integer `width`, the width D of its tokens"
+            )
+
+    def build_text(self, text: Spec) -> Med:
+        """A text tower that can look at this model's images."""
+        tower = registry.build(
+            "text_backbone",
+            text,
+            vocab_size=len(self.tokenizer),
+            encoder_width=self.visual_encoder.width,
+        )
+        if not isinstance(tower, Med):
+            raise ConfigError(
+                f"model.text: BLIP needs a text backbone with cross-attention, such as 'med'; "
+                f"{text['name']!r} has none"
+            )
+        return tower
+
+    def encode_image(self, image: Tensor) -> Tensor:
+        """(B, 3, H, W) -> (B, N, D) tokens."""
+        return self.visual_encoder(image)
+
+    def tokenize(self, texts: list[str]) -> TextBatch:
+        """B texts to ids and mask (B, T), [CLS] first."""
+        return self.tokenizer.encode(texts, self.max_length, device=self.device)
+
+    def adapt_weights(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Weights in any published BLIP layout, in this model's names and sizes."""
+        return adapt(self, weights)
+
+
+class JointSpace:
+    """Images and texts as unit vectors of one space; online towers or their momentum copy.
+
+    Needs ``visual_encoder``, ``text_encoder``, ``vision_proj``, ``text_proj``, ``tokenize``.
+    """
+
+    visual_encoder: nn.Module
+    text_encoder: Med
+    vision_proj: nn.Linear
+    text_proj: nn.Linear
+    tokenize: Any
+
+    def encode_image(self, image: Tensor) -> Tensor:
+        """(B, 3, H, W) -> (B, N, D) tokens."""
+        return self.visual_encoder(image)
+
+    def encode_text(self, text: Texts) -> Tensor:
+        """B texts -> (B, T, D) states of the text alone."""
+        batch = text if isinstance(text, TextBatch) else self.tokenize(text)
+        return self.text_encoder(batch.ids, batch.mask, mode="text")
+
+    def image_embeds(self, image_tokens: Tensor) -> Tensor:
+        """(B, N, D) -> (B, E) unit length, fp32."""
+        return unit(self.vision_proj(vision.pool(self.visual_encoder, image_tokens)))
+
+    def text_embeds(self, text_tokens: Tensor) -> Tensor:
+        """(B, T, D) -> (B, E) unit length, fp32."""
+        return unit(self.text_proj(text_tokens[:, 0]))
+
+
+class MomentumTowers(JointSpace):
+    """A view of a model's momentum copy, with the capabilities of the joint space."""
+
+    def __init__(self, model: Any) -> None:
+        self.visual_encoder = model.visual_encoder_m
+        self.text_encoder = model.text_encoder_m
+        self.vision_proj = model.vision_proj_m
+        self.text_proj = model.text_proj_m
+        self.tokenize = model.tokenize
+
+
+class Matching:
+    """Whether a text holds of an image: the image-grounded text encoder and its head.
+
+    Needs ``text_encoder``, ``itm_head``, ``tokenizer``, ``tokenize``.
+    """
+
+    text_encoder: Med
+    itm_head: nn.Linear
+    tokenizer: WordPiece
+    tokenize: Any
+
+    @property
+    def match_tower(self) -> Med:
+        """The tower whose cross-attention reads the image."""
+        return self.text_encoder
+
+    def match_pairs(self, image_kv: list[KeyValue], text: TextBatch) -> Tensor:
+        """Projected images of B rows and K * B texts, image-major -> (K * B, 2) logits."""
+        batch = text.replace_first(self.tokenizer.enc_id)
+        states = self.text_encoder(batch.ids, batch.mask, mode="multimodal", image_kv=image_kv)
+        return self.itm_head(states[:, 0])
+
+    def match(self, image_tokens: Tensor, text: Texts) -> Tensor:
+        """(B, N, D) and B texts -> (B, 2) logits: does not match, matches."""
+        batch = text if isinstance(text, TextBatch) else self.tokenize(text)
+        return self.match_pairs(self.text_encoder.project(image_tokens), batch)
+
+    def rank(self, image_tokens: Tensor, texts: list[list[str]] | TextBatch) -> Tensor:
+        """(B, N, D) and K texts per image -> (B, K) logits of "matches".
+
+        The image is projected once; its texts are folded onto it.
+        """
+        if not isinstance(texts, TextBatch):
+            texts = self.tokenize([text for row in texts for text in row])
+        kv = self.text_encoder.project(image_tokens)
+        return self.match_pairs(kv, texts)[:, 1].unflatten(0, (len(image_tokens), -1))
+
+
+class Captioning:
+    """Texts about images: the image-grounded text decoder.
+
+    Needs ``text_decoder``, ``encode_image``, ``tokenizer``, ``prompt``.
+    """
+
+    text_decoder: MedDecoder
+    tokenizer: WordPiece
+    encode_image: Any
+    prompt: str
+    device: torch.device
+
+    def prompt_ids(self) -> list[int]:
+        """[DEC] and the prompt's tokens."""
+        ids = self.tokenizer.encode([self.prompt], 512).ids[0].tolist()
+        return [self.tokenizer.bos_id, *ids[1:-1]]
+
+    @torch.no_grad()
+    def generate(
+        self,
+        samples: Samples,
+        use_nucleus_sampling: bool = False,
+        num_beams: int = 3,
+        max_length: int = 30,
+        min_length: int = 10,
+        top_p: float = 0.9,
+        repetition_penalty: float = 1.0,
+        num_captions: int = 1,
+        *,
+        method: str | None = None,
+        temperature: float = 1.0,
+        length_penalty: float = 1.0,
+        seeds: list[int] | None = None,
+    ) -> list[str]:
+        """Captions, the prompt removed.
+
+        Args:
+            samples: ``image`` (B, 3, H, W); or ``image_tokens`` (B, N, D) where they are known.
+            use_nucleus_sampling: sample instead of searching beams (LAVIS's switch).
+            num_beams: beams per image; 1 is greedy.
+            max_length: most tokens of a text, the prompt's included.
+            min_length: fewest tokens of a text, the prompt's included.
+            top_p: smallest probability mass that sampling draws from, in (0, 1].
+            repetition_penalty: divides the scores of tokens that were there before; 1 is none.
+            num_captions: texts per image; those of beam search differ from each other.
+            method: ``beam``, ``greedy`` or ``nucleus``; wins over ``use_nucleus_sampling``.
+            temperature: of sampling.
+            length_penalty: exponent of the length that beam scores are divided by.
+            seeds: one per image; sampled texts depend on it and not on the batch.
+
+        Returns:
+            B * num_captions texts, image-major.
+        """
+        tokens = samples.get("image_tokens")
+        if tokens is None:
+            tokens = self.encode_image(samples["image"].to(self.device))
+        decoder = GroundedDecoder(self.text_decoder, self.text_decoder.bert.project(tokens))
+        prompt = torch.tensor([self.prompt_ids()] * len(tokens), device=tokens.device)
+        ids = generate(
+            decoder,
+            prompt,
+            method=method or ("nucleus" if use_nucleus_sampling else "beam"),
+            num_beams=num_beams,
+            num_return=num_captions,
+            max_length=max_length,
+            min_length=min_length,
+            top_p=top_p,
+            temperature=temperature,
+            repetition_penalty=repetition_penalty,
+            length_penalty=length_penalty,
+            eos_id=self.tokenizer.sep_id,
+            pad_id=self.tokenizer.pad_id,
+            seeds=seeds,
+        )
+        return [self.tokenizer.decode(row[prompt.shape[1] :]) for row in ids]
+
+
+def add_joint_space(model: Any, text: Spec, embed_width: int) -> None:
+    """Give a Blip the text encoder and the projections of a JointSpace, and a matching head."""
+    model.embed_width = embed_width
+    model.text_encoder = model.build_text(text)
+    model.vision_proj = nn.Linear(model.visual_encoder.width, embed_width)
+    model.text_proj = nn.Linear(model.text_encoder.width, embed_width)
+    model.itm_head = nn.Linear(model.text_encoder.width, 2)
+
+
+def add_momentum(model: Any, losses: LossSpecs | None) -> None:
+    """Give a model with a JointSpace its momentum copy, if one of its losses asks for it."""
+    wanted = [registry.result("loss", spec["name"]) for spec in (losses or {}).values()]
+    if not any("momentum" in getattr(loss, "requires", ()) for loss in wanted):
+        return
+    for name in model.momentum_pairs:
+        frozen = copy.deepcopy(getattr(model, name))
+        setattr(model, f"{name}_m", frozen.requires_grad_(False))
