@@ -1,0 +1,50 @@
+"""Samples to a batch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy
+import torch
+
+from lavis_lite.data.seeding import stable_hash
+
+_LISTS = ("text_input", "key", "index")
+_INT64 = range(-(2**63), 2**63)
+
+
+def collate(samples: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """One batch of B samples.
+
+    `image` (B, 3, S, S); `image_id` (B,) int64, a str as a stable hash of it; `text_input`, `key`
+    and `index` lists. Any other field: tensors, arrays and numbers stacked where all samples have
+    one of the same shape, else a list, with None for a sample that has no such field.
+    """
+    names = dict.fromkeys(name for sample in samples for name in sample)
+    return {name: _column(name, [sample.get(name) for sample in samples]) for name in names}
+
+
+def image_number(image_id: int | str) -> int:
+    """The int64 that stands for an image id in a batch."""
+    plain = isinstance(image_id, int | numpy.integer) and int(image_id) in _INT64
+    return int(image_id) if plain else stable_hash(str(image_id))
+
+
+def _column(name: str, values: list[Any]) -> Any:
+    if name in _LISTS:
+        return values
+    if name == "image_id":
+        return torch.tensor([image_number(value) for value in values], dtype=torch.int64)
+    if all(isinstance(value, numpy.ndarray) and value.dtype.kind in "biuf" for value in values):
+        values = [torch.from_numpy(value) for value in values]
+    if all(isinstance(value, torch.Tensor) for value in values):
+        same = len({(value.shape, value.dtype) for value in values}) == 1
+        return torch.stack(values) if same else values
+    if all(isinstance(value, bool) for value in values):
+        return torch.tensor(values)
+    if all(isinstance(value, int) and value in _INT64 for value in values):
+        return torch.tensor(values, dtype=torch.int64)
+    if all(isinstance(value, int | float) for value in values):
+        return torch.tensor(values, dtype=torch.float32)
+    return values

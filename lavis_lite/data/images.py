@@ -1,0 +1,138 @@
+"""From a file's bytes to an RGB image, refusing what is broken or a bomb before decoding it."""
+
+from __future__ import annotations
+
+import functools
+import io
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+import numpy
+from PIL import Image, ImageFile, ImageOps
+
+from lavis_lite.errors import DataError
+
+MAX_PIXELS = 50_000_000
+# PIL's other plug-ins are left out: EPS starts a program, others take almost any bytes for theirs.
+_FORMATS = {"JPEG", "PNG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "PPM", "MPO", "JPEG2000", "AVIF"}
+_SNIFFED = 512
+_strict_lock = threading.Lock()
+
+
+def decode(
+    source: Image.Image | bytes | str | os.PathLike,
+    *,
+    max_pixels: int = MAX_PIXELS,
+    exif: bool = False,
+) -> Image.Image:
+    """An RGB image, loaded, from a path, a file's bytes or a PIL image.
+
+    As the original BLIP's `Image.open(path).convert("RGB")`: transparency is dropped (the colour
+    stored under it shows), CMYK and palettes are converted, and of an animation the first frame
+    is taken. 16-bit grey is scaled to 8 bits, where PIL would clip it to white.
+
+    Args:
+        max_pixels: larger images are refused from their header, before they are decoded.
+        exif: turn the image as its EXIF tag says; the originals ignore the tag.
+
+    Raises:
+        DataError: with a short reason, its kind before a colon: "missing file: cat.jpg",
+            "empty file", "not an image: HTML", "truncated image", "too many pixels: 15000 x 15000".
+    """
+    if isinstance(source, Image.Image):
+        return _to_rgb(source, max_pixels, exif)
+    with _opened(source) as file:
+        head = file.read(_SNIFFED)
+        if not head:
+            raise DataError("empty file")
+        file.seek(0)
+        try:
+            image = Image.open(file, formats=_formats())
+        except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+            raise DataError(f"too many pixels: more than {max_pixels:,}") from None
+        except Exception as error:  # plug-ins raise whatever comes on damaged headers
+            raise DataError(f"not an image: {_kind(head, error)}") from None
+        with image:
+            return _to_rgb(image, max_pixels, exif)
+
+
+@contextmanager
+def _opened(source: bytes | str | os.PathLike) -> Iterator[IO[bytes]]:
+    if isinstance(source, bytes | bytearray | memoryview):
+        yield io.BytesIO(source)
+        return
+    if "://" in str(source):
+        raise DataError(f"not a file: {source} (images are not fetched while reading)")
+    try:
+        file = Path(source).open("rb")  # noqa: SIM115 (closed below)
+    except FileNotFoundError:
+        raise DataError(f"missing file: {source}") from None
+    except OSError as error:
+        raise DataError(f"unreadable file: {source} ({error.strerror})") from None
+    with file:
+        yield file
+
+
+def _to_rgb(image: Image.Image, max_pixels: int, exif: bool) -> Image.Image:
+    width, height = image.size
+    if width * height > max_pixels:
+        raise DataError(f"too many pixels: {width} x {height}, the limit is {max_pixels:,}")
+    try:
+        with _strict():
+            image.load()
+        if exif:
+            image = ImageOps.exif_transpose(image)
+        if image.mode.startswith("I;16"):
+            image = Image.fromarray((numpy.asarray(image) >> 8).astype(numpy.uint8))
+        return image.convert("RGB")
+    except Exception as error:  # see above; a damaged image must not stop a run
+        kind = "truncated image" if _is_truncation(error) else f"damaged image: {error}"
+        raise DataError(kind) from None
+
+
+def _is_truncation(error: Exception) -> bool:
+    words = str(error).lower()
+    return isinstance(error, EOFError) or "truncated" in words or "unexpected end" in words
+
+
+@contextmanager
+def _strict() -> Iterator[None]:
+    """No half-grey images, even where another library told PIL to put up with truncation."""
+    if not ImageFile.LOAD_TRUNCATED_IMAGES:
+        yield
+        return
+    with _strict_lock:
+        before, ImageFile.LOAD_TRUNCATED_IMAGES = ImageFile.LOAD_TRUNCATED_IMAGES, False
+        try:
+            yield
+        finally:
+            ImageFile.LOAD_TRUNCATED_IMAGES = before
+
+
+@functools.cache
+def _formats() -> tuple[str, ...]:
+    Image.init()
+    return tuple(name for name in Image.ID if name in _FORMATS)
+
+
+def _kind(head: bytes, error: Any) -> str:
+    """What the bytes look like instead, as far as one can tell."""
+    start = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+    for mark, kind in (
+        (b"<svg", "SVG"),
+        (b"<?xml", "SVG" if b"<svg" in start else "XML"),
+        (b"<!doctype html", "HTML"),
+        (b"<html", "HTML"),
+        (b"{", "JSON"),
+        (b"%pdf", "PDF"),
+        (b"%!ps", "PostScript"),
+    ):
+        if start.startswith(mark):
+            return kind
+    if isinstance(error, Image.UnidentifiedImageError):
+        return "the format is not known"
+    return str(error)

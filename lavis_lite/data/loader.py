@@ -1,0 +1,301 @@
+"""Batches for training and evaluation: exact order, exact resume, bad samples quarantined."""
+
+from __future__ import annotations
+
+import logging
+import signal
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import count
+from typing import Any
+
+import torch
+from torch.utils.data import DataLoader
+
+from lavis_lite.data import images
+from lavis_lite.data.collate import collate
+from lavis_lite.data.mixture import Draw, Mixture, probe
+from lavis_lite.data.quarantine import Quarantine
+from lavis_lite.data.seeding import generator
+from lavis_lite.errors import DataError
+
+logger = logging.getLogger(__name__)
+_MAX_ATTEMPTS = 1000
+_SECONDS_TO_LIVE = 20
+
+
+@dataclass(frozen=True)
+class Processors:
+    """What turns a decoded image into a tensor and a text into the text to tokenise."""
+
+    image: Callable
+    text: Callable
+
+
+class TrainData:
+    """An endless stream of training batches.
+
+    The order of samples is a function of (seed, position) alone: it doesn't depend on workers,
+    and batch k of rank r holds positions k * G + r * batch_size ... of it, G being the joined
+    batch, so that processes together read what one would. Augmentation depends on seed, turn,
+    dataset and row. An unreadable sample is replaced by a function of the same, and quarantined.
+
+    Args:
+        datasets: map-style datasets, see `Rows`.
+        weights: a sampling weight for each, or None for all (by size).
+        processors: of the training.
+        batch_size: per process.
+        num_workers: processes that read ahead; 0 reads in this one.
+        seed: of order and augmentation.
+        quarantine: where unreadable samples are noted.
+        rank, world_size: of this process.
+        pin_memory: batches in page-locked memory, for copying to an accelerator.
+
+    Raises:
+        ConfigError: on weights that cannot be followed.
+    """
+
+    def __init__(
+        self,
+        datasets: Sequence[Any],
+        weights: Sequence[float | None],
+        processors: Processors,
+        *,
+        batch_size: int,
+        num_workers: int,
+        seed: int,
+        quarantine: Quarantine,
+        rank: int = 0,
+        world_size: int = 1,
+        pin_memory: bool = False,
+    ):
+        self.datasets = list(datasets)
+        self.batch_size = batch_size
+        self.quarantine = quarantine
+        self._mixture = Mixture([len(dataset) for dataset in datasets], weights, seed)
+        self._first, self._stride = rank * batch_size, world_size * batch_size
+        self._reader = _Reader(self.datasets, processors, seed=seed, training=True)
+        self._workers: dict[str, Any] = {"num_workers": num_workers, "pin_memory": pin_memory}
+
+    @property
+    def samples_per_epoch(self) -> int:
+        """Of all processes together; an epoch need not end with a batch."""
+        return self._mixture.samples_per_epoch
+
+    def batches(self, start: int = 0, stop: int | None = None) -> Iterator[dict[str, Any]]:
+        """Batches start ... stop - 1 of this rank, endless without a stop.
+
+        Raises:
+            DataError: when too many samples are unreadable, or a worker dies.
+        """
+        numbers: Iterable[int] = count(start) if stop is None else range(start, stop)
+        draws = (self._draws(number) for number in numbers)
+        return _batches(self._reader, draws, self.quarantine, **self._workers)
+
+    def _draws(self, batch: int) -> list[Draw]:
+        start = self._first + batch * self._stride
+        return self._mixture.draws(start, start + self.batch_size)
+
+
+class EvalData:
+    """Rows of one dataset in batches, each exactly once, in order.
+
+    Args:
+        dataset: a map-style dataset, see `Rows`.
+        processors: of the evaluation.
+        batch_size: rows per batch.
+        num_workers: processes that read ahead; 0 reads in this one.
+        quarantine: where unreadable rows are noted; by default they are counted and logged.
+        pin_memory: batches in page-locked memory, for copying to an accelerator.
+    """
+
+    def __init__(
+        self,
+        dataset: Any,
+        processors: Processors,
+        *,
+        batch_size: int,
+        num_workers: int = 0,
+        quarantine: Quarantine | None = None,
+        pin_memory: bool = False,
+    ):
+        self.dataset = dataset
+        self.batch_size = batch_size
+        self.quarantine = quarantine or Quarantine()
+        self.processors = processors
+        self._reader = _Reader([dataset], processors, seed=0, training=False)
+        self._workers: dict[str, Any] = {"num_workers": num_workers, "pin_memory": pin_memory}
+
+    def batches(self, indices: Sequence[int] | None = None) -> Iterator[dict[str, Any]]:
+        """Batches of these rows, all by default; `index` says which rows are in a batch.
+
+        An unreadable row is quarantined and left out.
+
+        Raises:
+            DataError: when too many rows are unreadable, or a worker dies.
+        """
+        chosen = range(len(self.dataset)) if indices is None else indices
+        draws = (
+            [Draw(0, 0, int(index)) for index in chosen[start : start + self.batch_size]]
+            for start in range(0, len(chosen), self.batch_size)
+        )
+        return _batches(self._reader, draws, self.quarantine, **self._workers)
+
+
+@dataclass
+class _Read:
+    """What a worker sends back: a batch (None when nothing was readable), and what was bad."""
+
+    batch: dict[str, Any] | None
+    num_read: int = 0
+    bad: Sequence[dict[str, Any]] = ()
+    error: str | None = None
+
+    def pin_memory(self) -> _Read:
+        """Called by the DataLoader, which looks into dicts but not into this."""
+        for name, value in (self.batch or {}).items():
+            if isinstance(value, torch.Tensor):
+                self.batch[name] = value.pin_memory()  # type: ignore[index]
+        return self
+
+
+class _Reader:
+    """Reads the samples of a batch; lives in the workers."""
+
+    def __init__(
+        self, datasets: list[Any], processors: Processors, *, seed: int, training: bool
+    ) -> None:
+        self.datasets, self.processors = datasets, processors
+        self.seed, self.training = seed, training
+        self._names = _distinct([getattr(dataset, "name", "dataset") for dataset in datasets])
+        self._blank = processors.text("")
+
+    def __len__(self) -> int:
+        return sum(len(dataset) for dataset in self.datasets)
+
+    def __getitems__(self, draws: list[Draw]) -> _Read:
+        samples, bad = [], []
+        for draw in draws:
+            try:
+                sample, records = self._read(draw)
+            except DataError as error:  # raised in the main process, as itself
+                return _Read(None, error=str(error))
+            bad += records
+            samples += [sample] if sample else []
+        num_read = len(samples) + len(bad)
+        return _Read(collate(samples) if samples else None, num_read, bad)
+
+    def _read(self, draw: Draw) -> tuple[dict[str, Any] | None, list[dict[str, Any]]]:
+        """The sample of a draw, or in training what replaces it; and records of what was bad."""
+        length = len(self.datasets[draw.dataset])
+        attempts = min(length, _MAX_ATTEMPTS) if self.training else 1
+        bad: list[dict[str, Any]] = []
+        for attempt in range(attempts):
+            index = probe(draw, attempt, length, self.seed) if attempt else draw.row
+            try:
+                return self._sample(draw, index), bad
+            except (DataError, OSError) as error:
+                bad.append(self._record(draw, index, str(error)))
+        if not self.training:
+            return None, bad
+        reasons = Counter(record["reason"] for record in bad).most_common(3)
+        raise DataError(
+            f"{self._names[draw.dataset]}: none of {attempts} rows tried could be read: "
+            + "; ".join(f"{reason} ({number} times)" for reason, number in reasons)
+        )
+
+    def _sample(self, draw: Draw, index: int) -> dict[str, Any]:
+        dataset = self.datasets[draw.dataset]
+        # Of the row drawn, not of the one that replaces it: that one has its own turn.
+        rng = generator("sample", self.seed, *draw)
+        row = dataset[index]
+        image = getattr(dataset, "decode", images.decode)(row["image"])
+        try:
+            image = self.processors.image(image, rng)
+            text = self.processors.text(row["text_input"], rng)
+        except Exception as error:
+            error.add_note(f"while processing {self._names[draw.dataset]}[{index}]")
+            raise
+        if self.training and (not text.strip() or text == self._blank):
+            raise DataError("empty text")
+        sample = {**row, "image": image, "text_input": text, "index": index}
+        if len(self.datasets) > 1 and not isinstance(row["image_id"], str):
+            # Number 7 of one dataset is not the image that has number 7 in another.
+            sample["image_id"] = f"{draw.dataset}/{row['image_id']}"
+        return sample
+
+    def _record(self, draw: Draw, index: int, reason: str) -> dict[str, Any]:
+        try:
+            key = self.datasets[draw.dataset].annotation(index)["key"]
+        except (AttributeError, LookupError, DataError, OSError):
+            key = str(index)
+        record = {"dataset": self._names[draw.dataset], "index": index, "key": key}
+        return {**record, "reason": reason} | ({"epoch": draw.turn} if self.training else {})
+
+
+def _distinct(names: list[str]) -> list[str]:
+    seen = Counter(names)
+    return [f"{name}#{place}" if seen[name] > 1 else name for place, name in enumerate(names)]
+
+
+def _batches(
+    reader: _Reader,
+    draws: Iterable[list[Draw]],
+    quarantine: Quarantine,
+    *,
+    num_workers: int,
+    pin_memory: bool,
+) -> Iterator[dict[str, Any]]:
+    reads = iter(_parallel(reader, draws, num_workers, pin_memory))
+    while True:
+        try:
+            read = next(reads)
+        except StopIteration:
+            return
+        except RuntimeError as error:
+            if "DataLoader worker" not in str(error):
+                raise
+            raise DataError(
+                f"a data worker died ({error}); when memory ran out, lower data.num_workers"
+            ) from None
+        for record in read.bad:
+            quarantine.add(record)
+        if read.error:
+            raise DataError(read.error)
+        quarantine.seen(read.num_read)
+        if read.batch:
+            yield read.batch
+
+
+def _parallel(
+    reader: _Reader, draws: Iterable[list[Draw]], num_workers: int, pin_memory: bool
+) -> Iterable[_Read]:
+    if num_workers == 0 and not pin_memory:
+        return (reader.__getitems__(batch) for batch in draws)
+    return DataLoader(
+        reader,  # type: ignore[arg-type]
+        batch_sampler=draws,
+        num_workers=num_workers,
+        collate_fn=_as_it_is,
+        worker_init_fn=_prepare_worker,
+        multiprocessing_context="fork" if num_workers else None,
+        pin_memory=pin_memory,
+        # Its own, or starting workers would advance the global generator that dropout uses.
+        generator=torch.Generator(),
+    )
+
+
+def _as_it_is(read: Any) -> Any:
+    return read
+
+
+def _prepare_worker(number: int) -> None:
+    """One thread, and no hurry to die: a run that is told to stop still finishes its step.
+
+    Schedulers and Ctrl-C signal every process of a job, and a dead worker is an error in the main
+    process. The alarm is for a worker that nobody ends otherwise.
+    """
+    torch.set_num_threads(1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda *_: signal.alarm(_SECONDS_TO_LIVE))
