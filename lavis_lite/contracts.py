@@ -36,7 +36,7 @@ KINDS: dict[str, Contract] = {
         runtime=("image_size",),
     ),
     "text_backbone": Contract(
-        """An nn.Module from token ids (B, T) and mask (B, T) to states (B, T, D), with ``width`` = D.
+        """An nn.Module from ids (B, T) and mask (B, T) to states (B, T, D), with ``width`` = D.
 
         A backbone that also reads images (``med``) takes projected image tokens.""",
         runtime=("vocab_size", "encoder_width"),
@@ -71,8 +71,8 @@ KINDS: dict[str, Contract] = {
     "runner": Contract(
         """A class built with a validated config; ``run()`` does the work and returns a summary.
 
-        Its ``Config`` dataclass is named in its package's zoo.yaml under ``runner_configs``, so that
-        a config file can be checked without importing the runner.""",
+        Its ``Config`` dataclass is named in its package's zoo.yaml under ``runner_configs``, so
+        that a config file can be checked without importing the runner.""",
         runtime=("config",),
     ),
 }

@@ -96,7 +96,7 @@ def timm_encoder(
     model = _create(name, pretrained, options)
     tokens = _probe_shape(probe, name, size)
     prefix = getattr(model, "num_prefix_tokens", 0) or 0
-    # The class is swapped instead of wrapping the model: a wrapper would prefix every weight's name.
+    # The class is swapped instead of wrapping the model: a wrapper would prefix all weight names.
     model.__class__ = type(f"Timm{type(model).__name__}", (TimmTokens, type(model)), {})
     model.width = model.num_features
     model.grid = _grid(model, tokens, prefix)

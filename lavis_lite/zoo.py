@@ -216,7 +216,8 @@ def released_weights(name: str, type: str | None = None) -> str:
     if "://" in address:
         return address
     spec = importlib.util.find_spec(card(name)["package"])
-    assert spec is not None and spec.submodule_search_locations
+    assert spec is not None
+    assert spec.submodule_search_locations
     return str(Path(next(iter(spec.submodule_search_locations))) / address)
 
 

@@ -28,9 +28,8 @@ def components(
     config: Any, path: KeyPath = (), kind: str = ""
 ) -> Iterator[tuple[KeyPath, str, Component]]:
     """Every component of a config with its key path and registry kind."""
-    if isinstance(config, Component):
-        if kind and config.name:
-            yield path, kind, config
+    if isinstance(config, Component) and kind and config.name:
+        yield path, kind, config
     if dataclasses.is_dataclass(config):
         for field in dataclasses.fields(config):
             inner = field.metadata.get("kind") or ""
@@ -138,7 +137,7 @@ def _required(parameter: inspect.Parameter) -> bool:
 
 
 def _type_problem(value: Any, wanted: Any) -> str | None:
-    """Why ``value`` does not fit a plain annotation; None also where the annotation is not plain."""
+    """Why ``value`` does not fit an annotation; None also where that is not a plain type."""
     origin = typing.get_origin(wanted)
     if origin in (Union, types.UnionType):
         found = [_type_problem(value, choice) for choice in typing.get_args(wanted)]

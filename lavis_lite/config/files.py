@@ -1,4 +1,4 @@
-"""Reading config files: YAML through OmegaConf, ``_base_`` includes, and where each key came from."""
+"""Reading config files: YAML through OmegaConf, ``_base_`` includes, where each key came from."""
 
 from __future__ import annotations
 

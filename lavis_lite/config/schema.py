@@ -38,7 +38,7 @@ class Component:
 
 @dataclass(frozen=True)
 class ModelComponent(Component):
-    """A model: ``name``, the ``type`` whose preset its arguments start from, and initial weights."""
+    """A model: ``name``, the ``type`` that its arguments start from, and initial weights."""
 
     type: str | None = None
     checkpoint: str | None = None
@@ -109,7 +109,7 @@ class OptimConfig:
 
 @dataclass(frozen=True)
 class RunConfig:
-    """Where a run goes, how long it takes, and how it is watched. Intervals are in steps, 0 = off."""
+    """Where a run goes, how long it takes, how it is watched. Intervals are in steps, 0 = off."""
 
     output_dir: str = key("Folder of everything the run writes; the same folder resumes it.")
     max_steps: int = key("Optimizer steps of the whole run.", 1000, at_least=0)

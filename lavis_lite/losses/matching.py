@@ -115,7 +115,7 @@ class ImageTextMatching(nn.Module):
 
     @torch.no_grad()
     def _choose(self, shared: Shared, pool: Pool) -> tuple[Tensor, Tensor]:
-        """For every pair, a negative image and a negative text: two times (B,) places in the pool."""
+        """For every pair a negative image and a negative text: two times (B,) places."""
         if self.negatives == "random":
             uniform = torch.ones(pool.valid.shape, device=pool.ids.device)
             return pool.draw(uniform, 0), pool.draw(uniform, 1)
@@ -145,7 +145,7 @@ class ImageTextMatching(nn.Module):
     def _all_pairs(self, shared: Shared, pool: Pool) -> Tensor:
         """Every image of this process with every text of the pool, weighted half and half."""
         model, texts = shared.model, pool.texts()
-        num_images, num_texts = pool.valid.shape
+        num_images = len(pool.valid)
         every = TextBatch(texts.ids.repeat(num_images, 1), texts.mask.repeat(num_images, 1))
         logits = model.match_pairs(shared.kv(model.match_tower), every)  # (B * G, 2)
         labels = (~pool.valid).long().flatten()

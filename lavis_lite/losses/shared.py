@@ -25,7 +25,7 @@ class Shared:
 
     Args:
         model: what encodes: a model, or its momentum copy.
-        samples: the batch; ``progress`` in [0, 1], ``step`` and ``seed`` where the runner gives them.
+        samples: the batch; ``progress`` in [0, 1], ``step``, ``seed`` where the runner gives them.
         grad: whether anything computed here may carry gradients.
     """
 

@@ -46,7 +46,7 @@ class Blip(VisionLanguageModel):
         self.visual_encoder = registry.build("vision_encoder", vision, image_size=image_size)
         if not isinstance(getattr(self.visual_encoder, "width", None), int):
             raise ConfigError(
-                f"model.vision: {vision['name']!r} has no integer `width`, the width D of its tokens"
+                f"model.vision: {vision['name']!r} has no integer `width` (D of its tokens)"
             )
 
     def build_text(self, text: Spec) -> Med:
