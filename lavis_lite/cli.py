@@ -1,0 +1,149 @@
+"""The command line: ``lavis-lite run | list | info | env``.
+
+Exit codes: 0 done, 2 an error of the user's (shown without traceback), 3 nothing whole to resume
+from, 130 and 143 stopped by a signal after saving.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import lavis_lite
+from lavis_lite import registry
+from lavis_lite.errors import CheckpointError, ConfigError, DataError, DownloadError, UnknownName
+
+USER_ERRORS = (ConfigError, UnknownName, CheckpointError, DataError, DownloadError)
+
+
+def main(argv: Sequence[str] | None = None, program: str = "lavis-lite") -> int:
+    """Parse a command line and run it; returns the exit code."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    arguments = _parser(program).parse_args(argv[1:] if program == "run.py" else argv)
+    try:
+        return arguments.command(arguments) or 0
+    except USER_ERRORS as error:
+        _show(error, getattr(arguments, "debug", False))
+        return getattr(error, "exit_code", 2)
+    except BrokenPipeError:  # the reader of a listing has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def _show(error: Exception, debug: bool) -> None:
+    if debug:
+        raise error
+    # Every process of torchrun finds the same fault in a config; one report is enough.
+    if os.environ.get("RANK", "0") == "0" or not isinstance(error, ConfigError | UnknownName):
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """``lavis-lite run``: load a config, check it in two stages, then run it."""
+    from lavis_lite import config
+
+    logging.basicConfig(level=logging.INFO, format="%(message)s", force=True)
+    loaded = config.load(arguments.cfg, arguments.overrides)
+    config.bind(loaded)
+    if arguments.dry_run:
+        from lavis_lite.dry_run import describe
+
+        print(describe(loaded))
+        return 0
+    from lavis_lite import runners
+
+    runners.run(loaded)
+    return 0
+
+
+def list_names(arguments: argparse.Namespace) -> int:
+    """``lavis-lite list``: registered names, with the types of models."""
+    from lavis_lite import zoo
+
+    pattern = arguments.pattern
+    kinds = (
+        [arguments.kind] if arguments.kind else ["model"] if pattern != "*" else registry.kinds()
+    )
+    listing = {
+        kind: {n: zoo.types(n) if kind == "model" else [] for n in registry.names(kind, pattern)}
+        for kind in kinds
+    }
+    if arguments.json:
+        print(json.dumps(listing, indent=2))
+        return 0
+    for kind, names in listing.items():
+        if len(listing) > 1:
+            print(f"{kind}:")
+        for name, types in names.items():
+            indent = "  " if len(listing) > 1 else ""
+            print(f"{indent}{name}" + (f"  ({', '.join(types)})" if types else ""))
+    for module, why in registry.index.failures.items():
+        print(f"cannot be used: {module} ({why})", file=sys.stderr)
+    return 0
+
+
+def info(arguments: argparse.Namespace) -> int:
+    """``lavis-lite info``: a kind's contract, or where a name is defined and what it takes."""
+    from lavis_lite.information import about
+
+    print(about(arguments.name, arguments.kind))
+    return 0
+
+
+def env(arguments: argparse.Namespace) -> int:
+    """``lavis-lite env``: versions, devices, folders, and what is wrong with the installation."""
+    from lavis_lite.information import environment_report
+
+    print(environment_report())
+    return 0
+
+
+def _parser(program: str) -> argparse.ArgumentParser:
+    if program == "run.py":
+        parser = argparse.ArgumentParser(prog=program, description="Run a config.")
+        _add_run(parser)
+        return parser
+    parser = argparse.ArgumentParser(prog=program, description=lavis_lite.__doc__.split("\n")[0])
+    parser.add_argument("--version", action="version", version=lavis_lite.__version__)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    _add_run(commands.add_parser("run", help="run a config: train, evaluate, bootstrap"))
+    lister = _add(commands, "list", list_names, "list registered names and model types")
+    lister.add_argument("pattern", nargs="?", default="*", help='shell pattern, like "blip*"')
+    lister.add_argument("--kind", choices=list(registry.kinds()), help="default: models, or all")
+    lister.add_argument("--json", action="store_true", help="for programs")
+    informer = _add(commands, "info", info, "explain a kind or a registered name")
+    informer.add_argument(
+        "name", help='a kind ("loss") or a name ("blip_caption", "timm/resnet18")'
+    )
+    informer.add_argument(
+        "--kind", choices=list(registry.kinds()), help="where names are ambiguous"
+    )
+    _add(commands, "env", env, "show versions, devices, folders; diagnose the installation")
+    return parser
+
+
+def _add(commands: Any, name: str, command: Any, help: str) -> argparse.ArgumentParser:
+    parser = commands.add_parser(name, help=help)
+    parser.set_defaults(command=command)
+    return parser
+
+
+def _add_run(parser: argparse.ArgumentParser) -> None:
+    parser.set_defaults(command=run)
+    parser.add_argument(
+        "--cfg", required=True, help="a config file, or one that comes with lavis_lite"
+    )
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="like optim.lr=1e-4")
+    parser.add_argument(
+        "--dry-run", action="store_true", help="print the config and the model's parameters; no run"
+    )
+    parser.add_argument("--debug", action="store_true", help="show tracebacks of user errors")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

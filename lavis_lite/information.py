@@ -1,0 +1,121 @@
+"""Texts of ``lavis-lite info`` and ``lavis-lite env``."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import inspect
+import platform
+import sys
+from typing import Any
+
+from lavis_lite import registry, zoo
+from lavis_lite.errors import UnknownName, suggest
+
+PACKAGES = ("lavis_lite", "torch", "torchvision", "timm", "transformers", "fvcore", "iopath")
+
+
+def about(name: str, kind: str | None = None) -> str:
+    """A kind's contract; or of a registered name where it is defined, its arguments and types.
+
+    Raises:
+        UnknownName: neither a kind nor a registered name; the message lists the nearest.
+    """
+    if kind is None and name in registry.kinds():
+        return f"{name}: {inspect.cleandoc(registry.kinds()[name])}"
+    base = name.partition(".")[0] if kind in (None, "model") else name
+    kinds = [k for k in ([kind] if kind else registry.kinds()) if _known(k, name)]
+    if not kinds and _known("model", base):
+        return _model(base)
+    if not kinds:
+        every = [n for k in registry.kinds() for n in registry.names(k)]
+        raise UnknownName(f"nothing is registered as {name!r}.{suggest(name, every)}")
+    return "\n\n".join(_model(name) if k == "model" else _component(k, name) for k in kinds)
+
+
+def _known(kind: str, name: str) -> bool:
+    return registry.problem(kind, name) is None
+
+
+def _component(kind: str, name: str) -> str:
+    builder = registry.get(kind, name)
+    documented = getattr(builder, "func", builder)  # what a wildcard's partial wraps
+    lines = [f"{name} ({kind}), defined at {registry.where(kind, name)}"]
+    if text := inspect.getdoc(documented):
+        lines += ["", text]
+    arguments = registry.arguments(kind, name)
+    lines += ["", "arguments: " + (", ".join(_spell(p) for p in arguments.values()) or "none")]
+    return "\n".join(lines)
+
+
+def _spell(parameter: inspect.Parameter) -> str:
+    if parameter.default is parameter.empty:
+        return f"{parameter.name} (required)"
+    return f"{parameter.name}={parameter.default!r}"
+
+
+def _model(name: str) -> str:
+    card = zoo.card(name)
+    lines = [_component("model", name), "", "types (the first is the default):"]
+    for type, entry in card["types"].items():
+        weights = (entry or {}).get("checkpoint", "random weights")
+        lines.append(f"  {type}: {weights}")
+    return "\n".join(lines)
+
+
+def environment_report() -> str:
+    """Versions, devices, cache folder, broken plug-ins, and a diagnosis of torch and torchvision."""
+    rows: list[tuple[str, Any]] = [
+        ("python", sys.version.split()[0]),
+        ("platform", platform.platform()),
+        *((package, _version(package)) for package in PACKAGES),
+        ("device", _devices()),
+        ("torchvision works", diagnose_torchvision()),
+        ("cache", _cache()),
+    ]
+    zoo.list_models()
+    rows += [("cannot be used", f"{m}: {why}") for m, why in registry.index.failures.items()]
+    width = max(len(name) for name, _ in rows)
+    return "\n".join(f"{name:<{width}}  {value}" for name, value in rows)
+
+
+def diagnose_torchvision() -> str:
+    """``yes``, or what is wrong and both remedies.
+
+    A CPU-only torch beside the package index's torchvision imports neither it nor timm.
+    """
+    try:
+        import torchvision  # noqa: F401
+    except Exception as error:
+        return (
+            f"no ({error}). torch {_version('torch')} and torchvision {_version('torchvision')} "
+            "do not fit. Reinstall both (pip install --force-reinstall torch torchvision), "
+            "or take the CPU builds of both from PyTorch's own index."
+        )
+    return "yes"
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        import lavis_lite
+
+        return lavis_lite.__version__ if package == "lavis_lite" else "not installed"
+
+
+def _devices() -> str:
+    try:
+        import torch
+    except Exception as error:
+        return f"torch cannot be imported ({error})"
+    if torch.cuda.is_available():
+        return ", ".join(
+            torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())
+        )
+    return f"cpu, {torch.get_num_threads()} threads"
+
+
+def _cache() -> str:
+    from lavis_lite import io
+
+    return str(io.cache_dir())
