@@ -14,6 +14,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from .device import choose
 from .errors import ConfigError
 
 log = logging.getLogger(__name__)
@@ -41,7 +42,7 @@ def init(device: str = "auto", timeout: float | None = None) -> torch.device:
     """Join the processes that torchrun started; on one process only pick the device.
 
     Args:
-        device: "cpu", "cuda", "cuda:1" or "auto" (CUDA where there is some).
+        device: see `device.choose`; "cuda" is this process's own GPU.
         timeout: seconds after which a collective gives up; default LAVIS_LITE_TIMEOUT or 600.
 
     Returns:
@@ -59,22 +60,14 @@ def init(device: str = "auto", timeout: float | None = None) -> torch.device:
 
 
 def _device(name: str) -> torch.device:
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    device = torch.device(name)
+    device = choose(name, int(os.environ.get("LOCAL_RANK", "0")))
     if device.type == "cuda":
         count = torch.cuda.device_count()
-        if not torch.cuda.is_available() or not count:
+        if (device.index or 0) >= count:
             raise ConfigError(
-                f"device {name!r}: this torch sees no CUDA device; use 'cpu' or 'auto'"
+                f"device {name!r}: this process would use GPU {device.index} and there are "
+                f"{count}; start at most {count} processes with torchrun --nproc-per-node"
             )
-        index = int(os.environ.get("LOCAL_RANK", "0")) if device.index is None else device.index
-        if index >= count:
-            raise ConfigError(
-                f"device {name!r}: local process {index} has no GPU of its own, this machine has "
-                f"{count}; start at most {count} with torchrun --nproc-per-node"
-            )
-        device = torch.device("cuda", index)
         torch.cuda.set_device(device)
     return device
 

@@ -1,0 +1,29 @@
+"""Files that are either whole or absent, also after a crash."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+
+
+def sha256_of(path: str | Path) -> str:
+    """The hex digest of a file's bytes."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def sync(path: str | Path) -> None:
+    """Have a file's bytes, or a directory's entries, on the disk when this returns."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def publish(temporary: str | Path, path: str | Path) -> None:
+    """Give a finished file its name, replacing what had it; a crash leaves the one or the other."""
+    sync(temporary)
+    os.replace(temporary, path)
+    sync(Path(path).parent)

@@ -1,0 +1,251 @@
+"""Weight files: read from any source without ever running what is in them, written whole."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import datetime
+import json
+import os
+import pathlib
+import re
+import types
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+from . import steps
+from .errors import CheckpointError
+from .files import publish
+from .io import local_path
+from .loading import LoadReport, bare, load_state, unique_tensors
+
+__all__ = [
+    "LoadReport",
+    "load_state",
+    "read_metadata",
+    "read_weights",
+    "save_weights",
+    "write_safetensors",
+]
+
+_ALIASES = "lavis_lite.aliases"  # in a safetensors file's metadata: JSON of alias -> key
+_WRAPPERS = ("model", "state_dict", "model_state_dict", "module")
+_IN_FOLDERS = (
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
+)
+
+# Types that published checkpoints carry beside their tensors. Building one runs nothing but its
+# own constructor, on plain values.
+_SCALAR = np.float64(0).__reduce__()[0]
+_RECONSTRUCT = np.zeros(1).__reduce__()[0]
+_INERT: list[Any] = [
+    argparse.Namespace,
+    types.SimpleNamespace,
+    np.ndarray,
+    np.dtype,
+    *{type(np.dtype(code)) for code in "?bBhHiIlLqQefdFDSU"},
+    *[(_SCALAR, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")],
+    *[(_RECONSTRUCT, f"numpy.{core}.multiarray._reconstruct") for core in ("core", "_core")],
+    *[
+        (getattr(pathlib, f"Pure{name}"), f"{module}.{prefix}{name}")
+        for module in ("pathlib", "pathlib._local")
+        for name in ("PosixPath", "WindowsPath")
+        for prefix in ("", "Pure")
+    ],
+    datetime.datetime,
+    datetime.date,
+    datetime.time,
+    datetime.timedelta,
+    datetime.timezone,
+]
+
+
+# ---------------------------------------------------------------------------------- read
+
+
+def read_weights(source: str | Path, sha256: str | None = None) -> dict[str, Tensor]:
+    """Key -> tensor on the CPU, from wherever the weights are.
+
+    Args:
+        source: a path, URL or ``hf://owner/repo/file`` of a .safetensors, .pth, .pt or .bin file
+            (also wrapped as ``{"model": ...}``), a step directory, the output folder of a run
+            (its newest whole checkpoint), or a folder with ``model.safetensors``.
+        sha256: of the file, where known.
+
+    Raises:
+        CheckpointError: not there, not weights, damaged, or refused as it holds more than data.
+        DownloadError: could not be fetched.
+    """
+    path = Path(local_path(source, sha256))
+    weights: dict[str, Tensor] = {}
+    for file in _files_in(path) if path.is_dir() else [path]:
+        weights.update(_read_file(file))
+    if not weights:
+        raise CheckpointError(f"{path}: holds no tensors")
+    return weights
+
+
+def read_metadata(path: str | Path) -> dict[str, str]:
+    """The metadata of a safetensors file, as `save_weights` got it."""
+    with _safetensors(Path(path)) as file:
+        return {k: v for k, v in (file.metadata() or {}).items() if k != _ALIASES}
+
+
+def _files_in(folder: Path) -> list[Path]:
+    if (folder / steps.MANIFEST).is_file():
+        steps.verify(folder)
+        return [folder / steps.WEIGHTS]
+    for runs in (folder / "checkpoints", folder):
+        try:
+            step = steps.newest(runs)
+        except steps.NothingToResume as error:  # to a reader of weights it is a bad source
+            raise CheckpointError(str(error)) from error
+        if step is not None:
+            return [step / steps.WEIGHTS]
+    for name in _IN_FOLDERS:
+        if (folder / name).is_file():
+            return _shards(folder / name) if name.endswith(".json") else [folder / name]
+    seen = sorted(path.name for path in folder.iterdir())[:10]
+    raise CheckpointError(
+        f"{folder}: holds neither checkpoints nor any of {', '.join(_IN_FOLDERS)}; "
+        f"it has {', '.join(seen) or 'nothing'}"
+    )
+
+
+def _shards(index: Path) -> list[Path]:
+    try:
+        names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"{index}: is no index of weight files") from error
+    for name in names:
+        if not isinstance(name, str) or Path(name).name != name:
+            raise CheckpointError(f"{index}: names {name!r}, which is not beside it")
+    return [index.parent / name for name in names]
+
+
+def _read_file(path: Path) -> dict[str, Tensor]:
+    try:
+        with open(path, "rb") as file:
+            head = file.read(512)
+    except OSError as error:
+        raise CheckpointError(f"{path}: {error.strerror or error}") from error
+    start = head.lstrip().lower()
+    if not head:
+        raise CheckpointError(f"{path}: is empty")
+    if start.startswith((b"<!doctype", b"<html", b"<?xml")):
+        raise CheckpointError(f"{path}: is a web page, not weights; its link may need a login")
+    if start.startswith(b"version https://git-lfs"):
+        raise CheckpointError(f"{path}: is a Git LFS pointer, not the weights; run `git lfs pull`")
+    if path.suffix == ".safetensors" or head[8:9] == b"{":
+        return _read_safetensors(path)
+    if head.startswith((b"PK\x03\x04", b"\x80")):
+        return _read_pickled(path)
+    raise CheckpointError(
+        f"{path}: is neither a safetensors nor a torch file; it starts with {head[:12]!r}"
+    )
+
+
+@contextlib.contextmanager
+def _safetensors(path: Path) -> Iterator[Any]:
+    try:
+        with safetensors.safe_open(path, framework="pt", device="cpu") as file:
+            yield file
+    except (safetensors.SafetensorError, OSError, ValueError) as error:
+        if isinstance(error, CheckpointError):
+            raise
+        raise CheckpointError(f"{path}: is no whole safetensors file: {error}") from error
+
+
+def _read_safetensors(path: Path) -> dict[str, Tensor]:
+    with _safetensors(path) as file:
+        weights = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+        aliases = json.loads((file.metadata() or {}).get(_ALIASES, "{}"))
+    if not isinstance(aliases, dict) or not set(aliases.values()) <= set(weights):
+        raise CheckpointError(f"{path}: its aliases name tensors that it does not have")
+    return weights | {alias: weights[key] for alias, key in aliases.items()}
+
+
+def _read_pickled(path: Path) -> dict[str, Tensor]:
+    try:
+        with torch.serialization.safe_globals(_INERT):
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # a damaged pickle can raise anything
+        refused = re.search(r"Unsupported (?:global: GLOBAL|class) (\S+)", str(error))
+        if refused or "weights_only" in str(error).lower():
+            raise CheckpointError(
+                f"{path}: refused, it contains {refused[1] if refused else 'more than data'}: only "
+                "tensors and plain values are read, as anything else could run code; "
+                "ask for the weights as safetensors"
+            ) from error
+        first = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
+        raise CheckpointError(f"{path}: is no whole torch file: {first}") from error
+    while isinstance(content, Mapping):
+        inner = next((content[k] for k in _WRAPPERS if isinstance(content.get(k), Mapping)), None)
+        if inner is None:
+            return {str(k): v.detach() for k, v in content.items() if isinstance(v, Tensor)}
+        content = inner
+    raise CheckpointError(f"{path}: holds a {type(content).__name__}, not a mapping of tensors")
+
+
+# --------------------------------------------------------------------------------- write
+
+
+def save_weights(
+    model: nn.Module | Mapping[str, Tensor],
+    path: str | Path,
+    metadata: Mapping[str, Any] | None = None,
+) -> Path:
+    """Write a model's weights as one safetensors file, each shared tensor once.
+
+    Args:
+        model: a module (wrapped or not) or its state dict.
+        path: of the file; its folder is made. What was there is replaced only by a whole file.
+        metadata: values that are not str are written as JSON.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        write_safetensors(model, temporary, metadata)
+        publish(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return path
+
+
+def write_safetensors(
+    model: nn.Module | Mapping[str, Tensor],
+    path: Path,
+    metadata: Mapping[str, Any] | None = None,
+) -> dict[str, str]:
+    """Write the file in place and return its aliases: alias -> the key that holds the tensor."""
+    state = bare(model).state_dict() if isinstance(model, nn.Module) else model
+    tensors, aliases = unique_tensors(state)
+    notes = {k: v if isinstance(v, str) else json.dumps(v) for k, v in (metadata or {}).items()}
+    notes[_ALIASES] = json.dumps(aliases)
+    safetensors.torch.save_file(_apart(tensors), path, notes)
+    return aliases
+
+
+def _apart(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Contiguous on the CPU, and no two in one storage: the format knows no overlapping views."""
+    seen: set[int] = set()
+    result = {}
+    for key, tensor in tensors.items():
+        tensor = tensor.detach().cpu().contiguous()
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() in seen or storage.nbytes() != tensor.numel() * tensor.element_size():
+            tensor = tensor.clone()
+        seen.add(tensor.untyped_storage().data_ptr())
+        result[key] = tensor
+    return result
