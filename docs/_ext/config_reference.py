@@ -2,7 +2,7 @@
 
     .. config-reference:: lavis_lite.config.schema.TrainConfig
 
-prints one table for the dataclass and one for each section nested in it.
+prints one table for the dataclass and, without the option ``shallow``, one for each section in it.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from docutils import nodes
-from docutils.parsers.rst import Directive
+from docutils.parsers.rst import Directive, directives
 from docutils.statemachine import StringList
 from sphinx.application import Sphinx
 from sphinx.util.nodes import nested_parse_with_titles
@@ -27,18 +27,21 @@ class ConfigReference(Directive):
     """Tables for one config dataclass; the argument is its import path."""
 
     required_arguments = 1
+    option_spec = {"shallow": directives.flag}
 
     def run(self) -> list[nodes.Node]:
         module, _, name = self.arguments[0].rpartition(".")
-        lines = list(describe(getattr(importlib.import_module(module), name)))
+        config = getattr(importlib.import_module(module), name)
+        lines = list(describe(config, nested="shallow" not in self.options))
         holder = nodes.section(document=self.state.document)
         nested_parse_with_titles(self.state, StringList(lines, self.arguments[0]), holder)
         return holder.children
 
 
-def describe(config: type, path: str = "") -> Iterator[str]:
-    """RST for a dataclass and, after it, for the sections inside it."""
-    yield from [f".. rubric:: ``{path}``" if path else ".. rubric:: Sections", ""]
+def describe(config: type, path: str = "", nested: bool = True) -> Iterator[str]:
+    """RST for a dataclass and, where ``nested``, for the sections inside it."""
+    if path:
+        yield from [f".. rubric:: ``{path}``", ""]
     yield from [(config.__doc__ or "").strip().replace("`", "``").replace("````", "``"), ""]
     yield from [".. list-table::", "   :header-rows: 1", "   :widths: 24 20 16 40", ""]
     yield from row("key", "type", "default", "meaning")
@@ -56,7 +59,7 @@ def describe(config: type, path: str = "") -> Iterator[str]:
             field.metadata.get("doc", "").replace("`", "``"),
         )
     yield ""
-    for section, dotted in sections:
+    for section, dotted in sections if nested else ():
         yield from describe(section, dotted)
 
 
