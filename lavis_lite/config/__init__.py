@@ -15,7 +15,7 @@ from typing import Any
 
 from lavis_lite import registry
 from lavis_lite.config.bind import bind as bind
-from lavis_lite.config.files import KeyPath, Source, find, key_paths, read
+from lavis_lite.config.files import KeyPath, Source, find, items, key_paths, read
 from lavis_lite.config.merge import from_dotted, merge, parse_overrides
 from lavis_lite.config.schema import Component
 from lavis_lite.config.validate import Validator, spell
@@ -139,8 +139,7 @@ def _refuse_resolvers(source: Source, file: str) -> None:
                         f"{where}: ${{{resolver}:...}} is not resolved in configs; "
                         "pass the value on the command line as key=value"
                     )
-        items = tree.items() if isinstance(tree, dict) else enumerate(tree)
-        for key, value in items if isinstance(tree, dict | list) else ():
+        for key, value in items(tree):
             look(value, (*path, key))
 
     look(source.tree, ())

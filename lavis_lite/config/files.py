@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -71,9 +71,15 @@ def key_paths(tree: Any, prefix: KeyPath = ()) -> Iterator[KeyPath]:
     """Every key path in a tree, inner ones included."""
     if prefix:
         yield prefix
-    items = tree.items() if isinstance(tree, dict) else enumerate(tree)
-    for key, value in items if isinstance(tree, dict | list) else ():
+    for key, value in items(tree):
         yield from key_paths(value, (*prefix, key))
+
+
+def items(tree: Any) -> Iterable[tuple[str | int, Any]]:
+    """What a mapping or list holds, by key or index; nothing for a plain value."""
+    if isinstance(tree, dict):
+        return tree.items()
+    return enumerate(tree) if isinstance(tree, list) else ()
 
 
 def _parse(path: Path) -> dict[str, Any]:
