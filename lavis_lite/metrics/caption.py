@@ -1,0 +1,71 @@
+"""Captions of a test set, scored against people's."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from lavis_lite import registry
+from lavis_lite.interfaces import Context, Evaluation, EvaluationData
+from lavis_lite.metrics.bleu import bleu
+from lavis_lite.metrics.cider import cider_d
+from lavis_lite.metrics.generate import check_generation, generate_captions
+from lavis_lite.metrics.pairs import demand
+from lavis_lite.metrics.rouge import rouge_l
+from lavis_lite.metrics.words import split_words
+
+log = logging.getLogger(__name__)
+
+
+def caption_scores(captions: list[str], references: list[list[str]]) -> dict[str, float]:
+    """BLEU-1 to 4, ROUGE-L (all in [0, 1]) and CIDEr-D (in [0, 10]) of one caption per image.
+
+    pycocoevalcap's figures, up to its Java tokenizer: see ``words.py``. METEOR and SPICE, which
+    need Java, are not computed.
+    """
+    words = [split_words(caption) for caption in captions]
+    texts = [[split_words(text) for text in row] for row in references]
+    figures = {f"bleu_{order}": value for order, value in enumerate(bleu(words, texts), start=1)}
+    return {**figures, "rouge_l": rouge_l(words, texts), "cider_d": cider_d(words, texts)}
+
+
+@registry.register("metric", "caption")
+class Caption:
+    """BLEU, ROUGE-L and CIDEr-D of one generated caption per image.
+
+    An image without a reference is described and not scored; where none has one, no figure is
+    given, only the captions.
+
+    Args:
+        generate: arguments of the model's ``generate``; empty are the model's defaults.
+        match: also ask the model how probable it is that its caption fits (mean as ``match``);
+            it must be able to match.
+    """
+
+    requires = ("generate",)
+
+    def __init__(self, generate: dict[str, Any] | None = None, match: bool = False) -> None:
+        self.generate = generate or {}
+        self.match = match
+
+    def check(self, model: Any) -> None:
+        """Refuse a model that lacks what the arguments ask for (ConfigError)."""
+        if self.match:
+            hint = "; `match: false` leaves the probabilities out"
+            demand(model, "caption", "encode_image", "match", instead=hint)
+        check_generation(model, self.generate)
+
+    def evaluate(self, model: Any, data: EvaluationData, runner: Context) -> Evaluation:
+        """Figures, and per image its caption and references."""
+        self.check(model)
+        rows = generate_captions(model, data, runner, self.generate, match=self.match)
+        scored = [row for row in rows if row["references"]]
+        if not scored:
+            log.warning("caption: no image has a reference; captions are written, not scored")
+            return Evaluation({}, rows)
+        figures = caption_scores(
+            [row["caption"] for row in scored], [row["references"] for row in scored]
+        )
+        if self.match:
+            figures["match"] = sum(row["match"] for row in rows) / len(rows)
+        return Evaluation(figures, rows)

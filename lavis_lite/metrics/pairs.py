@@ -1,0 +1,154 @@
+"""The images and texts of a dataset, and the setting in which a model is evaluated on them."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from lavis_lite import distributed
+from lavis_lite.errors import ConfigError, DataError
+from lavis_lite.interfaces import Context, EvaluationData
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Image:
+    """One image: the first of its rows stands for it."""
+
+    index: int
+    key: str
+    image_id: int | str
+
+
+@dataclass(frozen=True)
+class Text:
+    """One text as the dataset has it (not processed), and the position of its image."""
+
+    index: int
+    key: str
+    image: int
+    text: str
+
+
+class Pairs(NamedTuple):
+    """Images in the order of their first rows, and texts in the order of the rows."""
+
+    images: list[Image]
+    texts: list[Text]
+
+    def texts_by_image(self) -> list[list[str]]:
+        """The texts of each image."""
+        grouped: list[list[str]] = [[] for _ in self.images]
+        for row in self.texts:
+            grouped[row.image].append(row.text)
+        return grouped
+
+    def only(self, readable: list[int]) -> Pairs:
+        """The given images (positions, ascending) with their texts, numbered anew."""
+        position = {old: new for new, old in enumerate(readable)}
+        texts = [replace(t, image=position[t.image]) for t in self.texts if t.image in position]
+        return Pairs([self.images[old] for old in readable], texts)
+
+
+def read_pairs(data: EvaluationData) -> Pairs:
+    """Group the rows of a dataset by ``image_id``, without decoding an image.
+
+    Every process reads its share of the rows. An unreadable row is quarantined and left out.
+
+    Raises:
+        DataError: no row can be read.
+    """
+    shares = distributed.all_gather_object(
+        list(_read_rows(data, distributed.shard(len(data.dataset))))
+    )
+    images: dict[int | str, int] = {}
+    pairs = Pairs([], [])
+    for index, key, image_id, text in itertools.chain.from_iterable(shares):
+        if image_id not in images:
+            images[image_id] = len(images)
+            pairs.images.append(Image(index, key, image_id))
+        pairs.texts.append(Text(index, key, images[image_id], text))
+    if not pairs.images:
+        raise DataError(f"nothing to evaluate: none of {len(data.dataset)} rows could be read")
+    return pairs
+
+
+def _read_rows(data: EvaluationData, indices: range) -> Iterator[tuple[int, str, int | str, str]]:
+    # A dataset may offer its rows without their images.
+    read = getattr(data.dataset, "annotation", data.dataset.__getitem__)
+    for index in indices:
+        try:
+            row = read(index)
+        except DataError as error:
+            _quarantine(data, index, str(error))
+        else:
+            yield index, row["key"], row["image_id"], row.get("text_input", "")
+
+
+def _quarantine(data: EvaluationData, index: int, reason: str) -> None:
+    quarantine = getattr(data, "quarantine", None)
+    if quarantine is None:
+        log.warning("row %d left out: %s", index, reason)
+    else:
+        name = getattr(data.dataset, "name", type(data.dataset).__name__)
+        quarantine.add({"dataset": name, "index": index, "key": None, "reason": reason})
+
+
+def text_processor(data: EvaluationData) -> Callable[[str], str]:
+    """What the data does to a text before a model reads it."""
+    processors = getattr(data, "processors", None)
+    return processors.text if processors is not None else str
+
+
+class ImageBatch(NamedTuple):
+    """Some images: their positions among ``Pairs.images`` and the samples, on the device."""
+
+    positions: list[int]
+    samples: dict[str, Any]
+
+    @property
+    def image(self) -> Tensor:
+        """(B, 3, H, W)."""
+        return self.samples["image"]
+
+
+def image_batches(data: EvaluationData, pairs: Pairs, runner: Context) -> Iterator[ImageBatch]:
+    """This process's share of the images, each once; unreadable ones are left out."""
+    share = distributed.shard(len(pairs.images))
+    position = {pairs.images[p].index: p for p in share}
+    for samples in data.batches(list(position)):
+        samples["image"] = samples["image"].to(runner.device, non_blocking=True)
+        yield ImageBatch([position[int(index)] for index in samples["index"]], samples)
+
+
+@contextmanager
+def evaluating(model: Any, runner: Context) -> Iterator[None]:
+    """Evaluation mode, no gradients, the runner's precision; the mode is put back afterwards."""
+    training = model.training
+    model.eval()
+    try:
+        with torch.no_grad(), runner.autocast():
+            yield
+    finally:
+        model.train(training)
+
+
+def demand(model: Any, metric: str, *capabilities: str, instead: str = "") -> None:
+    """Refuse a model that lacks a capability which the metric's arguments ask for.
+
+    Raises:
+        ConfigError: what is missing, and what to do instead.
+    """
+    missing = [name for name in capabilities if not hasattr(model, name)]
+    if missing:
+        raise ConfigError(
+            f"{metric}: requires {', '.join(missing)}, which {type(model).__name__} lacks{instead}"
+        )

@@ -1,0 +1,263 @@
+"""Image-text retrieval: contrast chooses candidates, matching re-scores them."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from lavis_lite import distributed, registry
+from lavis_lite.errors import ConfigError, DataError
+from lavis_lite.interfaces import Context, Evaluation, EvaluationData
+from lavis_lite.metrics.pairs import (
+    Pairs,
+    demand,
+    evaluating,
+    image_batches,
+    read_pairs,
+    text_processor,
+)
+from lavis_lite.metrics.ranking import LISTED, Ranking, preselect, rank, recalls
+from lavis_lite.metrics.rerank import Texts, match_logits
+from lavis_lite.metrics.token_store import TokenStore, token_store
+
+
+class Encoded(NamedTuple):
+    """A dataset as a model sees it; everything but ``share`` is the same on every process.
+
+    Attributes:
+        pairs: the M readable images and their R texts.
+        image: (M, E) unit length.
+        text: (U, E) unit length; equal texts are encoded, and scored, once.
+        distinct: (R,) row of ``text`` that each text is.
+        owner: (R,) image of each text.
+        texts: the U distinct texts, tokenised.
+        share: this process's images.
+    """
+
+    pairs: Pairs
+    image: Tensor
+    text: Tensor
+    distinct: Tensor
+    owner: Tensor
+    texts: Texts
+    share: range
+
+
+@registry.register("metric", "retrieval")
+class Retrieval:
+    """R@1, R@5, R@10 of texts by image (``txt_``) and images by text (``img_``), all in %.
+
+    For each image the ``top_k`` texts of highest cosine are re-scored as match logit + cosine, and
+    likewise for each text the ``top_k`` images; all others rank below, by cosine. True is what has
+    the same ``image_id``, and the best-ranked true candidate counts: an identical caption of
+    another image is wrong, as published. Where scores are exactly equal, R@k is its expectation
+    over random order, so that a model which cannot tell candidates apart gets what guessing gets.
+
+    Args:
+        top_k: candidates of a query that are re-scored.
+        chunk_size: image-text pairs that are matched in one call; bounds memory, moves no figure.
+        text_batch_size: texts that are encoded in one call.
+        rerank: re-score; without it the cosine decides and the model need not match.
+        store: where the image tokens wait: ``memory``, or ``disk`` (a file in the output folder).
+
+    Reference: BLIP, https://arxiv.org/abs/2201.12086, section 5.1; ALBEF's evaluation.
+    """
+
+    requires = ("encode_image", "encode_text", "image_embeds", "text_embeds", "tokenize")
+
+    def __init__(
+        self,
+        top_k: int = 128,
+        chunk_size: int = 1024,
+        text_batch_size: int = 256,
+        rerank: bool = True,
+        store: Literal["memory", "disk"] = "memory",
+    ) -> None:
+        sizes = {"top_k": top_k, "chunk_size": chunk_size, "text_batch_size": text_batch_size}
+        for name, value in sizes.items():
+            if value < 1:
+                raise ConfigError(f"retrieval.{name}: {value}; it must be at least 1")
+        self.top_k = top_k
+        self.chunk_size = chunk_size
+        self.text_batch_size = text_batch_size
+        self.rerank = rerank
+        self.store = store
+
+    def check(self, model: Any) -> None:
+        """Refuse a model that cannot re-score (ConfigError)."""
+        if self.rerank:
+            demand(model, "retrieval", "rank", instead="; `rerank: false` ranks by cosine alone")
+
+    def evaluate(self, model: Any, data: EvaluationData, runner: Context) -> Evaluation:
+        """Figures in %, and per query its rank and best five candidates."""
+        self.check(model)
+        with evaluating(model, runner):
+            pairs = read_pairs(data)
+            folder = getattr(runner, "output_dir", None)
+            room = len(distributed.shard(len(pairs.images)))
+            with token_store(room, self.store, folder) as store:
+                encoded = self._encode(model, data, pairs, runner, store)
+                to_texts, to_images = self._rank(model, encoded, store, runner.device)
+        figures = {**recalls("txt", to_texts), **recalls("img", to_images)}
+        figures["r_mean"] = (figures["txt_r_mean"] + figures["img_r_mean"]) / 2
+        return Evaluation(figures, predictions(encoded.pairs, to_texts, to_images))
+
+    def _encode(
+        self,
+        model: Any,
+        data: EvaluationData,
+        pairs: Pairs,
+        runner: Context,
+        store: TokenStore,
+    ) -> Encoded:
+        """Encode this process's share of images and texts, and gather the embeddings."""
+        positions: list[int] = []
+        image: list[Tensor] = []
+        for batch in image_batches(data, pairs, runner):
+            tokens = model.encode_image(batch.image)
+            image.append(model.image_embeds(tokens).float().cpu())
+            if self.rerank:
+                places = range(len(positions), len(positions) + len(tokens))
+                store.put(places, tokens)
+            positions += batch.positions
+        readable = distributed.all_gather_object(positions)
+        first = sum(map(len, readable[: distributed.rank()]))
+        pairs = pairs.only([position for part in readable for position in part])
+        if not pairs.images:
+            raise DataError("retrieval: none of the images could be read")
+
+        process = text_processor(data)
+        numbers: dict[str, int] = {}
+        distinct = [numbers.setdefault(process(row.text), len(numbers)) for row in pairs.texts]
+        texts = Texts(model.tokenize(list(numbers)))
+        return Encoded(
+            pairs,
+            image=_gather(image).to(runner.device),
+            text=self._encode_texts(model, texts, runner.device),
+            distinct=torch.tensor(distinct),
+            owner=torch.tensor([row.image for row in pairs.texts]),
+            texts=texts,
+            share=range(first, first + len(positions)),
+        )
+
+    def _encode_texts(self, model: Any, texts: Texts, device: torch.device) -> Tensor:
+        batches = list(texts.by_length(self.text_batch_size))
+        embeds = []
+        for number in distributed.shard(len(batches)):
+            states = model.encode_text(texts.take(batches[number], device))
+            embeds.append(model.text_embeds(states).float().cpu())
+        gathered = _gather(embeds)
+        return torch.empty_like(gathered).index_copy_(0, torch.cat(batches), gathered).to(device)
+
+    def _rank(
+        self, model: Any, encoded: Encoded, store: TokenStore, device: torch.device
+    ) -> tuple[Ranking, Ranking]:
+        """Texts for every image and images for every text; each process ranks for its share."""
+        own = torch.arange(encoded.share.start, encoded.share.stop)
+        top_k = self.top_k if self.rerank else LISTED
+        texts = preselect(encoded.image[own], encoded.text, top_k, column=encoded.distinct)
+        images = preselect(encoded.text, encoded.image, top_k)
+        text_logits = image_logits = None
+        if self.rerank:
+            text_logits, image_logits = self._rescore(
+                model, encoded, store, device, texts=texts, images=images
+            )
+        rows = torch.tensor(distributed.shard(len(encoded.owner)), dtype=torch.long)
+        said = encoded.distinct[rows]
+        to_texts = rank(
+            encoded.image[own],
+            encoded.text,
+            own,
+            encoded.owner,
+            texts,
+            text_logits,
+            column=encoded.distinct,
+        )
+        to_images = rank(
+            encoded.text[said],
+            encoded.image,
+            encoded.owner[rows],
+            torch.arange(len(encoded.image)),
+            images[said],
+            None if image_logits is None else image_logits[said],
+        )
+        return _gather_ranking(to_texts), _gather_ranking(to_images)
+
+    def _rescore(
+        self,
+        model: Any,
+        encoded: Encoded,
+        store: TokenStore,
+        device: torch.device,
+        *,
+        texts: Tensor,
+        images: Tensor,
+    ) -> tuple[Tensor, Tensor]:
+        """Match logits of the texts chosen for this process's images and images chosen for texts.
+
+        A pair that both directions chose is computed once, by the process that has the image.
+
+        Args:
+            model: matches.
+            encoded: the dataset.
+            store: tokens of this process's images.
+            device: of the model.
+            texts: (own images, K) chosen texts.
+            images: (U, K) chosen images of all distinct texts.
+        """
+        num_texts = len(encoded.text)
+        by_image = torch.arange(len(texts))[:, None] * num_texts + encoded.distinct[texts]
+        place = images - encoded.share.start
+        mine = (place >= 0) & (place < len(encoded.share))
+        by_text = place * num_texts + torch.arange(num_texts)[:, None]
+        codes = torch.cat([by_image.flatten(), by_text[mine]]).unique()  # ascending
+        pairs = torch.stack([codes // num_texts, codes % num_texts], dim=1)
+        logits = match_logits(model, store, encoded.texts, pairs, self.chunk_size, device)
+        image_logits = torch.zeros(images.shape)
+        image_logits[mine] = logits[torch.searchsorted(codes, by_text[mine])]
+        return logits[torch.searchsorted(codes, by_image)], distributed.all_reduce(image_logits)
+
+
+def _gather(parts: list[Tensor]) -> Tensor:
+    """Rows of all processes in rank order; a process may have none."""
+    gathered = distributed.all_gather_object(torch.cat(parts) if parts else None)
+    return torch.cat([part for part in gathered if part is not None])
+
+
+def _gather_ranking(ranking: Ranking) -> Ranking:
+    return Ranking(*(distributed.all_gather(part) for part in ranking))
+
+
+def predictions(pairs: Pairs, to_texts: Ranking, to_images: Ranking) -> list[dict[str, Any]]:
+    """A row per query: ``query`` is "image" or "text", ``results`` its best five candidates."""
+    rows: list[dict[str, Any]] = []
+    for place, image in enumerate(pairs.images):
+        found = [
+            {"key": text.key, "text": text.text, "score": score, "correct": text.image == place}
+            for number, score in _listed(to_texts, place)
+            for text in [pairs.texts[number]]
+        ]
+        rows.append(
+            {"query": "image", **vars(image), "rank": _place(to_texts, place), "results": found}
+        )
+    for place, row in enumerate(pairs.texts):
+        found = [
+            {**vars(pairs.images[number]), "score": score, "correct": number == row.image}
+            for number, score in _listed(to_images, place)
+        ]
+        query = {"index": row.index, "key": row.key, "text": row.text}
+        query["image_id"] = pairs.images[row.image].image_id
+        rows.append({"query": "text", **query, "rank": _place(to_images, place), "results": found})
+    return rows
+
+
+def _listed(ranking: Ranking, query: int) -> list[tuple[int, float]]:
+    numbers, scores = ranking.listed[query].tolist(), ranking.scores[query].tolist()
+    return [(number, round(score, 5)) for number, score in zip(numbers, scores, strict=True)]
+
+
+def _place(ranking: Ranking, query: int) -> int:
+    """1 is best; candidates with the same score count as behind."""
+    return int(ranking.above[query]) + 1
