@@ -15,7 +15,15 @@ BIN = $(VENV)/bin
 PYTEST_ARGS ?=
 
 # The demo in a short form: every part runs, nothing is learnt.
-SHORT ?=
+SHORT ?= \
+	stages.pretrain.set.run.max_steps=6 \
+	stages.captioner.set.run.max_steps=4 \
+	stages.retrieval.set.run.max_steps=4 \
+	'stages.pretrain.set.evaluate[0].data.limit=24' \
+	'stages.captioner.set.evaluate[0].data.limit=24' \
+	'stages.captioner.set.evaluate[1].data.limit=24' \
+	'stages.retrieval.set.evaluate[0].data.limit=24' \
+	'stages.retrieval.set.evaluate[1].data.limit=24'
 SHORT_OUTPUT ?= output/quickstart-short
 
 .PHONY: demo demo-short test docs lint format wheel install install-dev clean
