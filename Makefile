@@ -34,6 +34,7 @@ demo: install
 	@echo "The report: $(CURDIR)/output/quickstart/report.html"
 
 demo-short: install
+	rm -rf $(SHORT_OUTPUT)
 	$(BIN)/python run.py --cfg configs/quickstart.yaml run.output_dir=$(SHORT_OUTPUT) $(SHORT)
 	test -s $(SHORT_OUTPUT)/report.html
 
