@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import inspect
+import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -16,7 +17,7 @@ from docutils.statemachine import StringList
 from sphinx.application import Sphinx
 from sphinx.util.nodes import nested_parse_with_titles
 
-from lavis_lite import registry
+from lavis_lite import registry, zoo
 
 
 class FromRegistry(Directive):
@@ -45,12 +46,14 @@ class Registered(FromRegistry):
     """A table of the names of a kind."""
 
     def lines(self, kind: str) -> Iterator[str]:
-        yield from [".. list-table::", "   :header-rows: 1", "   :widths: 26 74", ""]
-        yield from ["   * - name", "     - what it is, and its arguments"]
+        yield from [".. list-table::", "   :header-rows: 1", "   :width: 100%", "   :widths: 26 74"]
+        yield from ["", "   * - name", "     - what it is, and its arguments"]
         for name in registry.names(kind):
             builder = registry.get(kind, name)
             yield f"   * - ``{name}``"
             yield f"     - {first_sentence(builder)}"
+            if kind == "model" and (types := zoo.types(name)):
+                yield from ["", f"       types: {', '.join(f'``{type}``' for type in types)}"]
             if arguments := list(spell_arguments(kind, name)):
                 yield ""
                 yield f"       {', '.join(arguments)}"
@@ -64,14 +67,17 @@ def first_sentence(builder: Any) -> str:
 
 
 def spell_arguments(kind: str, name: str) -> Iterator[str]:
-    """``key`` or ``key=default`` for each argument that a config may give."""
+    """``key`` or ``key: default``, as in YAML, for each argument that a config may give."""
     if name.endswith("*"):
         return
     for argument, parameter in registry.arguments(kind, name).items():
         if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
             continue
         default = parameter.default
-        yield f"``{argument}``" if default is parameter.empty else f"``{argument}={default!r}``"
+        if default is parameter.empty:
+            yield f"``{argument}``"
+        else:
+            yield f"``{argument}: {json.dumps(default, default=str)}``"
 
 
 def setup(app: Sphinx) -> dict[str, Any]:
