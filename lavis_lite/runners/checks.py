@@ -1,0 +1,35 @@
+"""What is wrong with a training config beyond its keys, types and names."""
+
+from __future__ import annotations
+
+from lavis_lite.config.schema import TrainConfig
+from lavis_lite.errors import ConfigError, suggest
+from lavis_lite.runners.evaluate import evaluator_names
+from lavis_lite.runners.loggers import check_loggers
+
+
+def check(config: TrainConfig) -> None:
+    """Check how the values fit together; builds and writes nothing.
+
+    Raises:
+        ConfigError: all problems in one report.
+    """
+    optim, run = config.optim, config.run
+    problems = []
+    if run.max_steps and not config.data.train:
+        problems.append("data.train: name at least one dataset to train on")
+    if len(optim.betas) != 2:
+        problems.append(f"optim.betas: two numbers, not {len(optim.betas)}")
+    if optim.schedule == "step" and not optim.decay_steps:
+        problems.append("optim.decay_steps: the `step` schedule needs the steps between decays")
+    names = evaluator_names(config.evaluate)
+    if run.keep_best and run.keep_best.partition("/")[0] not in names:
+        near = suggest(run.keep_best.partition("/")[0], names)
+        listed = ", ".join(f"{name}/..." for name in names) or "none, `evaluate` is empty"
+        problems.append(f"run.keep_best: no {run.keep_best!r}.{near} Known: {listed}")
+    try:
+        check_loggers(run.loggers)
+    except ConfigError as error:
+        problems.append(str(error))
+    if problems:
+        raise ConfigError("\n".join(problems))

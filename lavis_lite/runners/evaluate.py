@@ -1,0 +1,232 @@
+"""The runner `evaluate`, and the evaluation that training shares with it."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
+from typing import Any
+
+import torch
+from torch import nn
+
+from lavis_lite import distributed, registry, zoo
+from lavis_lite.config.schema import DataConfig, EvaluateConfig, Evaluator
+from lavis_lite.data.loader import EvalData, Processors
+from lavis_lite.data.quarantine import Quarantine
+from lavis_lite.errors import ConfigError
+from lavis_lite.interfaces import Evaluation, Metric
+from lavis_lite.runners.device import join
+from lavis_lite.runners.folder import RunFolder, write_text
+from lavis_lite.runners.loggers import Logger, Record, check_loggers, open_loggers
+from lavis_lite.runners.precision import Precision
+from lavis_lite.runners.seeding import seed_everything
+from lavis_lite.runners.signals import StopSignals
+
+log = logging.getLogger(__name__)
+
+
+class EvaluationContext:
+    """What a metric may ask of its runner: where and how forward passes run, and a seed."""
+
+    def __init__(self, device: torch.device, seed: int, precision: Precision) -> None:
+        self.device = device
+        self.seed = seed
+        self.autocast: Callable[[], AbstractContextManager[Any]] = precision.autocast
+
+
+def build_processors(data: DataConfig, split: str, model: nn.Module) -> Processors:
+    """The image and text processor of ``split`` (train or eval) for the model's image size."""
+    image_size = getattr(model, "image_size", None)
+    runtime = {} if image_size is None else {"image_size": image_size}
+    image, text = (
+        registry.build("processor", getattr(modality, split).spec, **runtime)
+        for modality in (data.processors.image, data.processors.text)
+    )
+    return Processors(image=image, text=text)
+
+
+def evaluator_names(evaluators: Iterable[Evaluator]) -> list[str]:
+    """A distinct, readable name for each evaluator, in order.
+
+    The metric's name; where two share it, with the dataset, then also with its split; else with a
+    number: ``caption``, ``retrieval_scenes_test``, ``retrieval_2``.
+    """
+    evaluators = list(evaluators)
+    metrics = Counter(e.name for e in evaluators)
+    names = []
+    for evaluator in evaluators:
+        same = [e for e in evaluators if e.name == evaluator.name]
+        if metrics[evaluator.name] == 1:
+            names.append(evaluator.name)
+            continue
+        for spell in (_with_dataset, _with_split):
+            if len({spell(e) for e in same}) == len(same):
+                names.append(spell(evaluator))
+                break
+        else:
+            number = 1 + sum(name.startswith(evaluator.name) for name in names)
+            names.append(evaluator.name if number == 1 else f"{evaluator.name}_{number}")
+    return [name.replace("/", "-") for name in names]
+
+
+def _with_dataset(evaluator: Evaluator) -> str:
+    return f"{evaluator.name}_{evaluator.data.name}"
+
+
+def _with_split(evaluator: Evaluator) -> str:
+    split = evaluator.data.args.get("split")
+    return _with_dataset(evaluator) + (f"_{split}" if split else "")
+
+
+class Evaluations:
+    """The evaluators of a run with their data, built once, so that a missing file shows at once.
+
+    Args:
+        evaluators: what the config lists.
+        data: processors, batch size and workers.
+        model: its ``image_size`` sizes the images.
+        folder: takes the predictions and the quarantine.
+        context: what metrics may ask for.
+        max_bad_fraction: share of unreadable samples above which an evaluation stops.
+    """
+
+    def __init__(
+        self,
+        evaluators: list[Evaluator],
+        data: DataConfig,
+        model: nn.Module,
+        folder: RunFolder,
+        context: EvaluationContext,
+        max_bad_fraction: float,
+    ) -> None:
+        self.folder = folder
+        self.context = context
+        self.parts: dict[str, tuple[Metric, EvalData]] = {}
+        if not evaluators:
+            return
+        processors = build_processors(data, "eval", model)
+        for name, evaluator in zip(evaluator_names(evaluators), evaluators, strict=True):
+            metric = registry.build("metric", evaluator.spec)
+            rows = EvalData(
+                registry.build("dataset", evaluator.data.spec),
+                processors,
+                batch_size=data.batch_size,
+                num_workers=data.num_workers,
+                quarantine=Quarantine(str(folder.quarantine), max_bad_fraction),
+            )
+            self.parts[name] = (metric, rows)
+
+    def run(
+        self,
+        model: nn.Module,
+        step: int,
+        write: Callable[[Record], None],
+        names: Iterable[str] | None = None,
+    ) -> dict[str, float]:
+        """Evaluate ``model`` (in eval mode, without gradients) and write its predictions.
+
+        Args:
+            model: not wrapped; its training mode is restored afterwards.
+            step: what the records say.
+            write: takes a record per evaluator, on the main process.
+            names: which evaluators; all by default.
+
+        Returns:
+            All figures as ``evaluator/figure``.
+        """
+        records = []
+        was_training = model.training
+        model.eval()
+        try:
+            for name in self.parts if names is None else names:
+                records.append(self._run_one(name, model, step))
+                if distributed.is_main():
+                    write(records[-1])
+        finally:
+            model.train(was_training)
+        return figures(records, step)
+
+    def _run_one(self, name: str, model: nn.Module, step: int) -> Record:
+        metric, data = self.parts[name]
+        log.info("evaluates %s on %d samples", name, len(data.dataset))
+        begin = time.perf_counter()
+        # The same draws at every evaluation, whatever was evaluated before.
+        seed_everything(self.context.seed, "evaluate", name)
+        with torch.no_grad():
+            result: Evaluation = metric.evaluate(model, data, self.context)
+        if distributed.is_main():
+            lines = (json.dumps(row, ensure_ascii=False) for row in result.predictions)
+            write_text(self.folder.predictions(name), "".join(f"{line}\n" for line in lines))
+        figures = {key: float(value) for key, value in result.metrics.items()}
+        seconds = round(time.perf_counter() - begin, 3)
+        return {"step": step, "evaluate": name, **figures, "seconds": seconds}
+
+
+def figures(records: Iterable[Record], step: int) -> dict[str, float]:
+    """The figures of all evaluations at ``step`` as ``evaluator/figure``."""
+    return {
+        f"{record['evaluate']}/{key}": value
+        for record in records
+        if "evaluate" in record and record["step"] == step
+        for key, value in record.items()
+        if key not in ("step", "evaluate", "seconds")
+    }
+
+
+@registry.register("runner", "evaluate")
+class EvaluateRunner:
+    """Computes metrics of existing weights. Run again, it computes them again."""
+
+    def __init__(self, config: EvaluateConfig) -> None:
+        self.config = config
+        check_loggers(config.run.loggers)
+        if not config.evaluate:
+            raise ConfigError("evaluate: name at least one metric")
+
+    def run(self) -> dict[str, Any]:
+        """Evaluate; the summary holds every figure as ``evaluator/figure``.
+
+        Raises:
+            ConfigError: the output folder holds a run of another kind.
+        """
+        config = self.config
+        device = join(config.run)
+        folder = RunFolder(config.run.output_dir)
+        with folder.alone(), StopSignals() as signals, signals.at_once():
+            folder.refuse_other_kind(config.runner.name)
+            folder.reopen()
+            folder.claim(config, device)
+            summary = {"step": 0, "metrics": self._evaluate(folder, device)}
+            folder.finish(summary)
+        log.info("figures are in %s, predictions beside it", folder.metrics)
+        return summary
+
+    def _evaluate(self, folder: RunFolder, device: torch.device) -> dict[str, float]:
+        config = self.config
+        seed_everything(config.run.seed)
+        model = zoo.build_model(config.model).to(device)
+        context = EvaluationContext(
+            device, config.run.seed, Precision(config.run.precision, device)
+        )
+        evaluations = Evaluations(
+            config.evaluate, config.data, model, folder, context, config.run.max_bad_fraction
+        )
+        loggers: list[Logger] = []
+        if distributed.is_main():
+            loggers = open_loggers(
+                config.run.loggers, folder, step=0, max_steps=0, guessing={}, keep=lambda _: False
+            )
+
+        def write(record: Record) -> None:
+            for logger in loggers:
+                logger.write(record)
+
+        try:
+            return evaluations.run(model, 0, write)
+        finally:
+            for logger in loggers:
+                logger.close()

@@ -1,0 +1,126 @@
+"""Steps whose loss or gradient is no number: skipped without a trace, but only so many in a row."""
+
+from __future__ import annotations
+
+import logging
+import math
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lavis_lite import distributed
+from lavis_lite.runners.folder import write_json
+
+log = logging.getLogger(__name__)
+
+
+class SkippedSteps:
+    """Counts skipped steps, undoes what they did to the model, and ends a run that has too many.
+
+    Args:
+        limit: skipped steps in a row that are put up with.
+        path: where the samples of the steps go when the run ends.
+    """
+
+    def __init__(self, limit: int, path: Path) -> None:
+        self.limit = limit
+        self.path = path
+        self.total = 0
+        self.in_a_row = 0
+        self._steps: list[dict[str, Any]] = []
+        self._buffers: list[Tensor] = []
+
+    def remember(self, model: nn.Module) -> None:
+        """Copy the model's buffers before a step.
+
+        Its forward pass writes into queues and running statistics, where a single NaN would spoil
+        every later step. The copy costs a few memory moves, nothing next to the step.
+        """
+        buffers = list(model.buffers())
+        if [b.shape for b in self._buffers] != [b.shape for b in buffers]:
+            self._buffers = [torch.empty_like(b) for b in buffers]
+        copy_all(self._buffers, buffers)
+
+    def skip(
+        self,
+        model: nn.Module,
+        step: int,
+        keys: list[str],
+        losses: dict[str, Tensor],
+        tolerated: bool,
+    ) -> None:
+        """Undo a step.
+
+        Args:
+            model: whose buffers go back to what they were.
+            step: the number of steps done before it.
+            keys: the samples of this process.
+            losses: what this process found.
+            tolerated: fp16 with its scale still too high; does not count.
+
+        Raises:
+            FloatingPointError: too many in a row; ``path`` names the samples.
+        """
+        copy_all(list(model.buffers()), self._buffers)
+        self.total += 1
+        if tolerated:
+            log.info("step %d overflows in fp16: skipped, the loss scale is halved", step + 1)
+            return
+        self.in_a_row += 1
+        values = {name: float(loss) for name, loss in losses.items()}
+        self._steps.append({"step": step + 1, "losses": values, "keys": keys})
+        log.warning(
+            "step %d is skipped: loss or gradient is not finite (%s); %d in a row, %d are allowed",
+            step + 1,
+            _spell(values),
+            self.in_a_row,
+            self.limit,
+        )
+        if self.in_a_row > self.limit:
+            self._end()
+
+    def clear(self) -> None:
+        """A good step ends the row."""
+        self.in_a_row = 0
+        self._steps.clear()
+
+    def _end(self) -> None:
+        steps = distributed.all_gather_object(self._steps)
+        if distributed.is_main():
+            ranks = [
+                {"rank": rank, **step, "losses": _json(step["losses"])}
+                for rank, its_steps in enumerate(steps)
+                for step in its_steps
+            ]
+            write_json(self.path, {"steps": sorted(ranks, key=lambda r: (r["step"], r["rank"]))})
+        raise FloatingPointError(
+            f"loss or gradient was not finite in {self.in_a_row} steps in a row, "
+            f"run.max_skipped_steps allows {self.limit}. The weights are those of before. "
+            f"The samples are in {self.path}; if they are sound, try a lower optim.lr, "
+            "optim.clip_norm: 1.0 or precision: fp32"
+        )
+
+    def state_dict(self) -> dict[str, int]:
+        """The counts."""
+        return {"total": self.total, "in_a_row": self.in_a_row}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Take up saved counts."""
+        self.total, self.in_a_row = state["total"], state["in_a_row"]
+
+
+@torch.no_grad()
+def copy_all(to: list[Tensor], source: list[Tensor]) -> None:
+    """Copy each tensor of ``source`` into its counterpart."""
+    for mine, other in zip(to, source, strict=True):
+        mine.copy_(other)
+
+
+def _spell(values: dict[str, float]) -> str:
+    return ", ".join(f"{name} {value:.4g}" for name, value in values.items())
+
+
+def _json(values: dict[str, float]) -> dict[str, float | str]:
+    return {k: v if math.isfinite(v) else str(v) for k, v in values.items()}

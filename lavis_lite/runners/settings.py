@@ -1,0 +1,97 @@
+"""Which settings decide what a run computes, and in what two configs differ."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from typing import Any
+
+from lavis_lite import zoo
+from lavis_lite.config import to_dict
+from lavis_lite.config.schema import ModelComponent
+
+Settings = dict[str, Any]
+
+# Changing these leaves losses, weights and figures as they are.
+WITHOUT_EFFECT = (
+    "plugins",  # what they register is named elsewhere; that a file changes inside cannot be seen
+    "data.num_workers",
+    "run.output_dir",
+    "run.log_every",
+    "run.eval_every",
+    "run.checkpoint_every",
+    "run.keep_last",
+    "run.keep_best",
+    "run.device",
+    "run.num_threads",
+    "run.loggers",
+    "run.max_bad_fraction",
+    "run.max_skipped_steps",
+    "run.on_disk_full",
+)
+# These change what is measured, not what is learnt.
+EVALUATION = ("evaluate", "data.processors.image.eval", "data.processors.text.eval")
+BATCH = "data.batch_size"
+
+
+def settings(config: Any, processes: int = 1) -> Settings:
+    """Every setting of a config by its dotted key, as JSON values.
+
+    The model's preset is written out, so that a preset that changes shows; the batch is that of
+    all processes together, so that one process may take over what two began.
+    """
+    flat = dict(flatten(to_dict(config)))
+    model = getattr(config, "model", None)
+    if isinstance(model, ModelComponent) and (preset := zoo.model_args(model)):
+        flat |= dict(flatten(preset, "model"))
+    if BATCH in flat:
+        flat[f"{BATCH} of all processes"] = flat.pop(BATCH) * processes
+    return json.loads(json.dumps(flat, default=str))
+
+
+def flatten(tree: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Dotted key and value of every leaf: ``data.train[0].split``; empty branches are leaves."""
+    if isinstance(tree, dict) and tree:
+        for key, value in tree.items():
+            yield from flatten(value, f"{prefix}.{key}" if prefix else str(key))
+    elif isinstance(tree, list | tuple) and tree:
+        for index, value in enumerate(tree):
+            yield from flatten(value, f"{prefix}[{index}]")
+    else:
+        yield prefix, tree
+
+
+def differences(old: Settings, new: Settings, *, evaluation: bool = True) -> list[str]:
+    """What differs with an effect, as ``optim.lr: 0.0003 is now 0.0001``.
+
+    Args:
+        old: the settings of before.
+        new: those of now.
+        evaluation: whether what is evaluated counts.
+    """
+    missing = object()
+    lines = []
+    for key in sorted({**old, **new}):
+        before, now = old.get(key, missing), new.get(key, missing)
+        if before == now or not _counts(key, evaluation):
+            continue
+        if before is missing:
+            lines.append(f"{key}: {now!r} is new")
+        elif now is missing:
+            lines.append(f"{key}: {before!r} is gone")
+        else:
+            lines.append(f"{key}: {before!r} is now {now!r}")
+    return lines
+
+
+def fingerprint(values: Settings, *parts: str) -> str:
+    """A short hash of all settings that have an effect on what is learnt, and of further parts."""
+    effective = {k: v for k, v in values.items() if _counts(k, evaluation=False)}
+    text = json.dumps([effective, parts], sort_keys=True)
+    return hashlib.sha256(text.encode("utf-8")).hexdigest()[:16]
+
+
+def _counts(key: str, evaluation: bool) -> bool:
+    ignored = WITHOUT_EFFECT if evaluation else WITHOUT_EFFECT + EVALUATION
+    return not any(key == name or key.startswith((f"{name}.", f"{name}[")) for name in ignored)

@@ -1,0 +1,315 @@
+"""The runner `train`: a step-based loop; everything periodic is a hook."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import time
+from collections.abc import Generator, Iterator
+from contextlib import ExitStack, closing, nullcontext
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from lavis_lite import distributed, registry, zoo
+from lavis_lite.checkpoint import Checkpointer
+from lavis_lite.config import to_dict
+from lavis_lite.config.schema import TrainConfig
+from lavis_lite.data.loader import TrainData
+from lavis_lite.data.quarantine import Quarantine
+from lavis_lite.runners import hooks
+from lavis_lite.runners.checks import check
+from lavis_lite.runners.device import join
+from lavis_lite.runners.evaluate import (
+    EvaluationContext,
+    Evaluations,
+    build_processors,
+    figures,
+)
+from lavis_lite.runners.folder import RunFolder
+from lavis_lite.runners.loggers import Logger, Record, open_loggers, read_records
+from lavis_lite.runners.nonfinite import SkippedSteps
+from lavis_lite.runners.optim import build_optimizer, learning_rate, set_learning_rate
+from lavis_lite.runners.parallel import Losses, parallelize, to_device
+from lavis_lite.runners.precision import Precision
+from lavis_lite.runners.resume import find_start
+from lavis_lite.runners.seeding import seed_everything
+from lavis_lite.runners.signals import StopSignals
+
+log = logging.getLogger(__name__)
+
+
+class StepResult(NamedTuple):
+    """What a step found, for the hooks.
+
+    ``losses`` are this process's () values, mean over micro-batches; ``num_samples`` counts those
+    of all processes; ``stop`` says that a signal reached one of the processes.
+    """
+
+    losses: dict[str, Tensor]
+    lr: float
+    grad_norm: float
+    num_samples: int
+    seconds: float
+    stop: bool
+
+
+@registry.register("runner", "train")
+class TrainRunner:
+    """Trains a model; started again in the same folder, it continues exactly where it stood.
+
+    Attributes:
+        step: optimizer steps done.
+        saved: the step of the last checkpoint.
+        record: the last training record.
+    """
+
+    def __init__(self, config: TrainConfig) -> None:
+        check(config)
+        self.config = config
+        self.folder = RunFolder(config.run.output_dir)
+        self.step = 0
+        self.saved = 0
+        self.record: Record | None = None
+
+    def run(self) -> dict[str, Any]:
+        """Train to ``run.max_steps`` and evaluate.
+
+        Returns:
+            ``step``, ``seconds`` of this start, ``metrics`` as ``evaluator/figure``.
+
+        Raises:
+            ConfigError: the folder holds a run with other settings.
+            SystemExit: a signal ended the run early, after saving (code 143 or 130), or another
+                process of it failed (code 1).
+        """
+        config, folder = self.config, self.folder
+        self.device = join(config.run)
+        with folder.alone():
+            self.checkpointer = Checkpointer(
+                folder.checkpoints,
+                config.run.keep_last,
+                config.run.keep_best,
+                on_error=config.run.on_disk_full,
+            )
+            self.start = find_start(config, folder, self.checkpointer)
+            if self.start.is_complete:
+                log.info("%s is complete: nothing to do", folder.path)
+                return folder.summary() or {}
+            folder.claim(config, self.device)
+            begin = time.perf_counter()
+            try:
+                self.build()
+                self.train()
+            except distributed.ProcessLost as error:
+                log.error("%s", error)  # the process that failed prints its own traceback
+                raise SystemExit(1) from None
+            return self._finish(time.perf_counter() - begin)
+
+    def train(self) -> None:
+        """The loop, from the step that stands in ``self.step`` to the last one."""
+        with ExitStack() as stack:
+            for hook in self.hooks:
+                stack.callback(hook.close)
+            self.signals = stack.enter_context(StopSignals())
+            for hook in self.hooks:
+                hook.before_training(self)
+            batches = stack.enter_context(closing(self._batches()))
+            while self.step < self.config.run.max_steps:
+                for hook in self.hooks:
+                    hook.before_step(self)
+                result = self.train_step(batches)
+                self.step += 1
+                for hook in self.hooks:
+                    hook.after_step(self, result)
+            for hook in self.hooks:
+                hook.after_training(self)
+
+    def train_step(self, batches: Iterator[dict[str, Any]]) -> StepResult:
+        """One optimizer step on ``optim.accumulate`` micro-batches."""
+        begin = time.perf_counter()
+        lr = self.schedule(self.step)
+        set_learning_rate(self.optimizer, lr)
+        seed_everything(self.config.run.seed, self.step, distributed.rank())
+        self.skipped.remember(self.model)
+
+        # Gradients of the micro-batches add up to that of their mean loss.
+        losses: dict[str, Tensor] = {}
+        keys: list[str] = []
+        num_micro = self.config.optim.accumulate
+        for micro in range(num_micro):
+            samples = self._samples(next(batches), micro)
+            keys += samples["key"]
+            # Processes exchange gradients once, in the last backward pass.
+            with nullcontext() if micro == num_micro - 1 else self.losses.no_sync():
+                with self.precision.autocast():
+                    found = self.losses(samples)
+                with distributed.watch("the exchange of gradients"):
+                    self.precision.backward(found["loss"] / num_micro)
+            for name, loss in found.items():
+                losses[name] = losses.get(name, 0.0) + loss.detach() / num_micro
+
+        # Measure and clip; step only if every process found numbers.
+        self.precision.unscale(self.optimizer)
+        norm = self._clip()
+        loss_ok, norm_ok, go_on = self._agree(losses["loss"], norm)
+        if loss_ok and norm_ok:
+            self.precision.step(self.optimizer)
+            self.skipped.clear()
+        else:
+            tolerated = loss_ok and self.precision.is_adapting
+            self.skipped.skip(self.model, self.step, keys, losses, tolerated)
+        self.precision.update()
+        self.optimizer.zero_grad(set_to_none=True)
+
+        num_samples = len(keys) * distributed.world_size()
+        seconds = time.perf_counter() - begin
+        return StepResult(losses, lr, float(norm), num_samples, seconds, stop=not go_on)
+
+    def save(self, found: dict[str, float] | None = None) -> None:
+        """Write a checkpoint of the current step, unless there already is one.
+
+        Args:
+            found: figures of its evaluation; then it is written again, to be compared by them.
+        """
+        if self.step == self.saved and not found:
+            return
+        state = {
+            "step": self.step,
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.precision.state_dict(),
+            "skipped": self.skipped.state_dict(),
+        }
+        self.checkpointer.save(self.step, self.model, state, to_dict(self.config), found)
+        self.saved = self.step
+
+    def write(self, record: Record) -> None:
+        """Hand an evaluation's record to the loggers."""
+        for logger in self.loggers:
+            logger.write(record)
+
+    # ---- parts of a step
+
+    def _batches(self) -> Generator[dict[str, Any], None, None]:
+        num_micro, max_steps = self.config.optim.accumulate, self.config.run.max_steps
+        if self.data is not None:
+            yield from self.data.batches(self.step * num_micro, max_steps * num_micro)
+
+    def _samples(self, batch: dict[str, Any], micro: int) -> dict[str, Any]:
+        return to_device(batch, self.device) | {
+            "progress": self.step / self.config.run.max_steps,
+            "step": self.step,
+            "micro_step": micro,
+            "seed": self.config.run.seed,
+        }
+
+    def _clip(self) -> Tensor:
+        """() norm of all gradients, before they are clipped to ``optim.clip_norm``."""
+        parameters = [p for g in self.optimizer.param_groups for p in g["params"]]
+        norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+        if self.config.optim.clip_norm:
+            nn.utils.clip_grads_with_norm_(parameters, self.config.optim.clip_norm, norm)
+        return norm
+
+    def _agree(self, loss: Tensor, norm: Tensor) -> list[bool]:
+        """Whether on every process the loss is finite, the norm is finite, and no signal came."""
+        # .item() waits for the device: the price of never stepping on a gradient that is no number.
+        here = [loss.isfinite().item(), norm.isfinite().item(), self.signals.received is None]
+        return distributed.all_reduce(torch.tensor(here, dtype=torch.uint8), "min").bool().tolist()
+
+    # ---- building, in order; each part needs those before it
+
+    def build(self) -> None:
+        """Build model, data, optimizer and hooks, and put them where ``start`` says."""
+        config, run = self.config, self.config.run
+        seed_everything(run.seed)
+        # Initial weights would be replaced at once, and may be gone by now.
+        resumes = self.start.checkpoint is not None
+        initial = dataclasses.replace(config.model, checkpoint=None) if resumes else config.model
+        self.model = zoo.build_model(initial).to(self.device).train()
+        self.precision = Precision(run.precision, self.device)
+        self.schedule = learning_rate(config.optim, run.max_steps)
+        self.optimizer = build_optimizer(self.model, config.optim)
+        self.skipped = SkippedSteps(run.max_skipped_steps, self.folder.bad_batch)
+        self.quarantine = Quarantine(str(self.folder.quarantine), run.max_bad_fraction)
+        self.data = self._build_data() if run.max_steps else None
+        self.evaluations = Evaluations(
+            config.evaluate,
+            config.data,
+            self.model,
+            self.folder,
+            EvaluationContext(self.device, run.seed, self.precision),
+            run.max_bad_fraction,
+        )
+        self._restore(self.start.checkpoint)
+        self.losses = parallelize(Losses(self.model, run.compile), self._first_samples)
+        self.hooks = self._build_hooks()
+
+    def _build_data(self) -> TrainData:
+        config = self.config
+        return TrainData(
+            [registry.build("dataset", dataset.spec) for dataset in config.data.train],
+            [dataset.weight for dataset in config.data.train],
+            build_processors(config.data, "train", self.model),
+            batch_size=config.data.batch_size,
+            num_workers=config.data.num_workers,
+            seed=config.run.seed,
+            quarantine=self.quarantine,
+            rank=distributed.rank(),
+            world_size=distributed.world_size(),
+            pin_memory=self.device.type == "cuda",
+        )
+
+    def _restore(self, checkpoint: Path | None) -> None:
+        """Take up model, optimizer and counts where a checkpoint left them."""
+        if checkpoint is None:
+            return
+        state = self.checkpointer.load(checkpoint, self.model)
+        self.step = self.saved = state["step"]
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.precision.load_state_dict(state["scaler"])
+        self.skipped.load_state_dict(state["skipped"])
+        log.info("continues after step %d of %d", self.step, self.config.run.max_steps)
+
+    def _first_samples(self) -> dict[str, Any]:
+        with closing(self._batches()) as batches:
+            return self._samples(next(batches), 0)
+
+    def _build_hooks(self) -> list[hooks.Hook]:
+        """In the order in which they act after a step."""
+        run = self.config.run
+        guessing = hooks.guessing_values(self.model)
+        self.loggers: list[Logger] = []
+        if distributed.is_main():
+            self.loggers = open_loggers(
+                run.loggers,
+                self.folder,
+                step=self.step,
+                max_steps=run.max_steps,
+                guessing=guessing,
+                keep=self._keeps_record,
+            )
+        return [
+            hooks.LogRecords(run.log_every, self.loggers),
+            hooks.WatchGuessing(guessing),
+            hooks.ProgressBar(),
+            hooks.SaveCheckpoints(run.checkpoint_every),
+            hooks.StopOnSignal(),
+            hooks.Evaluate(run.eval_every),
+        ]
+
+    def _keeps_record(self, record: Record) -> bool:
+        """Records of steps that will be done again go, and figures that are measured anew."""
+        if record["step"] == self.step and "evaluate" in record:
+            return not self.start.measures_anew
+        return record["step"] <= self.step
+
+    def _finish(self, seconds: float) -> dict[str, Any]:
+        records = read_records(self.folder.metrics) if distributed.is_main() else []
+        found = distributed.all_gather_object(figures(records, self.step))[0]
+        summary = {"step": self.step, "seconds": round(seconds, 1), "metrics": found}
+        self.folder.finish(summary)
+        log.info("complete after %.0f s: %s", seconds, self.folder.path)
+        return summary

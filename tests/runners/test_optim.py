@@ -1,0 +1,102 @@
+"""Learning rates at hand-computed points, and which parameters decay."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from lavis_lite.config.schema import OptimConfig
+from lavis_lite.runners.optim import (
+    build_optimizer,
+    learning_rate,
+    parameter_groups,
+    set_learning_rate,
+)
+
+
+def rates(steps, max_steps=100, **options):
+    schedule = learning_rate(OptimConfig(**options), max_steps)
+    return [schedule(step) for step in steps]
+
+
+def test_warm_up_is_linear_and_reaches_the_peak_at_its_end():
+    found = rates([0, 5, 10], lr=1.0, warmup_lr=0.2, warmup_steps=10, schedule="constant")
+    assert found == pytest.approx([0.2, 0.6, 1.0])
+
+
+def test_without_warm_up_the_first_step_has_the_peak():
+    assert rates([0], lr=1.0) == [1.0]
+
+
+def test_cosine_is_halfway_between_peak_and_end_in_the_middle_of_what_follows_the_warm_up():
+    found = rates([20, 40, 60, 100], lr=1.0, min_lr=0.2, warmup_steps=20)
+    # After 20 of 80 steps: 0.2 + 0.4 * (1 + cos(pi / 4)).
+    assert found == pytest.approx([1.0, 0.2 + 0.4 * 1.70710678, 0.6, 0.2])
+
+
+def test_step_decay_multiplies_at_each_boundary_counted_from_the_start_of_the_run():
+    options = {"lr": 1.0, "schedule": "step", "decay_rate": 0.5, "decay_steps": 10, "min_lr": 0.2}
+    assert rates([0, 9, 10, 19, 20, 30], **options) == [1.0, 1.0, 0.5, 0.5, 0.25, 0.2]
+    assert rates([5, 12], warmup_steps=10, **options) == pytest.approx([0.5, 0.5])
+
+
+def test_a_warm_up_longer_than_the_run_just_rises():
+    assert rates([0, 9], max_steps=10, lr=1.0, warmup_steps=20) == pytest.approx([0.0, 0.45])
+
+
+class Small(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.embedding = nn.Embedding(4, 3)
+        self.linear = nn.Linear(3, 2)
+        self.norm = nn.LayerNorm(2)
+        self.temperature = nn.Parameter(torch.ones(()))
+        self.frozen = nn.Linear(3, 2).requires_grad_(False)
+        self.tied = self.linear
+
+
+def test_matrices_decay_and_the_rest_does_not_each_parameter_once():
+    model = Small()
+    decaying, others = parameter_groups(model, 0.05)
+    assert decaying["weight_decay"] == 0.05
+    assert others["weight_decay"] == 0.0
+    assert {id(p) for p in decaying["params"]} == {
+        id(model.embedding.weight),
+        id(model.linear.weight),
+    }
+    assert len(others["params"]) == 4  # two biases, the norm's weight, the temperature
+
+
+class LayerDecay(Small):
+    def get_optimizer_params(self, weight_decay, lr_scale=1.0):
+        return [
+            {"params": [self.linear.weight], "weight_decay": weight_decay, "lr_scale": 0.1},
+            {"params": [self.linear.bias], "weight_decay": 0.0},
+            {"params": [], "weight_decay": 0.0},
+        ]
+
+
+def test_a_model_may_group_and_scale_its_parameters_itself():
+    optimizer = build_optimizer(LayerDecay(), OptimConfig(lr=1.0, weight_decay=0.3))
+    set_learning_rate(optimizer, 0.5)
+    assert [g["lr"] for g in optimizer.param_groups] == [0.05, 0.5]
+    assert [g["weight_decay"] for g in optimizer.param_groups] == [0.3, 0.0]
+
+
+def test_the_fused_kernel_computes_what_the_plain_loop_computes():
+    states = []
+    for fused in (None, False):
+        torch.manual_seed(1)
+        model = Small()
+        optimizer = build_optimizer(model, OptimConfig(lr=0.1))
+        assert optimizer.defaults["fused"]
+        if fused is False:
+            optimizer = torch.optim.AdamW(parameter_groups(model, 0.05), lr=0.1, foreach=False)
+        for _ in range(3):
+            model.norm(model.linear(model.embedding.weight)).square().sum().backward()
+            optimizer.step()
+            optimizer.zero_grad()
+        states.append(model.state_dict())
+    for name in states[0]:
+        torch.testing.assert_close(states[0][name], states[1][name], rtol=1e-5, atol=1e-6)

@@ -1,0 +1,52 @@
+"""Which changes of a config make it another run."""
+
+from __future__ import annotations
+
+from toy_runs import toy_config, toy_evaluator
+
+from lavis_lite.runners.settings import differences, fingerprint, settings
+
+
+def changed(evaluation=True, **changes):
+    return differences(
+        settings(toy_config("a")), settings(toy_config("a", **changes)), evaluation=evaluation
+    )
+
+
+def test_a_difference_names_the_key_and_both_values():
+    assert changed(optim__lr=0.1) == ["optim.lr: 0.02 is now 0.1"]
+    assert changed(model__args={"width": 9}) == ["model.width: 9 is new"]
+
+
+def test_what_changes_no_result_is_no_difference():
+    found = changed(
+        run__output_dir="elsewhere",
+        run__log_every=7,
+        run__loggers=["tensorboard"],
+        run__device="cuda",
+        run__num_threads=3,
+        data__num_workers=4,
+        run__checkpoint_every=1,
+        plugins=["moved/toy.py"],
+    )
+    assert found == []
+
+
+def test_what_is_evaluated_counts_only_where_it_is_asked_for():
+    assert changed(evaluate=[toy_evaluator()]) != []
+    assert changed(evaluation=False, evaluate=[toy_evaluator()]) == []
+
+
+def test_two_processes_may_become_one_with_twice_the_batch():
+    two = settings(toy_config("a", data__batch_size=4), processes=2)
+    assert differences(two, settings(toy_config("a", data__batch_size=8))) == []
+    assert differences(two, settings(toy_config("a", data__batch_size=4))) == [
+        "data.batch_size of all processes: 8 is now 4"
+    ]
+
+
+def test_the_fingerprint_follows_what_is_learnt_and_what_it_builds_on():
+    one = fingerprint(settings(toy_config("a")))
+    assert one == fingerprint(settings(toy_config("b", evaluate=[toy_evaluator()])))
+    assert one != fingerprint(settings(toy_config("a", run__seed=1)))
+    assert one != fingerprint(settings(toy_config("a")), "another input")
