@@ -20,6 +20,8 @@ MAX_PIXELS = 50_000_000
 # PIL's other plug-ins are left out: EPS starts a program, others take almost any bytes for theirs.
 _FORMATS = {"JPEG", "PNG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "PPM", "MPO", "JPEG2000", "AVIF"}
 _SNIFFED = 512
+# How files are named that are taken for images without looking into them.
+SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif", ".jp2"}
 _strict_lock = threading.Lock()
 
 
@@ -65,6 +67,8 @@ def _opened(source: bytes | str | os.PathLike) -> Iterator[IO[bytes]]:
     if isinstance(source, bytes | bytearray | memoryview):
         yield io.BytesIO(source)
         return
+    if str(source) == "":
+        raise DataError("no image")
     if "://" in str(source):
         raise DataError(f"not a file: {source} (images are not fetched while reading)")
     try:

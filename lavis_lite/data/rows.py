@@ -21,9 +21,10 @@ class Rows:
     equal for rows that show the same image. `key`: str, unique. Reading a row may raise DataError;
     the loader then quarantines it.
 
-    A subclass sets `name`, and says how many rows it has (`_count`), what stands in a row beside
-    the image (`_annotation`) and how its image is got (`_image`). Optional: `facts(text)`, what
-    a text states (None where it cannot be read), and `decode(image)`, in place of images.decode.
+    A subclass sets `name`, and says how many rows it has (`_count`), what they are (`_row`) and,
+    where images cost time, what they are without them (`_annotation`). Optional: `facts(text)`,
+    what a text states (None where it cannot be read); `decode(image)`, in place of images.decode;
+    `problems`, what was wrong with the files and is missing from the rows, in words.
     """
 
     name: str = "rows"
@@ -32,19 +33,17 @@ class Rows:
     def _count(self) -> int:
         raise NotImplementedError
 
-    def _annotation(self, number: int) -> dict[str, Any]:
+    def _row(self, number: int) -> dict[str, Any]:
         raise NotImplementedError
 
-    def _image(self, number: int, annotation: dict[str, Any]) -> Any:
-        raise NotImplementedError
+    def _annotation(self, number: int) -> dict[str, Any]:
+        return {name: value for name, value in self._row(number).items() if name != "image"}
 
     def __len__(self) -> int:
         return self._count() if self._chosen is None else len(self._chosen)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        number = self._number(index)
-        annotation = self._annotation(number)
-        return {"image": self._image(number, annotation), **annotation}
+        return self._row(self._number(index))
 
     def annotation(self, index: int) -> dict[str, Any]:
         """The row without its image: cheap, for whoever needs only texts, ids or labels."""

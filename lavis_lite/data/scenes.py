@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import numpy
-from PIL import Image
 
 from lavis_lite import registry
 from lavis_lite.data import scene_text
@@ -132,8 +131,9 @@ class Scenes(Rows):
             if other != scene and _in_split(numpy.array([number]), self._split)[0]:
                 return other
 
-    def _image(self, number: int, annotation: dict[str, Any]) -> Image.Image:
-        return draw(self._scene(number), self.image_size, self._rng(number, "image"))
+    def _row(self, number: int) -> dict[str, Any]:
+        image = draw(self._scene(number), self.image_size, self._rng(number, "image"))
+        return {"image": image, **self._annotation(number)}
 
 
 def _scenes_of(level: Level, split: str, size: int, seed: int) -> numpy.ndarray:
