@@ -19,7 +19,9 @@ import numpy as np
 import torch
 from torch import nn
 
-from . import __version__, distributed, steps
+import lavis_lite
+
+from . import distributed, steps
 from .errors import CheckpointError, ConfigError
 from .files import sha256_of, sync
 from .loading import LoadReport, load_state
@@ -266,7 +268,7 @@ def _entry(path: Path) -> dict[str, Any]:
 
 def _versions() -> dict[str, str]:
     return {
-        "lavis_lite": __version__,
+        "lavis_lite": lavis_lite.__version__,
         "python": platform.python_version(),
         "torch": str(torch.__version__),
         "numpy": np.__version__,

@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from . import __version__
+import lavis_lite
+
 from .errors import DownloadError
 
 _CHUNK = 1 << 20
@@ -127,7 +128,7 @@ def transfer(url: str, partial: Partial, limits: Limits) -> bool:
 
 
 def _headers(partial: Partial, offset: int) -> dict[str, str]:
-    headers = {"User-Agent": f"lavis_lite/{__version__}", "Accept-Encoding": "identity"}
+    headers = {"User-Agent": f"lavis_lite/{lavis_lite.__version__}", "Accept-Encoding": "identity"}
     if offset:
         headers["Range"] = f"bytes={offset}-"
         if partial.facts.get("validator"):
