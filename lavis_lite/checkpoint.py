@@ -192,7 +192,8 @@ class Checkpointer:
             NothingToResume: there are some, and none is whole.
             CheckpointError: a rank does not see the one that rank 0 chose.
         """
-        path = _on_main(lambda: steps.newest(self.directory, self._broken))
+        found = _on_main(lambda: steps.newest(self.directory, self._broken))
+        path = found and self.directory / found.name  # each rank's own way to the shared folder
         if path is not None:
             seen = distributed.all_gather_object((path / steps.MANIFEST).is_file())
             if not all(seen):

@@ -233,7 +233,10 @@ def write_safetensors(
     tensors, aliases = unique_tensors(state)
     notes = {k: v if isinstance(v, str) else json.dumps(v) for k, v in (metadata or {}).items()}
     notes[_ALIASES] = json.dumps(aliases)
+    path.touch()
+    mode = path.stat().st_mode
     safetensors.torch.save_file(_apart(tensors), path, notes)
+    os.chmod(path, mode)  # it makes a new file that only its owner may read
     return aliases
 
 
