@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import logging
 import signal
+import threading
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from itertools import count
 from typing import Any
@@ -247,33 +249,25 @@ def _batches(
     num_workers: int,
     pin_memory: bool,
 ) -> Iterator[dict[str, Any]]:
-    reads = iter(_parallel(reader, draws, num_workers, pin_memory))
-    while True:
-        try:
-            read = next(reads)
-        except StopIteration:
-            return
-        except RuntimeError as error:
-            if "DataLoader worker" not in str(error):
-                raise
-            raise DataError(
-                f"a data worker died ({error}); when memory ran out, lower data.num_workers"
-            ) from None
-        for record in read.bad:
-            quarantine.add(record)
-        if read.error:
-            raise DataError(read.error)
-        quarantine.seen(read.num_read)
-        if read.batch:
-            yield read.batch
+    if num_workers or pin_memory:
+        reads = _parallel(reader, draws, num_workers, pin_memory)
+    else:
+        reads = (reader.__getitems__(batch) for batch in draws)
+    with closing(reads):
+        for read in reads:
+            for record in read.bad:
+                quarantine.add(record)
+            if read.error:
+                raise DataError(read.error)
+            quarantine.seen(read.num_read)
+            if read.batch:
+                yield read.batch
 
 
 def _parallel(
     reader: _Reader, draws: Iterable[list[Draw]], num_workers: int, pin_memory: bool
-) -> Iterable[_Read]:
-    if num_workers == 0 and not pin_memory:
-        return (reader.__getitems__(batch) for batch in draws)
-    return DataLoader(
+) -> Generator[_Read, None, None]:
+    loader: DataLoader[_Read] = DataLoader(
         reader,  # type: ignore[arg-type]
         batch_sampler=draws,
         num_workers=num_workers,
@@ -284,6 +278,23 @@ def _parallel(
         # Its own, or starting workers would advance the global generator that dropout uses.
         generator=torch.Generator(),
     )
+    handler = signal.getsignal(signal.SIGCHLD)
+    reads = iter(loader)
+    if threading.current_thread() is threading.main_thread():
+        # torch raises a worker's death wherever the main program is, in the middle of a save if it
+        # comes to that. Without its handler the next batch says so, at most five seconds later.
+        signal.signal(signal.SIGCHLD, handler)
+    try:
+        yield from reads
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        raise DataError(
+            f"a data worker died ({error}); when memory ran out, lower data.num_workers"
+        ) from None
+    finally:
+        # Not left to the garbage collector: an error's traceback would keep the workers.
+        getattr(reads, "_shutdown_workers", bool)()
 
 
 def _as_it_is(read: Any) -> Any:

@@ -96,9 +96,9 @@ class WebDataset(Rows):
     def _check_text(self) -> None:
         """An extension that no sample has is a mistake in the config, not a bad sample."""
         wanted = "json" if self._text.startswith("json:") else self._text
-        seen = Counter[str]()
+        seen: dict[str, None] = {}
         for number in range(min(100, len(self._samples))):
-            seen.update(self._samples[number]["members"])
+            seen |= dict.fromkeys(self._samples[number]["members"])
         for what, extension in (("text", wanted), ("image", self._image_extension)):
             if extension not in ("auto", "", *seen):
                 raise DataError(

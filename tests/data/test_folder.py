@@ -1,0 +1,93 @@
+import json
+import logging
+
+import pytest
+from PIL import Image
+
+from lavis_lite import registry
+from lavis_lite.errors import DataError
+
+
+@pytest.fixture
+def folder(tmp_path):
+    root = tmp_path / "cats"
+    (root / "more").mkdir(parents=True)
+    for name in ("b.JPG", "a.png", "more/c.webp"):
+        Image.new("RGB", (4, 4)).save(root / name)
+    return root
+
+
+def build(path, **arguments):
+    return registry.build("dataset", {"name": "folder", "path": str(path), **arguments})
+
+
+def pairs(dataset, root):
+    return [(row["image"].removeprefix(f"{root}/"), row["text_input"]) for row in dataset]
+
+
+def test_texts_stand_beside_their_images(folder):
+    (folder / "a.txt").write_text("a cat\n")
+    (folder / "b.caption").write_text("two cats")
+    side = {"caption": "a far cat", "score": 0.5, "image": "elsewhere.png"}
+    (folder / "more" / "c.json").write_text(json.dumps(side))
+    dataset = build(folder)
+    assert pairs(dataset, folder) == [
+        ("a.png", "a cat"),
+        ("b.JPG", "two cats"),
+        ("more/c.webp", "a far cat"),
+    ]
+    assert dataset[2]["score"] == 0.5
+    assert len({row["image_id"] for row in dataset}) == 3
+    assert dataset.decode(dataset[2]["image"]).size == (4, 4)
+
+
+def test_images_without_text_are_counted_and_kept(folder, caplog):
+    (folder / "a.txt").write_text("a cat")
+    with caplog.at_level(logging.WARNING):
+        dataset = build(folder)
+    assert len(dataset) == 3
+    assert "2 of 3 images have no text" in caplog.text
+
+
+def test_images_alone_are_a_dataset_without_texts(folder, caplog):
+    assert [row["text_input"] for row in build(folder)] == ["", "", ""]
+    assert not caplog.records
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("metadata.jsonl", '{"file_name": "a.png", "text": "a cat"}\n'),
+        ("metadata.csv", "file_name,text\na.png,a cat\n"),
+        ("captions.json", '[{"image": "a.png", "caption": "a cat"}]'),
+        ("captions.txt", "a.png#0\ta cat\n"),
+        ("captions.txt", "image,caption\na.png,a cat\n"),
+        ("captions.tsv", "image\tcaption\na.png\ta cat\n"),
+    ],
+)
+def test_one_file_may_have_all_captions(folder, name, content):
+    (folder / name).write_text(content)
+    assert pairs(build(folder), folder) == [("a.png", "a cat")]
+    assert len(build(folder, captions="")) == 3
+
+
+def test_a_captions_file_by_another_name(folder):
+    (folder / "mine.csv").write_text("pic,words,kind\na.png,a cat,1\nb.JPG,two cats,2\n")
+    dataset = build(folder, captions="mine.csv", image="pic", text="words", where={"kind": 2})
+    assert pairs(dataset, folder) == [("b.JPG", "two cats")]
+    with pytest.raises(DataError, match=r"Did you mean 'mine\.csv'"):
+        build(folder, captions="mien.csv")
+
+
+def test_what_is_wrong_is_said(folder):
+    with pytest.raises(DataError, match=r"catz: no such folder.*Did you mean 'cats'"):
+        build(folder.parent / "catz")
+    (folder.parent / "empty").mkdir()
+    with pytest.raises(DataError, match="empty: no images in it"):
+        build(folder.parent / "empty")
+    (folder / "a.json").write_text("[")
+    with pytest.raises(DataError, match=r"a\.json: not a JSON object"):
+        build(folder)
+    (folder / "captions.txt").write_text("a.png\tx\nnonsense\n")
+    with pytest.raises(DataError, match=r"captions\.txt:2: no tab"):
+        build(folder)
