@@ -13,6 +13,8 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+from two_processes import PRELOADED
+
 from lavis_lite import registry
 from lavis_lite.config.schema import (
     Component,
@@ -32,8 +34,6 @@ TOY = str(Path(__file__).with_name("toy.py"))
 load_plugin(TOY)
 TOYS = sys.modules[registry.get("model", "toy_model").__module__]
 CONTEXT = multiprocessing.get_context("forkserver")
-# torch._dynamo: the first optimizer step imports it.
-PRELOADED = ["torch.distributed", "torch._dynamo", "pytest", "lavis_lite.runners.train"]
 
 
 def toy_config(folder: Path | str, **changes: Any) -> TrainConfig:

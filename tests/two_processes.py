@@ -29,6 +29,9 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
+# torch._dynamo: the first optimizer step of a process imports it, for more than a second.
+PRELOADED = ["torch._dynamo", "pytest", "lavis_lite.runners.train"]
+
 
 class ProcessFailed(AssertionError):
     """At least one rank raised, died or was still running at the deadline; `errors` by rank."""
@@ -57,7 +60,7 @@ def run_on_processes(fn: Callable, *args: Any, world_size: int, timeout: float =
         "127.0.0.1", 0, is_master=True, wait_for_workers=False, timeout=timedelta(seconds=timeout)
     )
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["torch.distributed", "pytest", "lavis_lite.distributed"])
+    context.set_forkserver_preload(PRELOADED)
     children: list[tuple[BaseProcess, Connection]] = []
     for rank in range(world_size):
         env = {

@@ -2,11 +2,25 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 from lavis_lite import registry
 
+log = logging.getLogger(__name__)
+
 
 def run(config: Any) -> dict[str, Any]:
-    """Run a loaded and bound config; returns the runner's summary."""
-    return registry.build("runner", config.runner.spec, config=config).run()
+    """Run a loaded and bound config; returns the runner's summary.
+
+    Raises:
+        SystemExit: another process of the run failed (code 1), or a signal ended it (143, 130).
+    """
+    from lavis_lite import distributed
+
+    try:
+        return registry.build("runner", config.runner.spec, config=config).run()
+    except distributed.ProcessLost as error:
+        # The process that failed prints its own traceback; a line is enough for the others.
+        log.error("%s", error)
+        raise SystemExit(1) from None

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import platform
 import shlex
 import sys
 import time
@@ -15,11 +14,11 @@ from typing import Any
 
 import torch
 
-import lavis_lite
 from lavis_lite import distributed
 from lavis_lite.config import to_yaml
 from lavis_lite.errors import ConfigError
 from lavis_lite.files import publish
+from lavis_lite.report.environment import environment
 from lavis_lite.runners.settings import Settings, settings
 
 try:
@@ -31,8 +30,9 @@ except ImportError:  # Windows has no such locks: there, two runs in one folder 
 class RunFolder:
     """The files of one run.
 
-    ``config.yaml`` can be run again as it is; ``run.json`` holds the command, versions and settings
-    of the last start; ``complete.json`` is the summary and exists only when the run has finished.
+    ``config.yaml`` can be run again as it is; ``run.json`` holds the command, environment and
+    settings of the last start; ``complete.json`` is the summary and exists only when the run has
+    finished.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -85,11 +85,7 @@ class RunFolder:
                 "runner": config.runner.name,
                 "command": shlex.join([Path(sys.executable).name, *sys.argv]),
                 "started": time.strftime("%Y-%m-%d %H:%M:%S"),
-                "versions": {
-                    "lavis_lite": lavis_lite.__version__,
-                    "torch": torch.__version__,
-                    "python": platform.python_version(),
-                },
+                "environment": environment(),
                 "device": str(device),
                 "processes": distributed.world_size(),
                 "settings": settings(config, distributed.world_size()),

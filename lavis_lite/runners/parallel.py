@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -62,9 +63,12 @@ def parallelize(
     if unused:
         log.info("%d parameters get no gradient, such as %s", len(unused), unused[0])
     # Every process computes the same buffers (queues hold everybody's features): none is sent.
-    return DistributedDataParallel(
-        losses, broadcast_buffers=False, find_unused_parameters=bool(unused)
-    )
+    known = inspect.signature(DistributedDataParallel).parameters
+    option = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
+    with distributed.watch("the exchange of initial weights"):
+        return DistributedDataParallel(
+            losses, find_unused_parameters=bool(unused), **{option: False}
+        )
 
 
 def unused_parameters(losses: Losses, samples: dict[str, Any]) -> list[str]:

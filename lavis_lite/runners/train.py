@@ -82,8 +82,8 @@ class TrainRunner:
 
         Raises:
             ConfigError: the folder holds a run with other settings.
-            SystemExit: a signal ended the run early, after saving (code 143 or 130), or another
-                process of it failed (code 1).
+            SystemExit: a signal ended the run early, after saving (code 143 or 130).
+            ProcessLost: another process of the run failed.
         """
         config, folder = self.config, self.folder
         self.device = join(config.run)
@@ -100,12 +100,8 @@ class TrainRunner:
                 return folder.summary() or {}
             folder.claim(config, self.device)
             begin = time.perf_counter()
-            try:
-                self.build()
-                self.train()
-            except distributed.ProcessLost as error:
-                log.error("%s", error)  # the process that failed prints its own traceback
-                raise SystemExit(1) from None
+            self.build()
+            self.train()
             return self._finish(time.perf_counter() - begin)
 
     def train(self) -> None:
@@ -143,11 +139,11 @@ class TrainRunner:
             samples = self._samples(next(batches), micro)
             keys += samples["key"]
             # Processes exchange gradients once, in the last backward pass.
-            with nullcontext() if micro == num_micro - 1 else self.losses.no_sync():
+            exchange = nullcontext() if micro == num_micro - 1 else self.losses.no_sync()
+            with exchange, distributed.watch("the exchange of gradients"):
                 with self.precision.autocast():
                     found = self.losses(samples)
-                with distributed.watch("the exchange of gradients"):
-                    self.precision.backward(found["loss"] / num_micro)
+                self.precision.backward(found["loss"] / num_micro)
             for name, loss in found.items():
                 losses[name] = losses.get(name, 0.0) + loss.detach() / num_micro
 

@@ -45,7 +45,7 @@ def test_the_folder_holds_all_that_the_run_leaves(tmp_path):
     assert [json.loads(row)["key"] for row in rows] == [f"row-{i}" for i in range(6)]
     kept = sorted(path.name for path in (tmp_path / "checkpoints").iterdir())
     assert kept == ["step-00000008", "step-00000012"]
-    assert json.loads((tmp_path / "run.json").read_text())["versions"]["torch"]
+    assert json.loads((tmp_path / "run.json").read_text())["environment"]["torch"]
 
 
 def test_the_written_config_is_the_config_of_the_run(tmp_path):
