@@ -2,37 +2,22 @@
 
 from __future__ import annotations
 
-import logging
 import signal
 import threading
-from collections import Counter
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass
 from itertools import count
 from typing import Any
 
 import torch
 from torch.utils.data import DataLoader
 
-from lavis_lite.data import images
-from lavis_lite.data.collate import collate
-from lavis_lite.data.mixture import Draw, Mixture, probe
+from lavis_lite.data.mixture import Draw, Mixture
 from lavis_lite.data.quarantine import Quarantine
-from lavis_lite.data.seeding import generator
+from lavis_lite.data.reader import Processors, Read, Reader
 from lavis_lite.errors import DataError
 
-logger = logging.getLogger(__name__)
-_MAX_ATTEMPTS = 1000
 _SECONDS_TO_LIVE = 20
-
-
-@dataclass(frozen=True)
-class Processors:
-    """What turns a decoded image into a tensor and a text into the text to tokenise."""
-
-    image: Callable
-    text: Callable
 
 
 class TrainData:
@@ -77,7 +62,7 @@ class TrainData:
         self.quarantine = quarantine
         self._mixture = Mixture([len(dataset) for dataset in datasets], weights, seed)
         self._first, self._stride = rank * batch_size, world_size * batch_size
-        self._reader = _Reader(self.datasets, processors, seed=seed, training=True)
+        self._reader = Reader(self.datasets, processors, seed=seed, training=True)
         self._workers: dict[str, Any] = {"num_workers": num_workers, "pin_memory": pin_memory}
 
     @property
@@ -126,7 +111,7 @@ class EvalData:
         self.batch_size = batch_size
         self.quarantine = quarantine or Quarantine()
         self.processors = processors
-        self._reader = _Reader([dataset], processors, seed=0, training=False)
+        self._reader = Reader([dataset], processors, seed=0, training=False)
         self._workers: dict[str, Any] = {"num_workers": num_workers, "pin_memory": pin_memory}
 
     def batches(self, indices: Sequence[int] | None = None) -> Iterator[dict[str, Any]]:
@@ -145,104 +130,8 @@ class EvalData:
         return _batches(self._reader, draws, self.quarantine, **self._workers)
 
 
-@dataclass
-class _Read:
-    """What a worker sends back: a batch (None when nothing was readable), and what was bad."""
-
-    batch: dict[str, Any] | None
-    num_read: int = 0
-    bad: Sequence[dict[str, Any]] = ()
-    error: str | None = None
-
-    def pin_memory(self) -> _Read:
-        """Called by the DataLoader, which looks into dicts but not into this."""
-        for name, value in (self.batch or {}).items():
-            if isinstance(value, torch.Tensor):
-                self.batch[name] = value.pin_memory()  # type: ignore[index]
-        return self
-
-
-class _Reader:
-    """Reads the samples of a batch; lives in the workers."""
-
-    def __init__(
-        self, datasets: list[Any], processors: Processors, *, seed: int, training: bool
-    ) -> None:
-        self.datasets, self.processors = datasets, processors
-        self.seed, self.training = seed, training
-        self._names = _distinct([getattr(dataset, "name", "dataset") for dataset in datasets])
-        self._blank = processors.text("")
-
-    def __len__(self) -> int:
-        return sum(len(dataset) for dataset in self.datasets)
-
-    def __getitems__(self, draws: list[Draw]) -> _Read:
-        samples, bad = [], []
-        for draw in draws:
-            try:
-                sample, records = self._read(draw)
-            except DataError as error:  # raised in the main process, as itself
-                return _Read(None, error=str(error))
-            bad += records
-            samples += [sample] if sample else []
-        num_read = len(samples) + len(bad)
-        return _Read(collate(samples) if samples else None, num_read, bad)
-
-    def _read(self, draw: Draw) -> tuple[dict[str, Any] | None, list[dict[str, Any]]]:
-        """The sample of a draw, or in training what replaces it; and records of what was bad."""
-        length = len(self.datasets[draw.dataset])
-        attempts = min(length, _MAX_ATTEMPTS) if self.training else 1
-        bad: list[dict[str, Any]] = []
-        for attempt in range(attempts):
-            index = probe(draw, attempt, length, self.seed) if attempt else draw.row
-            try:
-                return self._sample(draw, index), bad
-            except (DataError, OSError) as error:
-                bad.append(self._record(draw, index, str(error)))
-        if not self.training:
-            return None, bad
-        reasons = Counter(record["reason"] for record in bad).most_common(3)
-        raise DataError(
-            f"{self._names[draw.dataset]}: none of {attempts} rows tried could be read: "
-            + "; ".join(f"{reason} ({number} times)" for reason, number in reasons)
-        )
-
-    def _sample(self, draw: Draw, index: int) -> dict[str, Any]:
-        dataset = self.datasets[draw.dataset]
-        # Of the row drawn, not of the one that replaces it: that one has its own turn.
-        rng = generator("sample", self.seed, *draw)
-        row = dataset[index]
-        image = getattr(dataset, "decode", images.decode)(row["image"])
-        try:
-            image = self.processors.image(image, rng)
-            text = self.processors.text(row["text_input"], rng)
-        except Exception as error:
-            error.add_note(f"while processing {self._names[draw.dataset]}[{index}]")
-            raise
-        if self.training and (not text.strip() or text == self._blank):
-            raise DataError("empty text")
-        sample = {**row, "image": image, "text_input": text, "index": index}
-        if len(self.datasets) > 1 and not isinstance(row["image_id"], str):
-            # Number 7 of one dataset is not the image that has number 7 in another.
-            sample["image_id"] = f"{draw.dataset}/{row['image_id']}"
-        return sample
-
-    def _record(self, draw: Draw, index: int, reason: str) -> dict[str, Any]:
-        try:
-            key = self.datasets[draw.dataset].annotation(index)["key"]
-        except (AttributeError, LookupError, DataError, OSError):
-            key = str(index)
-        record = {"dataset": self._names[draw.dataset], "index": index, "key": key}
-        return {**record, "reason": reason} | ({"epoch": draw.turn} if self.training else {})
-
-
-def _distinct(names: list[str]) -> list[str]:
-    seen = Counter(names)
-    return [f"{name}#{place}" if seen[name] > 1 else name for place, name in enumerate(names)]
-
-
 def _batches(
-    reader: _Reader,
+    reader: Reader,
     draws: Iterable[list[Draw]],
     quarantine: Quarantine,
     *,
@@ -265,9 +154,9 @@ def _batches(
 
 
 def _parallel(
-    reader: _Reader, draws: Iterable[list[Draw]], num_workers: int, pin_memory: bool
-) -> Generator[_Read, None, None]:
-    loader: DataLoader[_Read] = DataLoader(
+    reader: Reader, draws: Iterable[list[Draw]], num_workers: int, pin_memory: bool
+) -> Generator[Read, None, None]:
+    loader: DataLoader[Read] = DataLoader(
         reader,  # type: ignore[arg-type]
         batch_sampler=draws,
         num_workers=num_workers,

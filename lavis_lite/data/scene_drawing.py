@@ -7,7 +7,7 @@ import functools
 import numpy
 from PIL import Image
 
-from lavis_lite.data.scene_text import Scene
+from lavis_lite.data.scene_world import Scene
 from lavis_lite.data.seeding import generator
 
 COLOURS = {

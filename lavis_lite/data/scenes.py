@@ -7,10 +7,10 @@ from typing import Any
 import numpy
 
 from lavis_lite import registry
-from lavis_lite.data import scene_text
+from lavis_lite.data import scene_text, scene_world
 from lavis_lite.data.rows import Rows
 from lavis_lite.data.scene_drawing import draw
-from lavis_lite.data.scene_text import LEVELS, Level, Scene
+from lavis_lite.data.scene_world import LEVELS, Level, Scene
 from lavis_lite.data.seeding import generator
 from lavis_lite.errors import ConfigError, suggest
 
@@ -124,7 +124,7 @@ class Scenes(Rows):
 
     def _wrong_scene(self, scene: Scene, noise: str, rng: numpy.random.Generator) -> Scene:
         if noise == "attribute":
-            return scene_text.with_error(scene, self._level, rng)
+            return scene_world.with_error(scene, self._level, rng)
         while True:  # another scene of this split
             number = int(rng.integers(self._level.num_scenes))
             other = self._level.scene(number)

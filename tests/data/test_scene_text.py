@@ -1,8 +1,9 @@
 import numpy
 import pytest
 
-from lavis_lite.data import scene_text
-from lavis_lite.data.scene_text import LEVELS, Scene, Thing, describe, facts, junk, with_error
+from lavis_lite.data import scene_world
+from lavis_lite.data.scene_text import describe, facts, junk
+from lavis_lite.data.scene_world import LEVELS, Scene, Thing, with_error
 
 
 @pytest.mark.parametrize("level", LEVELS)
@@ -99,6 +100,6 @@ def test_hard_errors_include_things_mixed_up_with_every_word_true_of_something()
 
 
 def test_words_of_things_and_backgrounds_are_distinct():
-    kinds = (scene_text.SIZES, scene_text.COLOURS, scene_text.SHAPES, scene_text.BACKGROUNDS)
+    kinds = (scene_world.SIZES, scene_world.COLOURS, scene_world.SHAPES, scene_world.BACKGROUNDS)
     words = [word for kind in kinds for spellings in kind.values() for word in spellings]
     assert len(words) == len(set(words))
