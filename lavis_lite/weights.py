@@ -170,7 +170,9 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
     with _safetensors(path) as file:
         weights = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
         aliases = json.loads((file.metadata() or {}).get(_ALIASES, "{}"))
-    if not isinstance(aliases, dict) or not set(aliases.values()) <= set(weights):
+    if not isinstance(aliases, dict) or not all(
+        isinstance(key, str) and key in weights for key in aliases.values()
+    ):
         raise CheckpointError(f"{path}: its aliases name tensors that it does not have")
     return weights | {alias: weights[key] for alias, key in aliases.items()}
 
@@ -180,21 +182,28 @@ def _read_pickled(path: Path) -> dict[str, Tensor]:
         with torch.serialization.safe_globals(_INERT):
             content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged pickle can raise anything
-        refused = re.search(r"Unsupported (?:global: GLOBAL|class) (\S+)", str(error))
-        if refused or "weights_only" in str(error).lower():
-            raise CheckpointError(
-                f"{path}: refused, it contains {refused[1] if refused else 'more than data'}: only "
-                "tensors and plain values are read, as anything else could run code; "
-                "ask for the weights as safetensors"
-            ) from error
-        first = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
-        raise CheckpointError(f"{path}: is no whole torch file: {first}") from error
+        raise CheckpointError(f"{path}: {_why_not(error)}") from error
     while isinstance(content, Mapping):
         inner = next((content[k] for k in _WRAPPERS if isinstance(content.get(k), Mapping)), None)
         if inner is None:
             return {str(k): v.detach() for k, v in content.items() if isinstance(v, Tensor)}
         content = inner
     raise CheckpointError(f"{path}: holds a {type(content).__name__}, not a mapping of tensors")
+
+
+def _why_not(error: Exception) -> str:
+    """torch's refusal in one line; its own text recommends to allow what was refused."""
+    text = str(error)
+    found = re.search(r"unsupported (?:global: )?GLOBAL (\S+)", text, flags=re.IGNORECASE)
+    if found or re.search("Can only (create|build)|Trying to call reduce", text):
+        return (
+            f"refused, it contains {found[1] if found else 'more than data'}: only tensors and "
+            "plain values are read, as anything else could run code; ask for the weights as "
+            "safetensors"
+        )
+    inner = re.search(r"WeightsUnpickler error: (.*)", text)
+    reason = inner[1] if inner else (text.splitlines() or [type(error).__name__])[0]
+    return f"is no whole torch file: {reason[:200]}"
 
 
 # --------------------------------------------------------------------------------- write
