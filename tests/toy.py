@@ -83,6 +83,8 @@ def commit_fault(samples: dict) -> Tensor:
     fault, _, when = os.environ.get("TOY_FAULT", "").partition(":")
     when, _, rank = when.partition("@")
     first, _, last = when.partition("-")
+    if os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0":
+        return image  # torchrun has started it again
     if not when or (rank and int(rank) != distributed.rank()):
         return image
     if not int(first) <= samples["step"] <= int(last or first):
