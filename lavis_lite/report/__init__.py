@@ -1,0 +1,136 @@
+"""Reports: one self-contained HTML page about a run or a pipeline.
+
+``report_pipeline`` reads what runs left in their folders. ``write_report`` takes sections of one's
+own, built from plain data by the functions named here; nothing needs a model.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from lavis_lite.report import compose, examples
+from lavis_lite.report.charts import Chart, Line, legend, line_chart
+from lavis_lite.report.environment import environment
+from lavis_lite.report.gallery import (
+    Example,
+    FoundImage,
+    FoundText,
+    ImageQuery,
+    TextQuery,
+    gallery,
+    image_queries,
+    text_queries,
+)
+from lavis_lite.report.histograms import Histogram, histogram_chart
+from lavis_lite.report.markup import Html, join, tag
+from lavis_lite.report.page import Headline, Section, write_report
+from lavis_lite.report.runs import Pictures, Run, read_run
+from lavis_lite.report.tables import Change, Column, before_after, key_values, metric_table
+
+__all__ = [
+    "Change",
+    "Chart",
+    "Column",
+    "Example",
+    "FoundImage",
+    "FoundText",
+    "Headline",
+    "Histogram",
+    "Html",
+    "ImageQuery",
+    "Line",
+    "Pictures",
+    "Run",
+    "Section",
+    "TextQuery",
+    "before_after",
+    "environment",
+    "gallery",
+    "histogram_chart",
+    "image_queries",
+    "join",
+    "key_values",
+    "legend",
+    "line_chart",
+    "metric_table",
+    "read_run",
+    "report_pipeline",
+    "report_run",
+    "tag",
+    "text_queries",
+    "write_report",
+]
+
+
+def report_pipeline(
+    output_dir: str | os.PathLike,
+    stages: Mapping[str, str | os.PathLike],
+    title: str,
+    *,
+    name: str = "report.html",
+    compare: tuple[str, str] | None = None,
+    extra: list[Section] | None = None,
+) -> str:
+    """Write a page about runs that belong together.
+
+    Args:
+        output_dir: where the page goes.
+        stages: name -> output folder of each run, in order.
+        title: of the page.
+        name: of the file.
+        compare: two stages whose figures are put side by side.
+        extra: sections of one's own, after the results.
+
+    Returns:
+        The path of the page.
+    """
+    runs = [read_run(stage, folder) for stage, folder in stages.items()]
+    pictures = Pictures()
+    named = {run.name: run for run in runs}
+    sections = [
+        compose.results(runs),
+        compose.comparison(*(named[stage] for stage in compare)) if compare else None,
+        *(extra or []),
+        examples.captions(runs, pictures),
+        examples.retrieval(runs, pictures),
+        examples.matching(runs),
+        compose.curves(runs),
+        compose.stages(runs),
+    ]
+    start = next((run.start for run in reversed(runs) if run.start), {})
+    facts = environment()
+    facts |= {key: str(start[key]) for key in ("device", "processes", "started") if key in start}
+    seconds = [run.summary["seconds"] for run in runs if "seconds" in run.summary]
+    if seconds:
+        facts["time of all runs"] = _duration(sum(seconds))
+    return write_report(
+        [section for section in sections if section is not None],
+        Path(output_dir) / name,
+        title,
+        command=start.get("command", ""),
+        environment=facts,
+        headline=compose.headline(runs),
+        summary=_summary(runs),
+    )
+
+
+def report_run(output_dir: str | os.PathLike, title: str | None = None) -> str:
+    """Write a page about one run into its folder; the path of the page."""
+    folder = Path(output_dir)
+    return report_pipeline(folder, {folder.name: folder}, title or folder.name)
+
+
+def _summary(runs: list[Run]) -> str:
+    names = [run.name for run in runs]
+    unfinished = [run.name for run in runs if not run.summary]
+    text = f"{len(names)} runs: {', '.join(names)}." if len(names) > 1 else ""
+    if unfinished:
+        text += f" Not finished: {', '.join(unfinished)}."
+    return text.strip()
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"

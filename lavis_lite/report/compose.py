@@ -1,0 +1,152 @@
+"""Sections about figures: results, training, comparison, effort."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from lavis_lite.report.charts import Chart, Line, legend, line_chart
+from lavis_lite.report.figures import chief_of, columns_for, headline_of, title_of
+from lavis_lite.report.markup import Html, join, tag
+from lavis_lite.report.page import Headline, Section
+from lavis_lite.report.runs import Run
+from lavis_lite.report.tables import Change, Column, before_after, metric_table
+
+# Two of three pairs of the matching loss are false: the entropy of that, which guessing gets.
+_GUESSING = 0.6365
+
+
+def results(runs: Sequence[Run]) -> Section | None:
+    """A table per metric, a row per run (and evaluation, where a run has several)."""
+    by_metric: dict[str, dict[str, dict[str, float]]] = {}
+    for run in runs:
+        for evaluated in run.evaluations:
+            several = sum(e.metric == evaluated.metric for e in run.evaluations) > 1
+            row = f"{run.name}: {evaluated.name}" if several else run.name
+            by_metric.setdefault(evaluated.metric, {})[row] = evaluated.figures
+    if not by_metric:
+        return None
+    tables = [
+        metric_table(
+            columns_for(metric, [key for figures in rows.values() for key in figures]),
+            rows,
+            title_of(metric),
+        )
+        for metric, rows in by_metric.items()
+    ]
+    return Section("Results", join(tables), "The best of several runs is emphasised.")
+
+
+def headline(runs: Sequence[Run]) -> list[Headline]:
+    """The chief figure of each metric, from the last run that has it."""
+    found: dict[str, Headline] = {}
+    for run in runs:
+        for evaluated in run.evaluations:
+            where = run.name if len(runs) > 1 else ""
+            if figure := headline_of(evaluated.metric, evaluated.figures, where):
+                found[evaluated.metric] = figure
+    return list(found.values())
+
+
+def curves(runs: Sequence[Run]) -> Section | None:
+    """A chart per loss with all runs in it, and one per metric that was measured along the way."""
+    trained = [run for run in runs if run.training]
+    if not trained:
+        return None
+    keys = list(dict.fromkeys(key for run in trained for r in run.training for key in r))
+    losses = [key for key in keys if key == "loss" or key.startswith("loss_")]
+    guides = {key for run in trained for key in _guessed(run)}
+    charts = [
+        Chart(
+            "total loss" if key == "loss" else f"{key.removeprefix('loss_').upper()} loss",
+            [
+                Line(run.name, points, colour)
+                for colour, run in enumerate(trained)
+                if (points := [(r["step"], r[key]) for r in run.training if _number(r.get(key))])
+            ],
+            guide=(_GUESSING, f"guessing: {_GUESSING}") if key in guides else None,
+        )
+        for key in losses
+    ] + _progress(trained)
+    names = legend([run.name for run in trained]) if len(trained) > 1 else None
+    grid = tag("div", [line_chart(chart) for chart in charts], class_="charts")
+    note = "The values of single steps; where there are many, they stand faintly behind their mean."
+    if guides:
+        note += " A matching loss that stays on its dashed line has learnt nothing yet."
+    return Section("Training", join(names, grid), note)
+
+
+def _guessed(run: Run) -> list[str]:
+    """Record keys of matching losses for which the value of guessing is known."""
+    from lavis_lite import zoo
+
+    model = getattr(run.config, "model", None)
+    losses = (zoo.model_args(model).get("losses") or {}) if model is not None else {}
+    return [
+        f"loss_{name}"
+        for name, spec in losses.items()
+        if spec.get("name") == "itm" and spec.get("negatives") != "all"
+    ]
+
+
+def _progress(runs: Sequence[Run]) -> list[Chart]:
+    """Charts of figures that were measured at three or more steps."""
+    lines: dict[tuple[str, str], list[Line]] = {}
+    for colour, run in enumerate(runs):
+        for evaluated in run.evaluations:
+            key = chief_of(evaluated.metric)
+            points = [(float(s), f[key]) for s, f in evaluated.history if key and key in f]
+            if key and len(points) >= 3:
+                title = (evaluated.name, key)
+                lines.setdefault(title, []).append(Line(run.name, points, colour))
+    return [Chart(f"{name}: {key}", group, smooth=False) for (name, key), group in lines.items()]
+
+
+def _number(value: object) -> bool:
+    return isinstance(value, int | float)
+
+
+def stages(runs: Sequence[Run]) -> Section | None:
+    """What each run did and how long it took."""
+    rows = {run.name: _effort(run) for run in runs}
+    columns = [
+        Column("steps", "steps", digits=0, better=0),
+        Column("seconds", "seconds", digits=0, better=0),
+        Column("speed", "samples/s", digits=0, better=0),
+        Column("first", "first", "loss", digits=3, better=0),
+        Column("last", "last", "loss", digits=3, better=0),
+    ]
+    columns = [c for c in columns if any(row.get(c.key) is not None for row in rows.values())]
+    return Section("Runs", metric_table(columns, rows)) if columns else None
+
+
+def _effort(run: Run) -> dict[str, float | None]:
+    losses = [r["loss"] for r in run.training if _number(r.get("loss"))]
+    speeds = [r["samples_per_second"] for r in run.training if _number(r.get("samples_per_second"))]
+    return {
+        "steps": run.training[-1]["step"] if run.training else None,
+        "seconds": run.summary.get("seconds"),
+        "speed": sorted(speeds)[len(speeds) // 2] if speeds else None,
+        "first": losses[0] if losses else None,
+        "last": losses[-1] if losses else None,
+    }
+
+
+def comparison(before: Run, after: Run) -> Section | None:
+    """Figures that two runs have in common, side by side."""
+    tables: list[Html] = []
+    earlier = {evaluated.name: evaluated for evaluated in before.evaluations}
+    for evaluated in after.evaluations:
+        if (old := earlier.get(evaluated.name)) is None:
+            continue
+        changes = [
+            Change(
+                f"{column.group}, {column.label}" if column.group else column.label,
+                old.figures.get(column.key),
+                evaluated.figures.get(column.key),
+                column.digits,
+                column.better,
+            )
+            for column in columns_for(evaluated.metric, evaluated.figures)
+        ]
+        tables.append(before_after(changes, before.name, after.name, title_of(evaluated.metric)))
+    return Section(f"{before.name} and {after.name}", join(tables)) if tables else None

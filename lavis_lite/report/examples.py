@@ -1,0 +1,170 @@
+"""Sections that show single images and texts: captions, what was found, and how pairs match."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TypeVar
+
+from lavis_lite.report.charts import legend
+from lavis_lite.report.gallery import (
+    Example,
+    FoundImage,
+    FoundText,
+    ImageQuery,
+    TextQuery,
+    gallery,
+    image_queries,
+    text_queries,
+)
+from lavis_lite.report.histograms import Histogram, histogram_chart
+from lavis_lite.report.markup import join, tag
+from lavis_lite.report.page import Section
+from lavis_lite.report.runs import Evaluated, Pictures, Record, Run
+
+NUM_EXAMPLES = 24
+NUM_QUERIES = 6
+T = TypeVar("T")
+
+
+def captions(runs: Sequence[Run], pictures: Pictures) -> Section | None:
+    """Images with the captions of the last run that wrote some."""
+    run, evaluated = _last(runs, "caption")
+    if run is None or evaluated is None or not (rows := evaluated.rows()):
+        return None
+    facts = {row["key"]: row for e in run.evaluations if e.metric == "facts" for row in e.rows()}
+    matched = _matched(runs)
+    examples = [
+        _example(
+            row,
+            facts.get(row["key"]),
+            row.get("match", matched.get((row["key"], row["caption"]))),
+            pictures,
+            evaluated,
+        )
+        for row in evenly(rows, NUM_EXAMPLES)
+    ]
+    note = f"Every {max(1, len(rows) // len(examples))}th of {len(rows)} images, none chosen."
+    if facts:
+        note += " ✓ marks captions that state every fact of their image and nothing else."
+    if any(example.match is not None for example in examples):
+        note += " The bar is the probability, by a matching model, that the caption fits."
+    return Section(f"Captions by {run.name}", gallery(examples), note)
+
+
+def _example(
+    row: Record, facts: Record | None, match: float | None, pictures: Pictures, where: Evaluated
+) -> Example:
+    right, remark = None, ""
+    if facts is not None and facts["caption"] == row["caption"]:
+        right = facts["exact"]
+        if not facts["parsed"]:
+            remark = "cannot be read as a description"
+        elif facts["wrong"]:
+            remark = f"wrong: {', '.join(facts['wrong'])}"
+        elif facts["missing"]:
+            remark = f"missing: {', '.join(facts['missing'])}"
+    return Example(
+        pictures.image(where.data, row.get("index")),
+        row["caption"],
+        reference=next(iter(row["references"]), ""),
+        match=match,
+        right=right,
+        remark=remark,
+    )
+
+
+def _matched(runs: Sequence[Run]) -> dict[tuple[str, str], float]:
+    """(key, caption) -> probability that it fits, from runs that judged captions of others."""
+    return {
+        (row["key"], row["caption"]): row["caption_match"]
+        for run in runs
+        for evaluated in run.evaluations
+        if evaluated.metric == "itm"
+        for row in evaluated.rows()
+        if "caption_match" in row
+    }
+
+
+def matching(runs: Sequence[Run]) -> Section | None:
+    """Probabilities of true and false pairs as histograms, one per run that has them."""
+    charts = []
+    for run in runs:
+        for evaluated in run.evaluations:
+            rows = evaluated.rows() if evaluated.metric == "itm" else []
+            if rows:
+                series = {
+                    "true pairs": [row["text_match"] for row in rows],
+                    "false pairs": [row["other_text_match"] for row in rows],
+                }
+                if judged := [row["caption_match"] for row in rows if "caption_match" in row]:
+                    series["generated captions"] = judged
+                charts.append((run.name, series))
+    if not charts:
+        return None
+    names = list(dict.fromkeys(name for _, series in charts for name in series))
+    drawn = [
+        histogram_chart(
+            Histogram(name, series, threshold=(0.5, "decides"), x="probability of a match")
+        )
+        for name, series in charts
+    ]
+    body = join(legend(names), tag("div", drawn, class_="charts"))
+    note = "How probable the model finds each image's own text, and another image's."
+    return Section("Matching", body, note)
+
+
+def retrieval(runs: Sequence[Run], pictures: Pictures) -> Section | None:
+    """Texts with the images that they find, and images with the texts that they find."""
+    run, evaluated = _last(runs, "retrieval")
+    if run is None or evaluated is None or not (rows := evaluated.rows()):
+        return None
+    by_text = [
+        TextQuery(
+            row["text"],
+            [
+                FoundImage(
+                    pictures.image(evaluated.data, found["index"]),
+                    found["score"],
+                    found["correct"],
+                    str(found["image_id"]),
+                )
+                for found in row["results"]
+            ],
+            row["rank"],
+        )
+        for row in evenly([row for row in rows if row["query"] == "text"], NUM_QUERIES)
+    ]
+    by_image = [
+        ImageQuery(
+            pictures.image(evaluated.data, row["index"]),
+            [FoundText(f["text"], f["score"], f["correct"]) for f in row["results"]],
+            row["rank"],
+        )
+        for row in evenly([row for row in rows if row["query"] == "image"], NUM_QUERIES)
+    ]
+    body = join(
+        tag("h3", "Images found by a text"),
+        text_queries(by_text),
+        tag("h3", "Texts found by an image"),
+        image_queries(by_image),
+    )
+    note = (
+        "The five best of the whole test set, best first, with their scores (match logit + cosine)."
+        " Queries are taken at equal distances, none chosen; the true one is marked."
+    )
+    return Section(f"Retrieval by {run.name}", body, note)
+
+
+def _last(runs: Sequence[Run], metric: str) -> tuple[Run | None, Evaluated | None]:
+    for run in reversed(runs):
+        for evaluated in run.evaluations:
+            if evaluated.metric == metric and evaluated.predictions.is_file():
+                return run, evaluated
+    return None, None
+
+
+def evenly(items: Sequence[T], count: int) -> list[T]:
+    """At most ``count`` items at equal distances, the first one among them."""
+    if len(items) <= count:
+        return list(items)
+    return [items[place * len(items) // count] for place in range(count)]
