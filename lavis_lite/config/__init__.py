@@ -50,7 +50,7 @@ def load(
     ):
         origin = {key_path: file for key_path in key_paths(tree)}
         source = Source(merge(source.tree, tree), source.origin | origin)
-    return validate(_resolve(source, str(path)), str(path))
+    return validate(_locate_stages(_resolve(source, str(path)), str(path)), str(path))
 
 
 def validate(source: Source, file: str) -> Any:
@@ -143,6 +143,17 @@ def _refuse_resolvers(source: Source, file: str) -> None:
             look(value, (*path, key))
 
     look(source.tree, ())
+
+
+def _locate_stages(source: Source, file: str) -> Source:
+    """Full paths for the configs of stages that lie beside the file that names them."""
+    stages = source.tree.get("stages")
+    for name, stage in stages.items() if isinstance(stages, dict) else ():
+        cfg = stage.get("cfg") if isinstance(stage, dict) else None
+        beside = Path(_file(source, ("stages", name, "cfg"), file)).parent / str(cfg)
+        if cfg and beside.is_file():
+            stage["cfg"] = str(beside.resolve())
+    return source
 
 
 def _stage_folder(name: str, *, _root_: Any) -> str:

@@ -200,7 +200,10 @@ class EvaluateRunner:
             folder.refuse_other_kind(config.runner.name)
             folder.reopen()
             folder.claim(config, device)
-            summary = {"step": 0, "metrics": self._evaluate(folder, device)}
+            begin = time.perf_counter()
+            found = self._evaluate(folder, device)
+            seconds = round(time.perf_counter() - begin, 1)
+            summary = {"step": 0, "seconds": seconds, "metrics": found}
             folder.finish(summary)
         log.info("figures are in %s, predictions beside it", folder.metrics)
         return summary

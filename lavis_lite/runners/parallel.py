@@ -64,11 +64,10 @@ def parallelize(
         log.info("%d parameters get no gradient, such as %s", len(unused), unused[0])
     # Every process computes the same buffers (queues hold everybody's features): none is sent.
     known = inspect.signature(DistributedDataParallel).parameters
-    option = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
+    new = "forward_sync_buffers" in known  # its older name is deprecated
+    options: dict[str, Any] = {"forward_sync_buffers" if new else "broadcast_buffers": False}
     with distributed.watch("the exchange of initial weights"):
-        return DistributedDataParallel(
-            losses, find_unused_parameters=bool(unused), **{option: False}
-        )
+        return DistributedDataParallel(losses, find_unused_parameters=bool(unused), **options)
 
 
 def unused_parameters(losses: Losses, samples: dict[str, Any]) -> list[str]:

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from lavis_lite import config as configs
-from lavis_lite import distributed, registry
+from lavis_lite import distributed, registry, runners
 from lavis_lite.config.schema import PipelineConfig
 from lavis_lite.errors import ConfigError, UnknownName
-from lavis_lite.runners import run
+from lavis_lite.report import report_pipeline
 from lavis_lite.runners.folder import RunFolder, read_json, write_json
 from lavis_lite.runners.settings import (
     Settings,
@@ -124,19 +124,18 @@ class PipelineRunner:
         begin = time.perf_counter()
         if distributed.is_main():
             write_json(self.history, {**read_json(self.history), plan.name: plan.record})
-        summary = run(plan.config)
+        summary = runners.run(plan.config)
         log.info("%s: done after %s", label, _duration(begin))
         return summary
 
     def _report(self, plans: list[Plan]) -> str | None:
-        if not self.config.run.report or not distributed.is_main():
+        run = self.config.run
+        if not run.report or not distributed.is_main():
             return None
-        from lavis_lite.report import report_pipeline
-
         folders = {plan.name: plan.folder.path for plan in plans}
-        report = report_pipeline(self.path, folders, self.config.run.title)
+        report = report_pipeline(self.path, folders, run.title, name=run.report)
         log.info("the report: %s", report)
-        return str(report)
+        return report
 
 
 def mentions(config: Any, folder: Path) -> bool:
