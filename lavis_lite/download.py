@@ -55,7 +55,11 @@ def fetch(
     """
     limits = limits or LIMITS
     url = url.split("#")[0]
-    if "@" in urlsplit(url).netloc:
+    try:
+        site = urlsplit(url).netloc
+    except ValueError as error:
+        raise DownloadError(f"{url}: is no URL: {error}") from error
+    if "@" in site:
         raise DownloadError(f"{url.split('@')[-1]}: a URL with a password in it is not fetched")
     if sha256 is not None:
         sha256 = _digest(sha256)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import http.client
 import json
-import os
 import re
 import ssl
 import time
@@ -210,9 +209,7 @@ def _failure(url: str, error: Exception) -> Exception:
         return DownloadError(f"{url}: is no URL that can be fetched: {error}")
     if isinstance(cause, TimeoutError):
         return Cut("the server does not answer (timeout)")
-    if isinstance(cause, OSError) and cause.errno is not None:
-        return Cut(os.strerror(cause.errno) if cause.errno > 0 else str(cause))
-    return Cut(str(cause) or type(cause).__name__)
+    return Cut(getattr(cause, "strerror", None) or str(cause) or type(cause).__name__)
 
 
 # ----------------------------------------------------------------------------- connection
