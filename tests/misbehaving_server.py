@@ -1,7 +1,7 @@
 """A local http server whose answers a test writes, and what runs in other processes against it.
 
     with Site(whole(BODY)) as site:
-        fetch(site.url("w.pth"), folder)
+        get(site, folder)
     assert len(site.requests) == 1
 
 An answer is a function ``(handler, number of this request, from 1)``.
@@ -10,11 +10,19 @@ An answer is a function ``(handler, number of this request, from 1)``.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import threading
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
+
+from lavis_lite import download
+from lavis_lite.transfer import Limits
+
+BODY = bytes(range(256)) * 400
+SHA = hashlib.sha256(BODY).hexdigest()
+QUICK = Limits(connect=1, read=0.4, tries=3, backoff=0.01, lock=1)
 
 Answer = Callable[["Handler", int], None]
 
@@ -90,10 +98,13 @@ def silent(handler: Handler, number: int) -> None:
     handler.server.site.closing.wait(20)  # type: ignore[attr-defined]
 
 
+def get(site: Site, folder: Path, path: str = "w.pth", **options: Any) -> str:
+    """Fetch a file of the site into the folder, with quick limits."""
+    return download.fetch(site.url(path), folder, **({"limits": QUICK} | options))
+
+
 def fetch_in_process(url: str, folder: str, results: Any) -> None:
     """For another process: fetch and report the path or the error."""
-    from lavis_lite import download
-
     try:
         results.put(download.fetch(url, Path(folder)))
     except Exception as error:
