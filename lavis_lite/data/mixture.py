@@ -64,7 +64,8 @@ class Mixture:
             draws = numpy.concatenate(
                 [self._dataset_draws(dataset, epoch) for dataset in range(len(self.lengths))]
             )
-            generator("epoch", self.seed, epoch).shuffle(draws)
+            if len(self.lengths) > 1:  # one alone is in a random order already
+                draws = draws[generator("epoch", self.seed, epoch).permutation(len(draws))]
             self._epoch = (epoch, draws)
         return self._epoch[1]
 

@@ -86,7 +86,11 @@ def _matching(
     chosen: list[int] = []
     fields: set[str] = set()
     for number in range(rows._count()):
-        row = rows._annotation(number)
+        try:
+            row = rows._annotation(number)
+        except DataError:  # kept, so that reading it puts it into quarantine
+            chosen.append(number)
+            continue
         fields.update(row)
         for name in wanted:
             seen[name][_text(row.get(name))] += 1

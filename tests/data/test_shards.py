@@ -276,6 +276,15 @@ def test_bad_samples_are_quarantined_one_by_one(tmp_path):
     assert quarantine.counts.keys() == {"no image", "damaged json", "truncated image"}
 
 
+def test_a_sample_that_cannot_be_read_is_in_every_choice_so_that_it_is_quarantined(tmp_path):
+    members = [*sample("x", kind=1), *sample("y", kind=2), ("z.png", png()), ("z.json", b"{")]
+    dataset = build(str(write_tar(tmp_path / "a.tar", members)), where={"kind": 2})
+    assert len(dataset) == 2
+    assert dataset[0]["key"] == "a/y"
+    with pytest.raises(DataError, match="damaged json"):
+        dataset[1]
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
