@@ -111,7 +111,7 @@ class Checkpointer:
                 self._write(path, model, state, config, metrics or {})
                 self._prune(path)
             except Exception as error:  # disk full shows as OSError, RuntimeError, SafetensorError
-                problem = f"could not save {path}: {error}; older checkpoints are untouched"
+                problem = f"could not save {path}: {_cause(error)}; older checkpoints are untouched"
                 log.error(problem)
         problem = distributed.all_gather_object(problem)[0]
         if problem is None:
@@ -260,6 +260,14 @@ def _on_main(decide: Callable[[], T]) -> T:
     if problem is not None:
         raise problem
     return result
+
+
+def _cause(error: BaseException) -> BaseException:
+    """The system's error behind it, where there is one: torch hides a full disk behind its own."""
+    behind: BaseException | None = error
+    while behind is not None and not isinstance(behind, OSError):
+        behind = behind.__cause__ or behind.__context__
+    return behind or error
 
 
 def _entry(path: Path) -> dict[str, Any]:

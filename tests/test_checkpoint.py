@@ -233,6 +233,31 @@ def test_a_full_disk_leaves_the_old_checkpoint_and_no_rubbish(tmp_path, monkeypa
     assert save(tmp_path, 2) is not None
 
 
+class FullFile:
+    """Stands for a file on a full disk."""
+
+    def __init__(self, path, mode):
+        self.path = path
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        pass
+
+    def write(self, data):
+        raise FULL
+
+    def flush(self):
+        raise FULL
+
+
+def test_a_disk_that_fills_up_is_named_though_torch_hides_it(tmp_path, monkeypatch):
+    monkeypatch.setattr(checkpoint, "open", FullFile, raising=False)
+    with pytest.raises(CheckpointError, match="No space left"):
+        save(tmp_path, 1)
+
+
 def _raise_full(*args, **kwargs):
     raise FULL
 
