@@ -6,9 +6,11 @@ own, built from plain data by the functions named here; nothing needs a model.
 
 from __future__ import annotations
 
+import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from lavis_lite.report import compose, examples
 from lavis_lite.report.charts import Chart, Line, legend, line_chart
@@ -28,6 +30,8 @@ from lavis_lite.report.markup import Html, join, tag
 from lavis_lite.report.page import Headline, Section, write_report
 from lavis_lite.report.runs import Pictures, Run, read_run
 from lavis_lite.report.tables import Change, Column, before_after, key_values, metric_table
+
+log = logging.getLogger(__name__)
 
 __all__ = [
     "Change",
@@ -88,16 +92,16 @@ def report_pipeline(
     """
     runs = [read_run(stage, folder) for stage, folder in stages.items()]
     pictures = Pictures()
-    named = {run.name: run for run in runs}
+    compared = [run for stage in compare or () for run in runs if run.name == stage]
     sections = [
-        compose.results(runs),
-        compose.comparison(*(named[stage] for stage in compare)) if compare else None,
+        _try("results", compose.results, runs),
+        _try("comparison", compose.comparison, *compared) if compared else None,
         *(extra or []),
-        examples.captions(runs, pictures),
-        examples.retrieval(runs, pictures),
-        examples.matching(runs),
-        compose.curves(runs),
-        compose.stages(runs),
+        _try("captions", examples.captions, runs, pictures),
+        _try("retrieval", examples.retrieval, runs, pictures),
+        _try("matching", examples.matching, runs),
+        _try("training", compose.curves, runs),
+        _try("runs", compose.stages, runs),
     ]
     start = next((run.start for run in reversed(runs) if run.start), {})
     facts = environment()
@@ -114,6 +118,15 @@ def report_pipeline(
         headline=compose.headline(runs),
         summary=_summary(runs),
     )
+
+
+def _try(name: str, build: Callable[..., Section | None], *arguments: Any) -> Section | None:
+    """A section; None when the runs' files are not as this version writes them."""
+    try:
+        return build(*arguments)
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        log.warning("the report has no section on %s: %r", name, error)
+        return None
 
 
 def report_run(output_dir: str | os.PathLike, title: str | None = None) -> str:

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 from lavis_lite.report.markup import Html, join, tag
 
-WIDTH, HEIGHT = 420, 232
-LEFT, RIGHT, TOP, BOTTOM = 46, 10, 12, 30
+WIDTH, HEIGHT = 340, 200
+LEFT, RIGHT, TOP, BOTTOM = 40, 8, 10, 30
 NUM_COLOURS = 6
 _SMOOTH_FROM = 24  # points from which a line is smoothed and the raw values stand behind it
 

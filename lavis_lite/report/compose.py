@@ -33,7 +33,8 @@ def results(runs: Sequence[Run]) -> Section | None:
         )
         for metric, rows in by_metric.items()
     ]
-    return Section("Results", join(tables), "The best of several runs is emphasised.")
+    note = "The best of several runs is emphasised." if len(runs) > 1 else ""
+    return Section("Results", tag("div", tables, class_="tables"), note)
 
 
 def headline(runs: Sequence[Run]) -> list[Headline]:

@@ -43,12 +43,12 @@ def captions(runs: Sequence[Run], pictures: Pictures) -> Section | None:
         )
         for row in evenly(rows, NUM_EXAMPLES)
     ]
-    note = f"Every {max(1, len(rows) // len(examples))}th of {len(rows)} images, none chosen."
+    note = f"By {run.name}: {len(examples)} of {len(rows)} images at equal distances, none chosen."
     if facts:
         note += " ✓ marks captions that state every fact of their image and nothing else."
     if any(example.match is not None for example in examples):
         note += " The bar is the probability, by a matching model, that the caption fits."
-    return Section(f"Captions by {run.name}", gallery(examples), note)
+    return Section("Captions", gallery(examples), note)
 
 
 def _example(
@@ -60,9 +60,9 @@ def _example(
         if not facts["parsed"]:
             remark = "cannot be read as a description"
         elif facts["wrong"]:
-            remark = f"wrong: {', '.join(facts['wrong'])}"
+            remark = f"wrong: {_spelled(facts['wrong'])}"
         elif facts["missing"]:
-            remark = f"missing: {', '.join(facts['missing'])}"
+            remark = f"missing: {_spelled(facts['missing'])}"
     return Example(
         pictures.image(where.data, row.get("index")),
         row["caption"],
@@ -71,6 +71,10 @@ def _example(
         right=right,
         remark=remark,
     )
+
+
+def _spelled(facts: list[str]) -> str:
+    return ", ".join(fact.replace(".", " ").replace("=", " ") for fact in facts)
 
 
 def _matched(runs: Sequence[Run]) -> dict[tuple[str, str], float]:
@@ -149,10 +153,10 @@ def retrieval(runs: Sequence[Run], pictures: Pictures) -> Section | None:
         image_queries(by_image),
     )
     note = (
-        "The five best of the whole test set, best first, with their scores (match logit + cosine)."
-        " Queries are taken at equal distances, none chosen; the true one is marked."
+        f"By {run.name}: the five best of the whole test set, best first, with its score (match"
+        " logit + cosine). Queries stand at equal distances, none chosen; the true one is marked."
     )
-    return Section(f"Retrieval by {run.name}", body, note)
+    return Section("Retrieval", body, note)
 
 
 def _last(runs: Sequence[Run], metric: str) -> tuple[Run | None, Evaluated | None]:

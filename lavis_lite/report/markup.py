@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 Child = object  # Html as it is, None left out, lists one after the other, all else as escaped text
 
-_VOID = frozenset(["img", "br", "meta", "line", "rect", "path", "circle", "polyline"])
+_VOID = frozenset(["img", "br", "meta"])
 
 
 class Html(str):

@@ -34,10 +34,11 @@ h3 { margin: 30px 0 10px; font-size: 16px; font-weight: 630; }
 .note { margin: 0 0 18px; max-width: 74ch; color: var(--muted); font-size: 15px; }
 figure { margin: 0; } img { display: block; max-width: 100%; }
 .pixels { image-rendering: pixelated; }
-.scroll { overflow-x: auto; margin: 14px 0 22px; }
-table { border-collapse: collapse; font-size: 15px; font-variant-numeric: tabular-nums; }
+.scroll { overflow-x: auto; margin: 14px 0 22px; max-width: 100%; }
+.tables { display: flex; flex-wrap: wrap; column-gap: 36px; align-items: flex-start; }
+table { border-collapse: collapse; font-size: 14.5px; font-variant-numeric: tabular-nums; }
 caption { text-align: left; font-weight: 630; padding: 0 0 8px; font-size: 15.5px; }
-th, td { padding: 7px 14px; border-bottom: 1px solid var(--line); }
+th, td { padding: 6px 9px; border-bottom: 1px solid var(--line); }
 tbody tr:last-child > * { border-bottom-color: var(--muted); }
 thead th { font-weight: 500; color: var(--muted); font-size: 13.5px; vertical-align: bottom; }
 thead tr:last-child > * { border-bottom-color: var(--muted); }
@@ -50,6 +51,7 @@ tbody th { text-align: left; font-weight: 500; padding-left: 0; }
 .pairs { width: 100%; table-layout: auto; }
 .pairs th { width: 180px; color: var(--muted); vertical-align: top; white-space: nowrap; }
 .pairs td { overflow-wrap: anywhere; }
+.pairs th, .pairs td { padding-top: 4px; padding-bottom: 4px; }
 pre { margin: 14px 0 0; padding: 13px 16px; background: var(--card); border: 1px solid var(--line);
   border-radius: 8px; white-space: pre-wrap; overflow-wrap: anywhere;
   font: 13.5px/1.5 ui-monospace, SFMono-Regular, Menlo, Consolas, monospace; }
@@ -72,15 +74,15 @@ svg .guide-label { fill: var(--ink); font-size: 10.5px; paint-order: stroke; str
 .legend { margin: 0 0 12px; font-size: 14px; display: flex; flex-wrap: wrap; gap: 4px 18px; }
 .swatch { display: inline-block; width: 18px; height: 4px; border-radius: 2px; margin-right: 7px;
   vertical-align: 3px; background: var(--c); }
-.gallery { display: grid; grid-template-columns: repeat(auto-fill, minmax(190px, 1fr));
+.gallery { display: grid; grid-template-columns: repeat(auto-fill, minmax(150px, 1fr));
   gap: 18px; margin: 6px 0 20px; }
 .gallery figure { background: var(--card); border: 1px solid var(--line); border-radius: 10px;
   overflow: hidden; display: flex; flex-direction: column; }
 .gallery img, .missing { width: 100%; aspect-ratio: 1; object-fit: contain; background: #0000000d; }
 .missing { display: grid; place-items: center; color: var(--muted); font-size: 13px; }
-.gallery figcaption { padding: 11px 13px 12px; display: flex; flex-direction: column; flex: 1; }
+.gallery figcaption { padding: 10px 12px 11px; display: flex; flex-direction: column; flex: 1; }
 .gallery p, .query p { margin: 0; overflow-wrap: anywhere; }
-.said { font-size: 14.5px; line-height: 1.4; font-weight: 540; }
+.said { font-size: 14px; line-height: 1.4; font-weight: 540; }
 .reference { color: var(--muted); font-size: 13px; line-height: 1.4; padding-top: 6px; }
 .remark { color: var(--bad); font-size: 13px; padding-top: 4px; }
 .mark { font-weight: 700; margin-right: 6px; }
