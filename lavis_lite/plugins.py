@@ -26,6 +26,7 @@ from lavis_lite.errors import ConfigError
 
 logger = logging.getLogger(__name__)
 ENTRY_POINT_GROUP = "lavis_lite.projects"
+SECTIONS = ("components", "runner_configs", "presets", "models")
 
 
 class ComponentIndex:
@@ -59,7 +60,7 @@ class ComponentIndex:
     def _modules(self) -> dict[tuple[str, str], str]:
         table: dict[tuple[str, str], str] = {}
         for package, zoo in self.zoos.items():
-            for kind, modules in zoo.get("components", {}).items():
+            for kind, modules in zoo["components"].items():
                 for module, listed in modules.items():
                     for name in listed:
                         self._list(table, (kind, name), package + module)
@@ -75,27 +76,43 @@ class ComponentIndex:
         """Every listed name of a kind."""
         return [name for its_kind, name in self._modules if its_kind == kind]
 
-    def load(self, kind: str, name: str) -> None:
-        """Import the module that registers ``name``; a failure is recorded, not raised."""
-        module = self._modules.get((kind, name))
-        if module is None:
-            return
+    def module(self, kind: str, name: str) -> str | None:
+        """The module that a zoo.yaml gives a name to; None for a name that none lists."""
+        return self._modules.get((kind, name))
+
+    def load(self, module: str) -> None:
+        """Import a module, so that it registers its names; a failure is recorded, not raised."""
         try:
             importlib.import_module(module)
         except Exception as error:
             self._fail(module, error)
+        else:
+            self.failures.pop(module, None)
 
     def runner_config(self, runner: str) -> type | None:
-        """The Config dataclass of a runner, imported from where its zoo.yaml says."""
+        """The Config dataclass of a runner, imported from where its zoo.yaml says; None: nowhere.
+
+        Raises:
+            ConfigError: it cannot be imported from there.
+        """
         for package, zoo in self.zoos.items():
-            if target := zoo.get("runner_configs", {}).get(runner):
+            if target := zoo["runner_configs"].get(runner):
                 module, _, attribute = target.partition(":")
-                return getattr(importlib.import_module(package + module), attribute)
+                try:
+                    return getattr(importlib.import_module(package + module), attribute)
+                except Exception as error:
+                    self._fail(package + module, error)
+                    raise ConfigError(
+                        f"runner {runner!r} cannot be used: no {attribute} from {package + module} "
+                        f"({self.failures[package + module]})"
+                    ) from error
         return None
 
     def _fail(self, module: str, error: Exception) -> None:
-        self.failures[module] = f"{type(error).__name__}: {error}"
-        logger.warning("%s cannot be used: %s", module, self.failures[module])
+        why = f"{type(error).__name__}: {error}"
+        if self.failures.get(module) != why:
+            self.failures[module] = why
+            logger.warning("%s cannot be used: %s", module, why)
 
 
 def load_plugin(plugin: str) -> None:
@@ -158,7 +175,18 @@ def _read_zoo(package: str) -> dict[str, Any]:
     for folder in spec.submodule_search_locations:
         path = Path(folder) / "zoo.yaml"
         if path.is_file():
-            zoo = OmegaConf.to_container(OmegaConf.load(path))
-            assert isinstance(zoo, dict)
-            return zoo
+            return _checked(OmegaConf.to_container(OmegaConf.load(path)), path)
     raise ConfigError(f"package {package!r} has no zoo.yaml")
+
+
+def _checked(zoo: Any, path: Path) -> dict[str, Any]:
+    """A zoo.yaml with all its sections, each a mapping; the rest of the code relies on it."""
+    if not isinstance(zoo, dict):
+        raise ConfigError(f"{path}: a mapping is expected")
+    for section in SECTIONS:
+        if not isinstance(zoo.setdefault(section, {}), dict):
+            raise ConfigError(f"{path}: {section}: a mapping is expected")
+    for kind, modules in zoo["components"].items():
+        if not isinstance(modules, dict) or not all(isinstance(n, list) for n in modules.values()):
+            raise ConfigError(f"{path}: components.{kind}: module -> list of names is expected")
+    return zoo

@@ -16,6 +16,7 @@ from __future__ import annotations
 import fnmatch
 import functools
 import inspect
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeVar
@@ -37,14 +38,22 @@ class Kind(NameMap):
         self.__doc__ = contract.text
         self.runtime = contract.runtime
 
-    def add(self, name: str, entry: Entry) -> None:
-        """Take ``entry`` under ``name``; a taken name is an error that says who has it."""
-        if name in self and not self.get(name).replaceable_by(entry):
-            raise ConfigError(
-                f"{self._name} {name!r} is already registered at {self.get(name).where}; "
-                f"{entry.where} needs another name"
-            )
-        self._obj_map[name] = entry
+    def add(self, name: str, entry: Entry, owner: str | None) -> None:
+        """Take ``entry`` under ``name``; a taken name is an error that says who has it.
+
+        Args:
+            name: what configs write.
+            entry: what it means.
+            owner: the module that the index gives the name to, imported or not; None: nobody.
+        """
+        holder = self.get(name).where if name in self else owner
+        if holder is None or (name in self and self.get(name).replaceable_by(entry)):
+            self._obj_map[name] = entry
+            return
+        raise ConfigError(
+            f"{self._name} {name!r} is already registered at {holder}; "
+            f"{entry.where} needs another name"
+        )
 
 
 @dataclass(frozen=True)
@@ -65,11 +74,11 @@ class Entry:
             return f"{self.builder.__module__}.{self.builder.__qualname__}"
 
     def replaceable_by(self, other: Entry) -> bool:
-        """Whether ``other`` is the same definition run again in a notebook or script."""
+        """Whether ``other`` is the same definition run again: in a notebook, or by a reload."""
         mine, its = self.builder, other.builder
-        return mine.__module__ == its.__module__ == "__main__" and (
-            mine.__qualname__ == its.__qualname__
-        )
+        if mine.__qualname__ != its.__qualname__:
+            return False
+        return mine.__module__ == its.__module__ == "__main__" or self.where == other.where
 
 
 class Found(NamedTuple):
@@ -109,9 +118,12 @@ class Registry:
             ConfigError: the name is taken; the message says where.
         """
         family = self._kind(kind)
+        owner = self.index.module(kind, name)
+        registers = sys._getframe(1).f_globals.get("__name__")
 
         def decorate(builder: T) -> T:
-            family.add(name, Entry(builder, expand, arguments))
+            elsewhere = None if owner == registers else owner
+            family.add(name, Entry(builder, expand, arguments), elsewhere)
             return builder
 
         return decorate
@@ -137,7 +149,7 @@ class Registry:
         accepted = self.arguments(kind, name, with_runtime=True)
         takes_any = any(p.kind is p.VAR_KEYWORD for p in accepted.values())
         known = [k for k, p in accepted.items() if p.kind is not p.VAR_KEYWORD]
-        if problems := argument_problems(f"{kind} {name!r}", given, accepted):
+        if problems := argument_problems(f"{kind} {name!r}", given, accepted, runtime):
             raise ConfigError("\n".join(problems))
         passed = {k: v for k, v in runtime.items() if k in known or takes_any}
         return self.get(kind, name)(**{**passed, **given})
@@ -197,11 +209,16 @@ class Registry:
     def _load(self, kind: str, name: str) -> Entry:
         """The entry of an exact name, importing the module that the index gives for it."""
         family = self._kind(kind)
-        if name not in family:
-            self.index.load(kind, name)
-        if name not in family:
+        module = self.index.module(kind, name)
+        if name not in family and module is not None:
+            self.index.load(module)
+        if name in family:
+            return family.get(name)
+        if module is None:
             raise self._unknown(kind, name)
-        return family.get(name)
+        why = self.index.failures.get(module)
+        reason = f"failed to import ({why})" if why else "does not register it"
+        raise UnknownName(f"{kind} {name!r} cannot be used: its module {module} {reason}")
 
     def _find(self, kind: str, name: str) -> Found:
         family = self._kind(kind)
@@ -225,16 +242,35 @@ class Registry:
 
 
 def argument_problems(
-    what: str, given: Mapping[str, Any], accepted: Mapping[str, inspect.Parameter]
+    what: str,
+    given: Mapping[str, Any],
+    accepted: Mapping[str, inspect.Parameter],
+    supplied: Iterable[str] = (),
 ) -> list[str]:
-    """What is wrong with ``given`` as arguments: names not taken, each with the nearest one."""
-    if any(p.kind is p.VAR_KEYWORD for p in accepted.values()):
-        return []
+    """What is wrong with ``given`` as arguments: names not taken, and names that are missing.
+
+    Args:
+        what: what the arguments are for, as the messages call it.
+        given: the arguments.
+        accepted: what may be given.
+        supplied: what comes from elsewhere.
+    """
+    takes_any = any(p.kind is p.VAR_KEYWORD for p in accepted.values())
+    unknown = [] if takes_any else [key for key in given if key not in accepted]
+    missing = [
+        key
+        for key, parameter in accepted.items()
+        if _required(parameter) and key not in given and key not in supplied
+    ]
     return [
         f"{what} takes no {key!r}.{suggest(key, accepted)} It takes: {_spell(accepted)}"
-        for key in given
-        if key not in accepted
-    ]
+        for key in unknown
+    ] + [f"{what} needs {key!r}" for key in missing]
+
+
+def _required(parameter: inspect.Parameter) -> bool:
+    named = (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
+    return parameter.default is parameter.empty and parameter.kind in named
 
 
 def _spell(names: Iterable[str]) -> str:

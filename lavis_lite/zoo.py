@@ -13,8 +13,8 @@ Every package's zoo.yaml has, beside its components, the cards of its models::
 
 from __future__ import annotations
 
-import fnmatch
 import importlib.util
+import logging
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 Processors = dict[str, Callable[..., Any]]
+logger = logging.getLogger(__name__)
 
 
 def list_models(pattern: str = "*") -> list[str]:
@@ -44,7 +45,7 @@ def card(name: str) -> dict[str, Any]:
     if problem := registry.problem("model", name):
         raise UnknownName(problem)
     for package, zoo in registry.index.zoos.items():
-        if name in zoo.get("models", {}):
+        if name in zoo["models"]:
             return {"package": package, "types": {}, **zoo["models"][name]}
     return {"package": None, "types": {}}
 
@@ -75,11 +76,19 @@ def model_type(name: str, type: str) -> dict[str, Any]:
 
 
 def preset(name: str, type: str) -> dict[str, Any]:
-    """The builder's arguments that a type stands for."""
+    """The builder's arguments that a type stands for.
+
+    Raises:
+        UnknownName: the model has no such type, or the type's card names no preset of its package.
+    """
     entry = model_type(name, type)
-    shared = registry.index.zoos[card(name)["package"]].get("presets", {})
-    start = shared[entry["preset"]] if "preset" in entry else {}
-    return merge(start, entry.get("args", {}))
+    shared = registry.index.zoos[card(name)["package"]]["presets"]
+    start = entry.get("preset")
+    if start is not None and start not in shared:
+        raise UnknownName(
+            f"model {name!r}, type {type!r}: no preset {start!r}.{suggest(start, shared)}"
+        )
+    return merge(shared.get(start, {}), entry.get("args", {}))
 
 
 def model_args(model: ModelComponent) -> dict[str, Any]:
@@ -128,13 +137,9 @@ def create_model(
         ConfigError: an override that the builder does not take.
         CheckpointError: weights that do not fit, for example after an override of their shape.
     """
-    base, dot, tag = name.partition(".")
-    if dot and registry.problem("model", name):
-        name, model_type = base, model_type or tag
+    name, model_type = _name_and_type(name, model_type)
     if pretrained and checkpoint is None:
         checkpoint = released_weights(name, model_type)
-    if model_type is not None:
-        preset(name, model_type)
     return build_model(
         ModelComponent(name=name, type=model_type, checkpoint=checkpoint, args=overrides)
     )
@@ -150,13 +155,15 @@ def load_model(
 ) -> nn.Module:
     """A model with its released weights, or those of ``checkpoint`` (LAVIS's ``load_model``).
 
-    A type without released weights (``tiny``) comes with random ones. The remaining arguments are
-    those of ``create_model``.
+    A type without released weights (``tiny``) comes with random ones, and a warning says so. The
+    remaining arguments are those of ``create_model``.
     """
-    has_weights = "checkpoint" in _type_card(name, model_type)
-    model = create_model(
-        name, model_type, pretrained=has_weights, checkpoint=checkpoint, **overrides
-    )
+    name, model_type = _name_and_type(name, model_type)
+    released = "checkpoint" in _type_card(name, model_type)
+    if not released and checkpoint is None:
+        kind = f" of type {model_type!r}" if model_type else ""
+        logger.warning("%s%s has no released weights: these are random", name, kind)
+    model = create_model(name, model_type, pretrained=released, checkpoint=checkpoint, **overrides)
     if device == "auto":
         from lavis_lite.device import best_device
 
@@ -176,8 +183,9 @@ def load_model_and_preprocess(
     Returns:
         The model; image processors ``{"train", "eval"}``; text processors ``{"train", "eval"}``.
     """
+    name, model_type = _name_and_type(name, model_type)
     model = load_model(name, model_type, is_eval, device, **overrides)
-    sections = card(name.partition(".")[0]).get("processors", {})
+    sections = card(name).get("processors", {})
     image_size = getattr(model, "image_size", None)
     return (
         model,
@@ -242,16 +250,13 @@ class ModelZoo:
 model_zoo = ModelZoo()
 
 
-def match(pattern: str) -> list[str]:
-    """``name.type`` of every model type that matches a shell pattern."""
-    every = [f"{name}.{type}" for name, names in model_zoo for type in names]
-    return fnmatch.filter(every, pattern)
+def _name_and_type(name: str, type: str | None) -> tuple[str, str | None]:
+    """``blip_caption.base_coco`` as name and type; any other name as it is."""
+    base, dot, tag = name.partition(".")
+    return (base, type or tag) if dot and registry.problem("model", name) else (name, type)
 
 
 def _type_card(name: str, type: str | None) -> dict[str, Any]:
-    base, dot, tag = name.partition(".")
-    if dot and registry.problem("model", name):
-        name, type = base, type or tag
     chosen = type or default_type(name)
     return model_type(name, chosen) if chosen else {}
 

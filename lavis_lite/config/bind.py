@@ -6,7 +6,6 @@ Imports the named parts and nothing else, and builds nothing.
 from __future__ import annotations
 
 import dataclasses
-import inspect
 import types
 import typing
 from collections.abc import Iterator, Mapping
@@ -65,14 +64,11 @@ def _problems(kind: str, name: str, args: Mapping[str, Any], path: KeyPath) -> l
         accepted = registry.arguments(kind, name, with_runtime=True)
     except (UnknownName, ConfigError) as error:
         return [f"{where}: {error}"]
-    problems = [f"{where}: {p}" for p in registry.argument_problems(repr(name), args, accepted)]
-    runtime = registry.runtime(kind)
-    for key, parameter in accepted.items():
-        if key in args:
-            if problem := _type_problem(args[key], parameter.annotation):
-                problems.append(f"{where}.{key}: {problem}")
-        elif _required(parameter) and key not in runtime:
-            problems.append(f"{where}: {name!r} needs {key!r}")
+    found = registry.argument_problems(repr(name), args, accepted, registry.runtime(kind))
+    problems = [f"{where}: {problem}" for problem in found]
+    for key, value in args.items():
+        if key in accepted and (problem := _type_problem(value, accepted[key].annotation)):
+            problems.append(f"{where}.{key}: {problem}")
     return problems
 
 
@@ -126,13 +122,6 @@ def has_capability(model: type, name: str) -> bool:
     """Whether instances of a model class have ``name``: as a method, property or annotation."""
     return hasattr(model, name) or any(
         name in vars(base).get("__annotations__", {}) for base in model.__mro__
-    )
-
-
-def _required(parameter: inspect.Parameter) -> bool:
-    return parameter.default is parameter.empty and parameter.kind in (
-        parameter.POSITIONAL_OR_KEYWORD,
-        parameter.KEYWORD_ONLY,
     )
 
 
