@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from lavis_lite.errors import ConfigError
 from lavis_lite.generation.decoder import Decoder, leaves
 from lavis_lite.generation.rules import Rules
 
@@ -37,7 +38,15 @@ class Hypotheses:
         return self.worst >= log_probability / length**self.length_penalty
 
     def best(self, count: int) -> list[list[int]]:
-        """The texts of the highest scores, best first."""
+        """The texts of the highest scores, best first.
+
+        Raises:
+            ConfigError: there are fewer, as a tiny vocabulary or one new token allow no more.
+        """
+        if len(self.texts) < count:
+            raise ConfigError(
+                f"num_return: {count}; only {len(self.texts)} different texts of this length exist"
+            )
         ranked = sorted(self.texts, key=lambda entry: entry[0])
         return [text for _, text in ranked[::-1][:count]]
 
