@@ -51,7 +51,7 @@ class ToyModel(nn.Module):
         self.dropout = nn.Dropout(dropout)
         self.head = nn.Linear(width, 1)
         self.head_m = nn.Linear(width, 1).requires_grad_(False)
-        self.register_buffer("queue", torch.zeros(4))
+        self.register_buffer("queue", torch.zeros(6))
         self.register_buffer("momentum_updates", torch.zeros((), dtype=torch.long))
         if unused:
             self.unused = nn.Linear(3, 3)
@@ -71,9 +71,9 @@ class ToyModel(nn.Module):
             for slow, fast in zip(self.head_m.parameters(), self.head.parameters(), strict=True):
                 slow.data.lerp_(fast.data, 0.1)
         output = self.outputs(image)
+        target = samples["target"].to(output) + 0.0 * self.queue.sum()  # NaN stays NaN
         seen = distributed.all_gather(output)
         self.queue.copy_(torch.cat([seen.float(), self.queue])[: len(self.queue)])
-        target = samples["target"].to(output) + 0.0 * self.queue.sum()
         return ModelOutput({k: loss(output, target) for k, loss in self.losses.items()})
 
 

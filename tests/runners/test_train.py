@@ -151,7 +151,9 @@ def test_a_step_that_is_not_finite_leaves_no_trace(tmp_path, monkeypatch):
     lines = train_records(tmp_path)
     assert [line["loss"] is None for line in lines] == [i in (5, 6, 7) for i in range(12)]
     assert [line.get("skipped") for line in lines] == [None] * 5 + [1, 2] + [3] * 5
-    assert all(torch.isfinite(w).all() for w in weights(tmp_path).values())
+    final = weights(tmp_path)
+    assert all(torch.isfinite(w).all() for w in final.values())
+    assert final["momentum_updates"] == 9
 
 
 def test_too_many_such_steps_in_a_row_stop_the_run_and_name_their_samples(tmp_path, monkeypatch):
