@@ -10,4 +10,4 @@ import sys
 from lavis_lite.cli import main
 
 if __name__ == "__main__":
-    sys.exit(main(["run", *sys.argv[1:]], program="run.py"))
+    sys.exit(main(program="run.py"))

@@ -23,8 +23,7 @@ USER_ERRORS = (ConfigError, UnknownName, CheckpointError, DataError, DownloadErr
 
 def main(argv: Sequence[str] | None = None, program: str = "lavis-lite") -> int:
     """Parse a command line and run it; returns the exit code."""
-    argv = list(sys.argv[1:] if argv is None else argv)
-    arguments = _parser(program).parse_args(argv[1:] if program == "run.py" else argv)
+    arguments = _parse(list(sys.argv[1:] if argv is None else argv), program)
     try:
         return arguments.command(arguments) or 0
     except USER_ERRORS as error:
@@ -48,8 +47,7 @@ def run(arguments: argparse.Namespace) -> int:
     from lavis_lite import config
 
     logging.basicConfig(level=logging.INFO, format="%(message)s", force=True)
-    loaded = config.load(arguments.cfg, arguments.overrides)
-    config.bind(loaded)
+    loaded = config.load_and_bind(arguments.cfg, arguments.overrides)
     if arguments.dry_run:
         from lavis_lite.dry_run import describe
 
@@ -65,14 +63,17 @@ def list_names(arguments: argparse.Namespace) -> int:
     """``lavis-lite list``: registered names, with the types of models."""
     from lavis_lite import zoo
 
-    pattern = arguments.pattern
-    kinds = (
-        [arguments.kind] if arguments.kind else ["model"] if pattern != "*" else registry.kinds()
-    )
+    pattern, every = arguments.pattern, list(registry.kinds())
+    kinds = [arguments.kind] if arguments.kind else every
+    if arguments.kind is None and pattern != "*":
+        # A pattern means models; other kinds only where no model fits.
+        kinds = ["model"] if zoo.list_models(pattern) else every
     listing = {
         kind: {n: zoo.types(n) if kind == "model" else [] for n in registry.names(kind, pattern)}
         for kind in kinds
     }
+    if pattern != "*":
+        listing = {kind: names for kind, names in listing.items() if names}
     if arguments.json:
         print(json.dumps(listing, indent=2))
         return 0
@@ -82,6 +83,8 @@ def list_names(arguments: argparse.Namespace) -> int:
         for name, types in names.items():
             indent = "  " if len(listing) > 1 else ""
             print(f"{indent}{name}" + (f"  ({', '.join(types)})" if types else ""))
+    if not any(listing.values()):
+        print(f"nothing matches {pattern!r}", file=sys.stderr)
     for module, why in registry.index.failures.items():
         print(f"cannot be used: {module} ({why})", file=sys.stderr)
     return 0
@@ -101,6 +104,17 @@ def env(arguments: argparse.Namespace) -> int:
 
     print(environment_report())
     return 0
+
+
+def _parse(argv: list[str], program: str) -> argparse.Namespace:
+    """Like ``parse_args``, but overrides may stand on both sides of options."""
+    parser = _parser(program)
+    arguments, rest = parser.parse_known_args(argv)
+    if any(word.startswith("-") or not hasattr(arguments, "overrides") for word in rest):
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    if rest:
+        arguments.overrides += rest
+    return arguments
 
 
 def _parser(program: str) -> argparse.ArgumentParser:

@@ -2,32 +2,41 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any
 
 from lavis_lite import config as configs
-from lavis_lite import zoo
+from lavis_lite import registry, zoo
+from lavis_lite.config.schema import ModelComponent
+from lavis_lite.config.validate import NESTED_KINDS
 
 
 def describe(config: Any) -> str:
     """The resolved config as YAML, then the model's parameters by module; nothing is trained.
 
-    The model is built without storage: no weights are drawn, read or downloaded.
+    The model is built without storage: no weights are drawn, read or downloaded. Of a pipeline
+    every stage is described.
     """
     parts = [configs.to_yaml(config)]
     if getattr(config, "model", None) is not None:
-        parts.append(parameter_table(config))
+        parts.append(parameter_table(config.model))
+    for name, stage in getattr(config, "stages", {}).items():
+        loaded = configs.load_and_bind(stage.cfg, values=stage.set)
+        parts.append(f"# stage {name}\n{describe(loaded)}")
     return "\n".join(parts)
 
 
-def parameter_table(config: Any, depth: int = 2) -> str:
+def parameter_table(model: ModelComponent, depth: int = 2) -> str:
     """Parameters by module, and how many of them are trained."""
     import torch
     from fvcore.nn import parameter_count_table
 
+    args = zoo.model_args(model)
+    for key in NESTED_KINDS:  # pretrained towers are as large as fresh ones
+        if isinstance(spec := args.get(key), dict):
+            args[key] = {k: v for k, v in spec.items() if k != "pretrained"}
     with torch.device("meta"):
-        model = zoo.build_model(dataclasses.replace(config.model, checkpoint=None))
-    total = sum(p.numel() for p in model.parameters())
-    trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    table = parameter_count_table(model, max_depth=depth)
+        built = registry.build("model", {**args, "name": model.name})
+    total = sum(p.numel() for p in built.parameters())
+    trained = sum(p.numel() for p in built.parameters() if p.requires_grad)
+    table = parameter_count_table(built, max_depth=depth)
     return f"{table}\n{total / 1e6:.2f}M parameters, {trained / 1e6:.2f}M of them trained"

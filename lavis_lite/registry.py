@@ -262,19 +262,15 @@ def argument_problems(
         for key, parameter in accepted.items()
         if _required(parameter) and key not in given and key not in supplied
     ]
+    takes = ", ".join(key for key in accepted if key not in supplied) or "no arguments"
     return [
-        f"{what} takes no {key!r}.{suggest(key, accepted)} It takes: {_spell(accepted)}"
-        for key in unknown
+        f"{what} takes no {key!r}.{suggest(key, accepted)} It takes: {takes}" for key in unknown
     ] + [f"{what} needs {key!r}" for key in missing]
 
 
 def _required(parameter: inspect.Parameter) -> bool:
     named = (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
     return parameter.default is parameter.empty and parameter.kind in named
-
-
-def _spell(names: Iterable[str]) -> str:
-    return ", ".join(names) or "no arguments"
 
 
 @functools.cache

@@ -12,22 +12,23 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Literal, Union
 
 from lavis_lite import registry
-from lavis_lite.config.files import KeyPath
+from lavis_lite.config.files import KeyPath, Source, origin_of, spell
 from lavis_lite.config.schema import Component, ModelComponent
 from lavis_lite.config.validate import (
     NESTED_KINDS,
     NESTED_MAPPINGS,
     scalar_problem,
-    spell,
 )
 from lavis_lite.errors import ConfigError, UnknownName
+
+Problem = tuple[KeyPath, str]
 
 
 def components(
     config: Any, path: KeyPath = (), kind: str = ""
 ) -> Iterator[tuple[KeyPath, str, Component]]:
     """Every component of a config with its key path and registry kind."""
-    if isinstance(config, Component) and kind and config.name:
+    if isinstance(config, Component) and kind:
         yield path, kind, config
     if dataclasses.is_dataclass(config):
         for field in dataclasses.fields(config):
@@ -38,84 +39,99 @@ def components(
             yield from components(item, (*path, index), kind)
 
 
-def bind(config: Any) -> None:
+def bind(config: Any, source: Source | None = None, file: str = "") -> None:
     """Check every component's arguments, and that the model can do what its run asks of it.
+
+    Args:
+        config: from ``load``.
+        source: where each key came from, for the messages.
+        file: what they name where ``source`` does not know.
 
     Raises:
         ConfigError: all problems in one report, each with its key path.
     """
-    problems: list[str] = []
+    problems: list[Problem] = []
     for path, kind, component in components(config):
         if isinstance(component, ModelComponent):
             problems += _model_problems(component, path)
+            problems += _capability_problems(config, component)
         else:
             problems += _problems(kind, component.name, component.args, path)
-    model = getattr(config, "model", None)
-    if isinstance(model, ModelComponent) and not problems:
-        problems += _capability_problems(config, model)
     if problems:
-        raise ConfigError("\n".join(problems))
+        lines = [
+            f"{origin_of(source, path, file)}: {spell(path)}: {p}"
+            if source
+            else f"{spell(path)}: {p}"
+            for path, p in problems
+        ]
+        raise ConfigError("\n".join(lines))
 
 
-def _problems(kind: str, name: str, args: Mapping[str, Any], path: KeyPath) -> list[str]:
+def _problems(kind: str, name: str, args: Mapping[str, Any], path: KeyPath) -> Iterator[Problem]:
     """What is wrong with the arguments of one component."""
-    where = spell(path)
     try:
         accepted = registry.arguments(kind, name, with_runtime=True)
     except (UnknownName, ConfigError) as error:
-        return [f"{where}: {error}"]
-    found = registry.argument_problems(repr(name), args, accepted, registry.runtime(kind))
-    problems = [f"{where}: {problem}" for problem in found]
+        yield path, str(error)
+        return
+    for problem in registry.argument_problems(repr(name), args, accepted, registry.runtime(kind)):
+        yield path, problem
     for key, value in args.items():
-        if key in accepted and (problem := _type_problem(value, accepted[key].annotation)):
-            problems.append(f"{where}.{key}: {problem}")
-    return problems
+        wrong = _type_problem(value, accepted[key].annotation) if key in accepted else None
+        if wrong is not None:
+            yield (*path, key), wrong
 
 
-def _model_problems(model: ModelComponent, path: KeyPath) -> list[str]:
+def _model_problems(model: ModelComponent, path: KeyPath) -> Iterator[Problem]:
     from lavis_lite import zoo
 
     args = zoo.model_args(model)
-    problems = _problems("model", model.name, args, path)
+    yield from _problems("model", model.name, args, path)
     for key, kind in NESTED_KINDS.items():
         if isinstance(spec := args.get(key), dict):
-            problems += _nested_problems(kind, spec, (*path, key))
+            yield from _nested_problems(kind, spec, (*path, key))
     for key, kind in NESTED_MAPPINGS.items():
         for name, spec in (args.get(key) or {}).items():
-            if spec is not None:
-                problems += _nested_problems(kind, spec, (*path, key, name))
-    return problems
+            yield from _nested_problems(kind, spec, (*path, key, name))
 
 
-def _nested_problems(kind: str, spec: Mapping[str, Any], path: KeyPath) -> list[str]:
+def _nested_problems(kind: str, spec: Mapping[str, Any], path: KeyPath) -> Iterator[Problem]:
     if "name" not in spec:
-        return [f"{spell(path)}: a component needs a `name`"]
-    args = {k: v for k, v in spec.items() if k != "name"}
-    return _problems(kind, spec["name"], args, path)
+        yield path, "a component needs a `name`"
+    else:
+        args = {k: v for k, v in spec.items() if k != "name"}
+        yield from _problems(kind, spec["name"], args, path)
 
 
-def _capability_problems(config: Any, model: ModelComponent) -> list[str]:
+def _capability_problems(config: Any, model: ModelComponent) -> Iterator[Problem]:
     """Losses and metrics that require what the model's class does not have."""
     from lavis_lite import zoo
 
-    built = registry.result("model", model.name)
+    built = _result("model", model.name)
     if built is None:
-        return []
-    wishes: list[tuple[str, str, str]] = []
-    for key, spec in (zoo.model_args(model).get("losses") or {}).items():
-        if spec is not None:
-            wishes.append((f"model.losses.{key}", "loss", spec["name"]))
+        return
+    losses = zoo.model_args(model).get("losses") or {}
+    wishes: list[tuple[KeyPath, str, Any]] = [
+        (("model", "losses", key), "loss", spec.get("name")) for key, spec in losses.items()
+    ]
     for index, evaluator in enumerate(getattr(config, "evaluate", [])):
-        wishes.append((f"evaluate[{index}]", "metric", evaluator.name))
-    problems = []
-    for where, kind, name in wishes:
-        needed = getattr(registry.result(kind, name), "requires", ())
+        wishes.append((("evaluate", index), "metric", evaluator.name))
+    for path, kind, name in wishes:
+        needed = getattr(_result(kind, name), "requires", ())
         if missing := [c for c in needed if not has_capability(built, c)]:
-            problems.append(
-                f"{where}: {kind} {name!r} requires {', '.join(missing)}, "
-                f"which model {model.name!r} ({built.__name__}) lacks"
+            yield (
+                path,
+                f"{kind} {name!r} requires {', '.join(missing)}, "
+                f"which model {model.name!r} ({built.__name__}) lacks",
             )
-    return problems
+
+
+def _result(kind: str, name: Any) -> type | None:
+    """The class that a name builds; None where that is unknown, which is reported elsewhere."""
+    try:
+        return registry.result(kind, name) if isinstance(name, str) else None
+    except (UnknownName, ConfigError):
+        return None
 
 
 def has_capability(model: type, name: str) -> bool:

@@ -43,13 +43,38 @@ def find(path: str, relative_to: Path | None = None) -> Path:
     raise ConfigError(f"no config file {path!r}.{suggest(path, known)}")
 
 
-def read(path: Path, including: tuple[Path, ...] = ()) -> Source:
+def beside(name: Any, origin: str | None) -> Any:
+    """A file name in a config as the full path, where it stands beside that config; else as it is.
+
+    Args:
+        name: a path as written; anything else comes back unchanged.
+        origin: the config that says so.
+    """
+    if not isinstance(name, str) or origin is None:
+        return name
+    folder = Path(origin).parent
+    for place in (folder / name, folder / f"{name}.yaml"):
+        if place.is_file():
+            return str(place.resolve())
+    return name
+
+
+def read(
+    path: Path, including: tuple[Path, ...] = (), done: dict[Path, Source] | None = None
+) -> Source:
     """The file with its ``_base_`` files merged underneath it.
+
+    Args:
+        path: the file.
+        including: the files that are being read, each the ``_base_`` of the one before.
+        done: the files that have been read; each is read once, however many include it.
 
     Raises:
         ConfigError: naming the file, for anything that is not a plain, finite tree.
     """
-    path = path.resolve()
+    path, done = path.resolve(), {} if done is None else done
+    if path in done:
+        return done[path]
     if path in including:
         chain = " -> ".join(str(p) for p in (*including[including.index(path) :], path))
         raise ConfigError(f"{path}: _base_ goes in a circle: {chain}")
@@ -61,10 +86,34 @@ def read(path: Path, including: tuple[Path, ...] = ()) -> Source:
         raise ConfigError(f"{path}: _base_: a path or a list of paths, not {bases!r}")
     merged = Source({}, {})
     for base in [bases] if isinstance(bases, str) else bases:
-        below = read(find(str(base), path.parent), (*including, path))
+        below = read(_find_base(base, path), (*including, path), done)
         merged = Source(merge(merged.tree, below.tree), merged.origin | below.origin)
     own = {key_path: str(path) for key_path in key_paths(tree)}
-    return Source(merge(merged.tree, tree), merged.origin | own)
+    done[path] = Source(merge(merged.tree, tree), merged.origin | own)
+    return done[path]
+
+
+def _find_base(base: Any, path: Path) -> Path:
+    try:
+        return find(str(base), path.parent)
+    except ConfigError as error:
+        raise ConfigError(f"{path}: _base_: {error}") from None
+
+
+def spell(path: KeyPath) -> str:
+    """A key path as it is written: ``data.train[0].split``."""
+    text = ""
+    for part in path:
+        text += f"[{part}]" if isinstance(part, int) else f".{part}"
+    return text.lstrip(".")
+
+
+def origin_of(source: Source, path: KeyPath, default: str) -> str:
+    """The file (or command line) that set the longest known part of a key path."""
+    for length in range(len(path), 0, -1):
+        if path[:length] in source.origin:
+            return source.origin[path[:length]]
+    return default
 
 
 def key_paths(tree: Any, prefix: KeyPath = ()) -> Iterator[KeyPath]:

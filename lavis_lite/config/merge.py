@@ -12,31 +12,35 @@ _KEY = re.compile(r"([^.\[\]=]+)|\[(\d+)\]")
 _WHOLE_KEY = re.compile(r"[^.\[\]=]+(\[\d+\]|\.[^.\[\]=]+)*")
 
 
-def merge(base: Any, over: Any) -> Any:
+def merge(base: Any, over: Any, at: str = "") -> Any:
     """``over`` laid onto ``base``; neither is changed.
 
     Mappings merge key by key, unless both have a ``name`` and the names differ: then the component
     is another one, and the old one's arguments go. Lists are replaced whole; an integer key (from
-    an override like ``a[0].b=1``) reaches into one.
+    an override like ``a[0].b=1``) reaches into one. ``at`` is where the two stand, for errors.
     """
-    if isinstance(base, list) and isinstance(over, dict) and all(isinstance(k, int) for k in over):
-        return _merge_into_list(base, over)
+    if isinstance(base, list) and _reaches_into_list(over):
+        return _merge_into_list(base, over, at)
     if not (isinstance(base, Mapping) and isinstance(over, Mapping)):
         return over
     if "name" in base and "name" in over and base["name"] != over["name"]:
         return dict(over)
     return {
         **base,
-        **{k: merge(base[k], v) if k in base else merge({}, v) for k, v in over.items()},
+        **{k: merge(base.get(k, {}), v, f"{at}.{k}" if at else str(k)) for k, v in over.items()},
     }
 
 
-def _merge_into_list(base: list[Any], over: Mapping[int, Any]) -> list[Any]:
+def _reaches_into_list(over: Any) -> bool:
+    return isinstance(over, dict) and bool(over) and all(isinstance(k, int) for k in over)
+
+
+def _merge_into_list(base: list[Any], over: Mapping[int, Any], at: str) -> list[Any]:
     merged = list(base)
     for index, value in over.items():
-        if index >= len(merged):
-            raise ConfigError(f"index [{index}] is past the end of a list of {len(merged)}")
-        merged[index] = merge(merged[index], value)
+        if not 0 <= index < len(merged):
+            raise ConfigError(f"{at}[{index}] is past the end of a list of {len(merged)}")
+        merged[index] = merge(merged[index], value, f"{at}[{index}]")
     return merged
 
 
@@ -78,5 +82,6 @@ def _value(text: str, override: str) -> Any:
 
     try:
         return OmegaConf.to_container(OmegaConf.from_dotlist([f"value={text}"]))["value"]  # type: ignore[index,call-overload]
-    except (YAMLError, ValueError) as error:
-        raise ConfigError(f"override {override!r}: {error}") from None
+    except (YAMLError, ValueError, RecursionError) as error:
+        reason = " ".join(line.strip() for line in str(error).splitlines())
+        raise ConfigError(f"override {override[:200]!r}: {reason[:500]}") from None

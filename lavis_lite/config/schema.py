@@ -51,11 +51,11 @@ class TrainDataset(Component):
     weight: float | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Evaluator(Component):
     """A metric with the dataset that it reads."""
 
-    data: Component = key("The dataset to evaluate on.", Component(""), kind="dataset")
+    data: Component = key("The dataset to evaluate on.", kind="dataset")
 
 
 @dataclass(frozen=True)

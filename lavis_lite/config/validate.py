@@ -17,14 +17,6 @@ NESTED_KINDS = {"vision": "vision_encoder", "text": "text_backbone"}
 NESTED_MAPPINGS = {"losses": "loss"}
 
 
-def spell(path: KeyPath) -> str:
-    """A key path as it is written: ``data.train[0].split``."""
-    text = ""
-    for part in path:
-        text += f"[{part}]" if isinstance(part, int) else f".{part}"
-    return text.lstrip(".")
-
-
 class Validator:
     """Turns a plain tree into frozen dataclasses and collects everything that is wrong with it."""
 
@@ -39,6 +31,8 @@ class Validator:
         """``value`` as the type ``wanted``; a problem is noted and None returned in its place."""
         meta = meta or {}
         origin = typing.get_origin(wanted)
+        if isinstance(value, str) and value == "???":  # OmegaConf's mark of what is to be given
+            return self.report(path, f"missing. {meta.get('doc', '')}".strip())
         if wanted is Any:
             return value
         if origin in (Union, types.UnionType):
@@ -60,7 +54,12 @@ class Validator:
             return self.report(path, f"a mapping is expected, not {_seen(value)}")
         fields = {f.name: f for f in dataclasses.fields(wanted)}
         self._unknown_keys(value, fields, path)
-        hints = typing.get_type_hints(wanted)
+        return wanted(**self._fields(value, fields, typing.get_type_hints(wanted), path))
+
+    def _fields(
+        self, value: dict[Any, Any], fields: Any, hints: dict[str, Any], path: KeyPath
+    ) -> dict[str, Any]:
+        """The given fields of a dataclass, converted; a problem for a required one that is not."""
         given = {}
         for name, field in fields.items():
             if name in value:
@@ -68,7 +67,7 @@ class Validator:
             elif _required(field):
                 self.report((*path, name), f"missing. {field.metadata.get('doc', '')}".strip())
                 given[name] = None
-        return wanted(**given)
+        return given
 
     def _unknown_keys(self, value: dict[Any, Any], known: Any, path: KeyPath) -> None:
         for key in value:
@@ -82,14 +81,7 @@ class Validator:
             return self.report(path, f"{hint}, not {_seen(value)}")
         own = {f.name: f for f in dataclasses.fields(wanted) if f.name not in ("name", "args")}
         hints = typing.get_type_hints(wanted)
-        extra = {
-            name: self.convert(value[name], hints[name], (*path, name), own[name].metadata)
-            for name in own
-            if name in value
-        }
-        for name, field in own.items():
-            if name == "data" and name not in value:
-                self.report((*path, name), f"missing. {field.metadata['doc']}")
+        extra = self._fields(value, own, hints, path)
         args = {k: v for k, v in value.items() if k not in own and k != "name"}
         if kind:
             self.check_name(kind, value["name"], (*path, "name"))
@@ -160,7 +152,7 @@ class Validator:
         if problem := scalar_problem(value, wanted):
             return self.report(path, problem)
         smallest = meta.get("at_least")
-        if smallest is not None and value < smallest:
+        if smallest is not None and not value >= smallest:  # nor is nan
             return self.report(path, f"at least {smallest}, not {value}")
         return float(value) if wanted is float else value
 

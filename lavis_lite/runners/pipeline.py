@@ -82,8 +82,7 @@ class PipelineRunner:
             folder = RunFolder(self.path / name)
             try:
                 values = {**stage.set, "run.output_dir": str(folder.path)}
-                config = configs.load(stage.cfg, values=values)
-                configs.bind(config)
+                config = configs.load_and_bind(stage.cfg, values=values)
                 registry.build("runner", config.runner.spec, config=config)  # it checks more
             except (ConfigError, UnknownName) as error:
                 problems += [f"stages.{name}: {line}" for line in str(error).splitlines()]

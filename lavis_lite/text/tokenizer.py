@@ -109,7 +109,9 @@ class WordPiece:
         ids = [row + [self.pad_id] * (length - len(row)) for row in rows]
         mask = [[1] * len(row) + [0] * (length - len(row)) for row in rows]
         shape = (len(rows), length)
-        batch = TextBatch(*(torch.tensor(x, dtype=torch.long).view(shape) for x in (ids, mask)))
+        # Said outright: a model may be built without storage, inside `torch.device("meta")`.
+        tensors = [torch.tensor(x, dtype=torch.long, device="cpu").view(shape) for x in (ids, mask)]
+        batch = TextBatch(*tensors)
         return batch if device is None else batch.to(device)
 
     def _row(self, text: str, max_length: int | None) -> list[int]:

@@ -1,0 +1,70 @@
+"""Interpolation in configs: ``${key.path}`` and ``${stage:NAME}``, and nothing else.
+
+OmegaConf would also read the environment, and calls whatever resolver the process has registered.
+A stranger's config must not reach either, so anything beyond these two forms is refused.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from lavis_lite.config.files import KeyPath, Source, items, origin_of, spell
+from lavis_lite.errors import ConfigError, suggest
+
+_ALLOWED = re.compile(r"\$\{(?:stage:([\w-]+)|[\w.\[\]-]+)\}")
+
+
+def resolve(source: Source, file: str) -> Source:
+    """The source with every interpolation replaced by its value.
+
+    Raises:
+        ConfigError: naming file and key path, for a form that is not allowed or a key that is not
+            there.
+    """
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    problems = [
+        f"{origin_of(source, path, file)}: {spell(path)}: {problem}"
+        for path, text in _texts(source.tree)
+        if (problem := _problem(text, source.tree.get("stages")))
+    ]
+    if problems:
+        raise ConfigError("\n".join(problems))
+    if not OmegaConf.has_resolver("stage"):
+        OmegaConf.register_new_resolver("stage", _stage_folder)
+    try:
+        tree = OmegaConf.to_container(OmegaConf.create(source.tree), resolve=True)
+    except (OmegaConfBaseException, RecursionError, ValueError) as error:
+        where = getattr(error, "full_key", None)
+        reason = str(error).strip().splitlines()[0]
+        raise ConfigError(f"{file}: {f'{where}: ' if where else ''}{reason}") from None
+    return Source(tree, source.origin)  # type: ignore[arg-type]
+
+
+def _texts(tree: Any, path: KeyPath = ()) -> Iterator[tuple[KeyPath, str]]:
+    if isinstance(tree, str):
+        yield path, tree
+    for key, value in items(tree):
+        yield from _texts(value, (*path, key))
+
+
+def _problem(text: str, stages: Any) -> str | None:
+    if "${" in _ALLOWED.sub("", text):
+        return (
+            f"{text!r} is not resolved: configs know ${{key.path}} and ${{stage:NAME}}; "
+            "pass any other value on the command line as key=value"
+        )
+    known = list(stages) if isinstance(stages, dict) else []
+    for stage in filter(None, _ALLOWED.findall(text)):
+        if stage not in known:
+            return (
+                f"no stage {stage!r}.{suggest(stage, known)} Stages: {', '.join(known) or 'none'}"
+            )
+    return None
+
+
+def _stage_folder(name: str, *, _root_: Any) -> str:
+    return f"{_root_.run.output_dir}/{name}"
