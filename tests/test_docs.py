@@ -122,27 +122,56 @@ def test_the_python_of_a_page_runs(page: Path, outcomes: dict[str, str]) -> None
     assert outcomes[page.name] == ""
 
 
-def test_every_config_of_the_pages_loads_and_binds(workplace: Path) -> None:
+def shown_configs() -> list[str]:
+    """File names of the configs on the pages."""
     shown = [b for p in PAGES for b in blocks(p) if b.language == "yaml"]
-    assert len(shown) > 4
     assert [b.text for b in shown if not b.caption] == [], "a config without a file name"
-    files = [b.caption for b in shown if b.caption and not b.caption.endswith("zoo.yaml")]
-    assert wrong(python(workplace, LOAD_CONFIGS, json.dumps([(f, f, []) for f in files]))) == {}
+    return [b.caption for b in shown if b.caption and not b.caption.endswith("zoo.yaml")]
 
 
-def test_every_run_command_of_the_documentation_names_a_config_that_loads(workplace: Path) -> None:
-    texts = [*PAGES, ROOT / "README.md", ROOT / "CONTRIBUTING.md"]
+def shown_commands() -> list[list[str]]:
+    """The words after ``run.py --cfg`` of every such command in the documentation."""
+    texts = [
+        *PAGES,
+        ROOT / "README.md",
+        ROOT / "CONTRIBUTING.md",
+        *ROOT.glob("projects/*/README.md"),
+    ]
     lines = [line for page in texts for line in page.read_text(encoding="utf-8").splitlines()]
-    found = (re.search(r"run\.py (--cfg [^`#]*)", line) for line in lines)
+    found = [re.search(r"run\.py --cfg ([^`#]*)", line) for line in lines]
     commands = sorted({match[1].strip() for match in found if match})
-    assert commands
-    cases = []
-    for command in commands:
-        _, path, *rest = [w.strip("\"'") for w in re.findall(r"\"[^\"]*\"|'[^']*'|\S+", command)]
-        if path != "FILE":
-            overrides = [word for word in rest if "=" in word]
-            cases.append((command, path if Path(path).exists() else absolute(path), overrides))
-    assert wrong(python(workplace, LOAD_CONFIGS, json.dumps(cases))) == {}
+    words = [re.findall(r"\"[^\"]*\"|'[^']*'|\S+", command) for command in commands]
+    return [[w.strip("\"'") for w in one] for one in words if one[0] != "FILE"]
+
+
+@pytest.fixture(scope="module")
+def loaded(workplace: Path) -> dict[str, str]:
+    """Config, with its overrides -> why it does not load and bind, or an empty string."""
+    cases = [[name] for name in shown_configs()] + shown_commands()
+    arguments = [
+        (" ".join(words), absolute(words[0]), [w for w in words[1:] if "=" in w]) for words in cases
+    ]
+    return python(workplace, LOAD_CONFIGS, json.dumps(arguments))
+
+
+@pytest.mark.parametrize("name", shown_configs())
+def test_the_configs_of_the_pages_load_and_bind(name: str, loaded: dict[str, str]) -> None:
+    assert loaded[name] == ""
+
+
+@pytest.mark.parametrize("words", shown_commands(), ids=" ".join)
+def test_the_run_commands_of_the_documentation_load(
+    words: list[str], loaded: dict[str, str]
+) -> None:
+    assert loaded[" ".join(words)] == ""
+
+
+def test_the_python_of_the_readme_compiles() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    found = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    assert found
+    for number, code in enumerate(found):
+        compile(code, f"README.md, block {number}", "exec")
 
 
 def test_the_config_reference_names_every_key_once() -> None:
@@ -170,10 +199,6 @@ def test_the_drawing_is_well_formed() -> None:
 def absolute(path: str) -> str:
     inside = ROOT / path
     return str(inside) if inside.exists() else path
-
-
-def wrong(outcomes: dict[str, str]) -> dict[str, str]:
-    return {name: error for name, error in outcomes.items() if error}
 
 
 def python(folder: Path, code: str, *arguments: str):  # type: ignore[no-untyped-def]
