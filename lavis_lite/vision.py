@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from lavis_lite import registry
 from lavis_lite.errors import ConfigError, UnknownName, suggest
+from lavis_lite.initialization import draw_matrices
 
 Grid = tuple[int, int]
 
@@ -72,6 +73,7 @@ def timm_encoder(
     *,
     pretrained: bool = False,
     position_std: float | None = None,
+    init_scale: float | None = None,
     image_size: int | Sequence[int] = 224,
     **args: Any,
 ) -> TimmTokens:
@@ -82,6 +84,8 @@ def timm_encoder(
         pretrained: load timm's released weights (position embeddings resampled to the image size).
         position_std: standard deviation to draw learned position embeddings with. timm's 0.02
             drowns position in tiny models, whose token embeddings are as small.
+        init_scale: draw the matrices with deviation ``init_scale / sqrt(fan-in)``; for small
+            models, which timm's fixed 0.02 keeps from learning.
         image_size: side, or (height, width), of the images to come.
         args: arguments of the timm model's class (``embed_dim``, ``depth``, ``drop_path_rate``...).
 
@@ -100,6 +104,8 @@ def timm_encoder(
     model.__class__ = type(f"Timm{type(model).__name__}", (TimmTokens, type(model)), {})
     model.width = model.num_features
     model.grid = _grid(model, tokens, prefix)
+    if init_scale is not None:
+        draw_matrices(model, init_scale)
     if position_std is not None and isinstance(getattr(model, "pos_embed", None), nn.Parameter):
         nn.init.normal_(model.pos_embed, std=position_std)
     return model

@@ -27,7 +27,7 @@ LAYERS = [
     {"interfaces", "distributed", "device", "state", "steps", "loading", "weights"}
     | {"checkpoint"}
     | {"metrics", "data"},
-    {"vision", "text", "generation", "losses", "model"},
+    {"initialization", "vision", "text", "generation", "losses", "model"},
     {"runners", "report"},
     {"projects"},
     {

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from lavis_lite import registry
 from lavis_lite.errors import ConfigError
+from lavis_lite.initialization import draw_matrices
 from lavis_lite.text.attention import AddNorm, Attention, Extend, KeyValue
 from lavis_lite.text.decoding import Cache
 
@@ -331,13 +332,20 @@ def med(
     max_length: int = 512,
     dropout: float = 0.1,
     position_std: float = INIT_STD,
+    init_scale: float | None = None,
     cross_attention: bool = True,
     pretrained: str | None = None,
     *,
     vocab_size: int,
     encoder_width: int | None = None,
 ) -> Med:
-    """A MED; ``pretrained`` names a folder or hub id of a BERT checkpoint to start from."""
+    """A MED; its arguments are those of the class, and two ways to start other than BERT's.
+
+    Args:
+        init_scale: draw the matrices with deviation ``init_scale / sqrt(fan-in)``; for small towers,
+            which BERT's fixed 0.02 keeps from learning.
+        pretrained: folder or hub id of a BERT checkpoint to start from.
+    """
     tower = Med(
         width=width,
         depth=depth,
@@ -350,6 +358,8 @@ def med(
         cross_attention=cross_attention,
         position_std=position_std,
     )
+    if init_scale is not None:
+        draw_matrices(tower, init_scale)
     if pretrained is not None:
         from lavis_lite.text.bert import load_bert
 
