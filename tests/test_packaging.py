@@ -98,6 +98,16 @@ def test_a_project_and_a_config_are_found_inside_the_wheel(unpacked: Path, tmp_p
     assert "pipeline" in printed
 
 
+def test_another_package_called_projects_is_not_taken_for_ours(
+    unpacked: Path, tmp_path: Path
+) -> None:
+    stranger = unpacked / "projects" / "stranger"
+    stranger.mkdir(parents=True)
+    (stranger / "zoo.yaml").write_text("components: {model: {.a: [stranger_model]}}\n")
+    listed = run([sys.executable, "-m", "lavis_lite.cli", "list"], cwd=tmp_path, path=unpacked)
+    assert "stranger_model" not in listed
+
+
 def files_under(name: str) -> list[Path]:
     """Files of a source folder that git would take, relative to the root."""
     found = [
