@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 Processors = dict[str, Callable[..., Any]]
+RELEASED = "released"
 logger = logging.getLogger(__name__)
 
 
@@ -105,14 +106,20 @@ def model_args(model: ModelComponent) -> dict[str, Any]:
 
 
 def build_model(model: ModelComponent) -> nn.Module:
-    """Build a model from its config section and load its ``checkpoint``, if it names one."""
+    """Build a model from its config section and load its ``checkpoint``, if it names one.
+
+    The checkpoint ``released`` stands for the released weights of the model's type.
+    """
     args = model_args(model)
     built = registry.build("model", {**args, "name": model.name})
     built.card = {"name": model.name, "type": model.type or default_type(model.name), "args": args}
     if model.checkpoint is not None:
         from lavis_lite.weights import load_state, read_weights
 
-        built.load_report = load_state(built, read_weights(model.checkpoint))
+        source = model.checkpoint
+        if source == RELEASED:
+            source = released_weights(model.name, model.type)
+        built.load_report = load_state(built, read_weights(source))
     return built
 
 
@@ -139,7 +146,7 @@ def create_model(
     """
     name, model_type = _name_and_type(name, model_type)
     if pretrained and checkpoint is None:
-        checkpoint = released_weights(name, model_type)
+        checkpoint = RELEASED
     return build_model(
         ModelComponent(name=name, type=model_type, checkpoint=checkpoint, args=overrides)
     )

@@ -23,7 +23,7 @@ def environment() -> dict[str, str]:
     found |= {
         "commit": commit(),
         "Python": platform.python_version(),
-        "platform": platform.platform(),
+        "platform": f"{platform.system()} {platform.machine()}",
         "processor": _processor(),
         "cores": _cores(),
         "memory": _memory(),

@@ -1,0 +1,68 @@
+"""Turns the recorded run of configs/blip/zoo_scenes.yaml into the weights that the package ships.
+
+    python -m lavis_lite.projects.blip.pack_weights output/zoo_scenes
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lavis_lite import create_model
+from lavis_lite.projects.blip.convert import QUEUE
+from lavis_lite.weights import load_state, read_weights, save_weights
+
+FOLDER = Path(__file__).with_name("weights")
+# Stage of the run -> the model whose weights it gives, and their file.
+STAGES = {
+    "pretrain": ("blip_pretrain", "pretrain_scenes.safetensors"),
+    "captioner": ("blip_caption", "caption_scenes.safetensors"),
+    "retrieval": ("blip_retrieval", "retrieval_scenes.safetensors"),
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Write the weight files and ``scenes.json``, the record of the run they come from."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("run", type=Path, help="output folder of configs/blip/zoo_scenes.yaml")
+    run = parser.parse_args(arguments).run
+    record = {stage: pack(run / stage, *STAGES[stage]) for stage in STAGES}
+    (FOLDER / "scenes.json").write_text(json.dumps(record, indent=2) + "\n")
+    return 0
+
+
+def pack(run: Path, name: str, file: str) -> dict[str, Any]:
+    """Save one model's weights in half precision; returns where they come from.
+
+    The momentum copy and the queue serve training alone: they are left out, and start anew where
+    the weights are trained further.
+    """
+    model = create_model(name, "scenes")
+    load_state(model, read_weights(run))
+    state = {
+        key: tensor.to(torch.float16) if tensor.is_floating_point() else tensor
+        for key, tensor in model.state_dict().items()
+        if not key.partition(".")[0].endswith("_m") and key.rpartition(".")[2] not in QUEUE
+    }
+    FOLDER.mkdir(exist_ok=True)
+    save_weights(state, FOLDER / file)
+    begun = json.loads((run / "run.json").read_text())
+    done = json.loads((run / "complete.json").read_text())
+    return {
+        "file": file,
+        "command": begun["command"],
+        "environment": begun["environment"],
+        "settings": begun["settings"],
+        "steps": done["step"],
+        "seconds": done["seconds"],
+    }
+
+
+if __name__ == "__main__":
+    sys.exit(main())
