@@ -25,7 +25,9 @@ _NAME = re.compile(r"step-(\d{8,})")
 
 
 class NothingToResume(CheckpointError):
-    """There are checkpoints, and none of them can be loaded (exit code 3)."""
+    """There are checkpoints, and none of them can be loaded."""
+
+    exit_code = 3
 
 
 def name_of(step: int) -> str:

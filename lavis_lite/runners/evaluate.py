@@ -8,6 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -30,11 +31,14 @@ log = logging.getLogger(__name__)
 
 
 class EvaluationContext:
-    """What a metric may ask of its runner: where and how forward passes run, and a seed."""
+    """What a metric may ask of its runner: where and how forward passes run, a seed, a folder."""
 
-    def __init__(self, device: torch.device, seed: int, precision: Precision) -> None:
+    def __init__(
+        self, device: torch.device, seed: int, precision: Precision, output_dir: Path
+    ) -> None:
         self.device = device
         self.seed = seed
+        self.output_dir = output_dir
         self.autocast: Callable[[], AbstractContextManager[Any]] = precision.autocast
 
 
@@ -111,6 +115,8 @@ class Evaluations:
         processors = build_processors(data, "eval", model)
         for name, evaluator in zip(evaluator_names(evaluators), evaluators, strict=True):
             metric = registry.build("metric", evaluator.spec)
+            if hasattr(metric, "check"):  # before hours of training, not after them
+                metric.check(model)
             rows = EvalData(
                 registry.build("dataset", evaluator.data.spec),
                 processors,
@@ -212,9 +218,8 @@ class EvaluateRunner:
         config = self.config
         seed_everything(config.run.seed)
         model = zoo.build_model(config.model).to(device)
-        context = EvaluationContext(
-            device, config.run.seed, Precision(config.run.precision, device)
-        )
+        precision = Precision(config.run.precision, device)
+        context = EvaluationContext(device, config.run.seed, precision, folder.path)
         evaluations = Evaluations(
             config.evaluate, config.data, model, folder, context, config.run.max_bad_fraction
         )

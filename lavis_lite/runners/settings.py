@@ -16,6 +16,8 @@ Settings = dict[str, Any]
 # Changing these leaves losses, weights and figures as they are.
 WITHOUT_EFFECT = (
     "plugins",  # what they register is named elsewhere; that a file changes inside cannot be seen
+    "runner.executor",  # how work is spread over processes
+    "runner.workers",
     "data.num_workers",
     "run.output_dir",
     "run.log_every",

@@ -236,7 +236,7 @@ class TrainRunner:
             config.data,
             self.model,
             self.folder,
-            EvaluationContext(self.device, run.seed, self.precision),
+            EvaluationContext(self.device, run.seed, self.precision, self.folder.path),
             run.max_bad_fraction,
         )
         self._restore(self.start.checkpoint)
@@ -306,6 +306,9 @@ class TrainRunner:
         records = read_records(self.folder.metrics) if distributed.is_main() else []
         found = distributed.all_gather_object(figures(records, self.step))[0]
         summary = {"step": self.step, "seconds": round(seconds, 1), "metrics": found}
+        if problems := self.data.problems if self.data else []:
+            summary["problems"] = problems
+            log.warning("the training data has problems:\n  %s", "\n  ".join(problems))
         self.folder.finish(summary)
         log.info("complete after %.0f s: %s", seconds, self.folder.path)
         return summary
