@@ -1,6 +1,6 @@
 """Turns the recorded run of configs/blip/zoo_scenes.yaml into the weights that the package ships.
 
-    python -m lavis_lite.projects.blip.pack_weights output/zoo_scenes
+python -m lavis_lite.projects.blip.pack_weights output/zoo_scenes
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import torch
 
 from lavis_lite import create_model
 from lavis_lite.projects.blip.convert import QUEUE
+from lavis_lite.report.record import record
 from lavis_lite.weights import load_state, read_weights, save_weights
 
 FOLDER = Path(__file__).with_name("weights")
@@ -32,8 +33,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("run", type=Path, help="output folder of configs/blip/zoo_scenes.yaml")
     run = parser.parse_args(arguments).run
-    record = {stage: pack(run / stage, *STAGES[stage]) for stage in STAGES}
-    (FOLDER / "scenes.json").write_text(json.dumps(record, indent=2) + "\n")
+    packed = {stage: pack(run / stage, *STAGES[stage]) for stage in STAGES}
+    (FOLDER / "scenes.json").write_text(json.dumps(packed, indent=1) + "\n")
     return 0
 
 
@@ -52,16 +53,7 @@ def pack(run: Path, name: str, file: str) -> dict[str, Any]:
     }
     FOLDER.mkdir(exist_ok=True)
     save_weights(state, FOLDER / file)
-    begun = json.loads((run / "run.json").read_text())
-    done = json.loads((run / "complete.json").read_text())
-    return {
-        "file": file,
-        "command": begun["command"],
-        "environment": begun["environment"],
-        "settings": begun["settings"],
-        "steps": done["step"],
-        "seconds": done["seconds"],
-    }
+    return {"file": file, **record(run)}
 
 
 if __name__ == "__main__":
