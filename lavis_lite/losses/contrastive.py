@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from lavis_lite import distributed, registry
 from lavis_lite.losses.queue import FeatureQueue
-from lavis_lite.losses.shared import Shared, global_mean
+from lavis_lite.losses.shared import Shared, global_mean, similarities
 
 Scope = Literal["global", "local"]
 
@@ -66,9 +66,9 @@ class ImageTextContrast(nn.Module):
         """() mean over both directions and all rows of all processes."""
         image_m, text_m, ids, first = self._columns(shared)
         queue = self.queue
-        image_columns = torch.cat([image_m.T, queue.image_queue], dim=1)  # (E, G + Q)
-        text_columns = torch.cat([text_m.T, queue.text_queue], dim=1)
-        labels = self._labels(shared, ids, first, image_columns.shape[1])
+        image_columns = torch.cat([image_m, queue.image_queue.T])  # (G + Q, E)
+        text_columns = torch.cat([text_m, queue.text_queue.T])
+        labels = self._labels(shared, ids, first, len(image_columns))
         momentum = shared.momentum
         loss = self._direction(
             shared, shared.image_embeds, momentum.image_embeds, text_columns, labels
@@ -101,9 +101,9 @@ class ImageTextContrast(nn.Module):
     ) -> Tensor:
         with torch.no_grad():
             alpha = self.alpha * min(1.0, shared.progress / self.ramp if self.ramp else 1.0)
-            opinion = F.softmax(rows_m @ columns / shared.temperature, dim=1)
+            opinion = F.softmax(similarities(rows_m, columns, shared.temperature), dim=1)
             targets = alpha * opinion + (1 - alpha) * labels
-        return soft_cross_entropy(rows @ columns / shared.temperature, targets)
+        return soft_cross_entropy(similarities(rows, columns, shared.temperature), targets)
 
     def _remember(self, image: Tensor, text: Tensor, ids: Tensor) -> None:
         if self.negatives == "local":  # the queue is one and the same on every process
@@ -135,9 +135,11 @@ class InfoNce(nn.Module):
         if self.negatives == "global":
             counts = distributed.all_gather_object(len(image))
             first = sum(counts[: distributed.rank()])
-            images = distributed.gather_with_grad(image)
-            texts = distributed.gather_with_grad(text)
+            images = distributed.gather_with_grad(image, even=False)
+            texts = distributed.gather_with_grad(text, even=False)
         labels = torch.arange(len(image), device=image.device) + first
-        loss = F.cross_entropy(image @ texts.T / shared.temperature, labels, reduction="sum")
-        loss += F.cross_entropy(text @ images.T / shared.temperature, labels, reduction="sum")
+        to_texts = similarities(image, texts, shared.temperature)
+        to_images = similarities(text, images, shared.temperature)
+        loss = F.cross_entropy(to_texts, labels, reduction="sum")
+        loss += F.cross_entropy(to_images, labels, reduction="sum")
         return global_mean(loss / 2, len(image))

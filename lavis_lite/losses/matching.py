@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from lavis_lite import distributed, registry
 from lavis_lite.losses.contrastive import Scope
-from lavis_lite.losses.shared import Shared, global_mean
+from lavis_lite.losses.shared import Shared, global_mean, similarities
+from lavis_lite.text.attention import select
 from lavis_lite.text.tokenizer import TextBatch
 
 
@@ -33,17 +34,18 @@ class Pool:
         self.rows = torch.arange(len(shared.image_ids), device=self.ids.device) + first  # (B,)
         self.valid = shared.image_ids[:, None] != self.ids[None, :]  # (B, G) another image
 
-    def draw(self, weights: Tensor, offset: int) -> Tensor:
+    def draw(self, weights: Tensor, stream: int) -> Tensor:
         """One column per row, with probability proportional to its weight: (B, G) -> (B,).
 
         The noise of a row depends on the step and on the row's place in the joined batch, so that
         the number of processes does not matter. Rows without a valid column get any one.
         """
         size = len(self.ids)
-        generator = self.shared.generator()
-        noise = torch.rand(2, size, size, generator=generator)[offset].to(weights.device)
+        noise = torch.rand(size, size, generator=self.shared.generator(stream)).to(weights.device)
         gumbel = -torch.log(-torch.log(noise.clamp(1e-9, 1 - 1e-7)))[self.rows]
-        return (weights.log() + gumbel).masked_fill(~self.valid, -math.inf).argmax(dim=1)
+        # A weight that underflowed to 0 still wins against what is not valid.
+        scores = weights.clamp(min=1e-30).log() + gumbel
+        return scores.masked_fill(~self.valid, -math.inf).argmax(dim=1)
 
     def texts(self) -> TextBatch:
         """The tokenised texts of all pairs, padded alike."""
@@ -64,7 +66,7 @@ class Pool:
     def image_tokens(self) -> Tensor:
         """(G, N, D) image tokens of all pairs, with gradients back to their processes."""
         tokens = self.shared.image_tokens
-        return distributed.gather_with_grad(tokens) if self.joined else tokens
+        return distributed.gather_with_grad(tokens, even=False) if self.joined else tokens
 
 
 @registry.register("loss", "itm")
@@ -122,8 +124,8 @@ class ImageTextMatching(nn.Module):
         images, texts = shared.image_embeds, shared.text_embeds
         if pool.joined:
             images, texts = distributed.all_gather(images), distributed.all_gather(texts)
-        to_images = F.softmax(shared.text_embeds @ images.T / shared.temperature, dim=1)
-        to_texts = F.softmax(shared.image_embeds @ texts.T / shared.temperature, dim=1)
+        to_images = similarities(shared.text_embeds, images, shared.temperature).softmax(dim=1)
+        to_texts = similarities(shared.image_embeds, texts, shared.temperature).softmax(dim=1)
         return pool.draw(to_images + self.epsilon, 0), pool.draw(to_texts + self.epsilon, 1)
 
     def _logits(
@@ -138,7 +140,7 @@ class ImageTextMatching(nn.Module):
         if pool.joined:
             other_kv = model.match_tower.project(pool.image_tokens()[image_index])
         else:
-            other_kv = [type(layer)(*(t[image_index] for t in layer)) for layer in kv]
+            other_kv = select(kv, image_index)
         other_image = model.match_pairs(other_kv, text)  # (B, 2)
         return torch.stack([own_image[:, 0], other_image, own_image[:, 1]])
 

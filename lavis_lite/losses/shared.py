@@ -32,7 +32,8 @@ class Shared:
     def __init__(self, model: Any, samples: Samples, *, grad: bool = True) -> None:
         self.model = model
         self.samples = samples
-        self._grad = grad
+        # Asked once: whoever computes something first may do so under no_grad, for itself alone.
+        self._grad = grad and torch.is_grad_enabled()
         self._projected: dict[int, list[KeyValue]] = {}
 
     @property
@@ -45,11 +46,14 @@ class Shared:
         """The optimizer step, counted from 0."""
         return int(self.samples.get("step", 0))
 
-    def generator(self) -> torch.Generator:
-        """Random numbers of this step: the same on every process, and for every world size."""
-        micro_step = int(self.samples.get("micro_step", 0))
-        seed = hash((int(self.samples.get("seed", 0)), self.step, micro_step)) & (2**63 - 1)
-        return torch.Generator().manual_seed(seed)
+    def generator(self, stream: int = 0) -> torch.Generator:
+        """Random numbers of this step: the same on every process, and for every world size.
+
+        Args:
+            stream: one of several independent streams.
+        """
+        counters = [int(self.samples.get(name, 0)) for name in ("seed", "step", "micro_step")]
+        return torch.Generator().manual_seed(hash((*counters, stream)) & (2**63 - 1))
 
     @cached_property
     def text(self) -> TextBatch:
@@ -97,8 +101,8 @@ class Shared:
         ids = self.samples.get("image_id")
         device = self.samples["image"].device
         if ids is None:
-            offset = distributed.rank() * len(self.samples["text_input"])
-            return torch.arange(len(self.samples["text_input"]), device=device) + offset
+            own = torch.arange(len(self.samples["text_input"]), device=device)
+            return own + (distributed.rank() << 32)
         return torch.as_tensor(ids, device=device)
 
     @cached_property
@@ -109,8 +113,17 @@ class Shared:
         return view
 
     def _compute(self, compute: Callable[[], T]) -> T:
-        with torch.set_grad_enabled(self._grad and torch.is_grad_enabled()):
+        with torch.set_grad_enabled(self._grad):
             return compute()
+
+
+def similarities(rows: Tensor, columns: Tensor, temperature: Tensor) -> Tensor:
+    """(B, E) and (C, E) unit vectors to (B, C) cosines over the temperature.
+
+    In fp32 also under autocast, which would multiply in half precision.
+    """
+    with torch.autocast(rows.device.type, enabled=False):
+        return rows.float() @ columns.float().T / temperature
 
 
 def global_mean(total: Tensor, count: Tensor | int) -> Tensor:
