@@ -54,7 +54,7 @@ def bind(config: Any, source: Source | None = None, file: str = "") -> None:
     for path, kind, component in components(config):
         if isinstance(component, ModelComponent):
             problems += _model_problems(component, path)
-            problems += _capability_problems(config, component)
+            problems += _capability_problems(config, component, path)
         else:
             problems += _problems(kind, component.name, component.args, path)
     if problems:
@@ -103,16 +103,22 @@ def _nested_problems(kind: str, spec: Mapping[str, Any], path: KeyPath) -> Itera
         yield from _problems(kind, spec["name"], args, path)
 
 
-def _capability_problems(config: Any, model: ModelComponent) -> Iterator[Problem]:
-    """Losses and metrics that require what the model's class does not have."""
+def _capability_problems(config: Any, model: ModelComponent, at: KeyPath) -> Iterator[Problem]:
+    """Losses, metrics and parts played that require what the model's class does not have."""
     from lavis_lite import zoo
 
     built = _result("model", model.name)
     if built is None:
         return
+    if missing := [c for c in model.requires if not has_capability(built, c)]:
+        yield (
+            at,
+            f"a {spell(at)} needs {', '.join(missing)}, "
+            f"which model {model.name!r} ({built.__name__}) lacks",
+        )
     losses = zoo.model_args(model).get("losses") or {}
     wishes: list[tuple[KeyPath, str, Any]] = [
-        (("model", "losses", key), "loss", spec.get("name")) for key, spec in losses.items()
+        ((*at, "losses", key), "loss", spec.get("name")) for key, spec in losses.items()
     ]
     for index, evaluator in enumerate(getattr(config, "evaluate", [])):
         wishes.append((("evaluate", index), "metric", evaluator.name))

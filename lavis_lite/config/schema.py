@@ -38,10 +38,19 @@ class Component:
 
 @dataclass(frozen=True)
 class ModelComponent(Component):
-    """A model: ``name``, the ``type`` that its arguments start from, and initial weights."""
+    """A model: ``name``, the ``type`` that its arguments start from, and initial weights.
+
+    ``checkpoint`` is a file, an output folder of another run, a URL, ``hf://owner/repo/file``, or
+    ``released``: the released weights of the type.
+    """
 
     type: str | None = None
     checkpoint: str | None = None
+
+    @property
+    def requires(self) -> tuple[str, ...]:
+        """What the model's class must have for the part that it plays; a subclass says it."""
+        return ()
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,193 @@
+"""Image-text pairs that a bootstrapping run wrote: web and synthetic texts with their scores."""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from lavis_lite import registry
+from lavis_lite.data.images import MAX_PIXELS, decode
+from lavis_lite.data.rows import PackedRows, Rows
+from lavis_lite.data.tar_index import Members, index_shard
+from lavis_lite.errors import ConfigError, DataError, suggest
+
+# The layout of such a folder, for its writers too.
+JOB = "job.json"  # {"source": component of the dataset, "num_shards": N, ...}
+SHARDS = "shards"
+DONE = ".done"  # written last: without it a shard does not exist
+RECORDS = ".jsonl"
+IMAGES = ".tar"
+
+_TEXTS = {  # which texts of a record: (web, synthetic, only those that were kept)
+    "kept": (True, True, True),
+    "kept_web": (True, False, True),
+    "kept_synthetic": (False, True, True),
+    "web": (True, False, False),
+    "synthetic": (False, True, False),
+    "all": (True, True, False),
+}
+
+
+def shard_name(number: int) -> str:
+    """``shard-000007`` for 7."""
+    return f"shard-{number:06d}"
+
+
+@registry.register("dataset", "bootstrapped")
+class Bootstrapped(Rows):
+    """The texts that a bootstrapping run kept, each a row with its image.
+
+    A row has, besides the usual fields, `origin` (`web` or `synthetic`), `score` (None where there
+    was no filter) and the fields that its sample had in the source. Images come from the run's tar
+    shards where it wrote some, else from where the source has them.
+
+    Args:
+        path: the run's output folder.
+        texts: `kept`, `kept_web`, `kept_synthetic`; or, whatever the filter said, `web`,
+            `synthetic`, `all`.
+        unfinished_ok: read the shards that are done of a run that is not.
+        limit, where, fold: a choice of the rows, see `Rows._choose`.
+
+    Raises:
+        ConfigError: on an unknown choice of texts.
+        DataError: no such folder, shards that are not done, or no texts in them.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        texts: str = "kept",
+        unfinished_ok: bool = False,
+        limit: int | None = None,
+        where: dict[str, Any] | None = None,
+        fold: dict[str, Any] | None = None,
+    ):
+        if texts not in _TEXTS:
+            raise ConfigError(
+                f"bootstrapped.texts: no {texts!r}.{suggest(texts, _TEXTS)} Known: {list(_TEXTS)}"
+            )
+        self._folder = Path(path)
+        self.name = f"bootstrapped-{self._folder.name}-{texts}"
+        job = _read_job(self._folder)
+        self._source = job["source"]
+        numbers = _finished(self._folder, job["num_shards"], unfinished_ok)
+        self._tars = {n: tar for n in numbers if (tar := self._path(n, IMAGES)).is_file()}
+        self._keys: set[str] = set()
+        self._rows = PackedRows(
+            row for number in numbers for row in self._read(number, *_TEXTS[texts])
+        )
+        del self._keys
+        if not len(self._rows):
+            raise DataError(f"{path}: no texts ({texts}) in its {len(numbers)} shards")
+        arguments = {k: v for k, v in self._source.items() if k in ("exif", "max_pixels")}
+        self.decode = functools.partial(decode, **{"max_pixels": MAX_PIXELS, **arguments})
+        self._choose(limit, where, fold)
+
+    def _path(self, number: int, suffix: str) -> Path:
+        return self._folder / SHARDS / f"{shard_name(number)}{suffix}"
+
+    def _read(
+        self, number: int, web: bool, synthetic: bool, only_kept: bool
+    ) -> Iterator[dict[str, Any]]:
+        """A row for each wanted text of a shard."""
+        members = self._members(number)
+        for record in _records(self._path(number, RECORDS)):
+            shared = {
+                **record["fields"],
+                "image": record["image"],
+                "image_id": record["image_id"],
+                "index": record["index"],
+            }
+            if members is not None:
+                shared["member"] = (number, members.get(f"{record['index']:09d}"))
+            scores, kept = record["scores"], record["kept"]
+            key = self._unique(record["key"], record["index"])
+            if web and record["web_text"].strip() and (kept["web"] or not only_kept):
+                own = {"text_input": record["web_text"], "score": scores["web"], "origin": "web"}
+                yield {**shared, **own, "key": f"{key}/web"}
+            for place, text in enumerate(record["synthetic"] if synthetic else ()):
+                if text.strip() and (kept["synthetic"][place] or not only_kept):
+                    own = {"text_input": text, "score": scores["synthetic"][place]}
+                    yield {
+                        **shared,
+                        **own,
+                        "origin": "synthetic",
+                        "key": f"{key}/synthetic-{place}",
+                    }
+
+    def _unique(self, key: str, index: int) -> str:
+        """A key that other shards have too gets its row's number."""
+        unique = f"{key}#{index}" if key in self._keys else key
+        self._keys.add(unique)
+        return unique
+
+    def _members(self, number: int) -> dict[str, tuple[int, int]] | None:
+        """Position and size of each image in a shard's tar; None where there is none."""
+        if number not in self._tars:
+            return None
+        return {key: _image(m) for key, m in index_shard(self._tars[number]).samples}
+
+    def _count(self) -> int:
+        return len(self._rows)
+
+    def _annotation(self, number: int) -> dict[str, Any]:
+        row = self._rows[number]
+        return {k: v for k, v in row.items() if k not in ("image", "index", "member")}
+
+    def _row(self, number: int) -> dict[str, Any]:
+        row = self._rows[number]
+        if row.get("member") and row["member"][1]:
+            image: Any = self._from_tar(*row["member"])
+        elif row["image"] is not None:
+            image = row["image"]
+        else:
+            image = self._dataset[row["index"]]["image"]
+        return {"image": image, **self._annotation(number)}
+
+    def _from_tar(self, shard: int, place: tuple[int, int]) -> bytes:
+        with self._tars[shard].open("rb") as file:
+            data = os.pread(file.fileno(), place[1], place[0])
+        if len(data) < place[1]:
+            raise DataError(f"truncated shard: {self._tars[shard]} has shrunk")
+        return data
+
+    @functools.cached_property
+    def _dataset(self) -> Any:
+        """The source, for images that are no files."""
+        return registry.build("dataset", self._source)
+
+
+def _image(members: Members) -> tuple[int, int]:
+    return next(place for extension, place in members.items() if extension not in ("json", "txt"))
+
+
+def _read_job(folder: Path) -> dict[str, Any]:
+    try:
+        return json.loads((folder / JOB).read_text("utf-8"))
+    except FileNotFoundError:
+        raise DataError(
+            f"{folder}: not the output of a bootstrapping run, no {JOB} in it"
+        ) from None
+
+
+def _finished(folder: Path, num_shards: int, unfinished_ok: bool) -> list[int]:
+    done = [n for n in range(num_shards) if (folder / SHARDS / f"{shard_name(n)}{DONE}").is_file()]
+    if len(done) < num_shards and not (unfinished_ok and done):
+        raise DataError(
+            f"{folder}: {num_shards - len(done)} of {num_shards} shards are not done; start the "
+            "run again to finish it, or read what there is with unfinished_ok: true"
+        )
+    return done
+
+
+def _records(path: Path) -> Iterator[dict[str, Any]]:
+    try:
+        with path.open(encoding="utf-8") as file:
+            for line in file:
+                yield json.loads(line)
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: cannot be read: {error}") from None

@@ -1,0 +1,11 @@
+"""CapFilt: captions for noisy image-text pairs, and a filter for both kinds of text.
+
+config.py     the keys of a run               worker.py     loads the models, takes shards
+runner.py     the runner `capfilt`            shard.py      one shard from rows to published files
+executors.py  one process, many, a cluster    records.py    what is said about a sample
+job.py        what may not change             tars.py       the images of a shard
+claims.py     who works on a shard            stats.py      counts that add up
+captioner.py  filter.py  source.py            report.py     the page
+
+Reference: BLIP, https://arxiv.org/abs/2201.12086, section 3.3. Its code was never released.
+"""

@@ -1,0 +1,78 @@
+"""Captions for a batch of images, each a function of seed and key."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
+
+from lavis_lite.data.seeding import stable_hash
+from lavis_lite.errors import ConfigError, suggest
+from lavis_lite.runners.seeding import seed_everything
+
+NUCLEUS = {"method": "nucleus", "top_p": 0.9}
+
+
+class CaptionWriter:
+    """Asks a model that can `generate` for the same captions, whenever it is asked.
+
+    Args:
+        model: the captioner.
+        options: for its `generate`.
+        seed: of the run.
+    """
+
+    def __init__(self, model: Any, options: Mapping[str, Any], seed: int) -> None:
+        self.model = model
+        self.options = with_defaults(type(model), options)
+        self.num_captions = int(self.options.get("num_captions", 1))
+        self.seed = seed
+        self._takes_seeds = "seeds" in inspect.signature(model.generate).parameters
+
+    def write(self, images: Tensor, keys: list[str]) -> list[list[str]]:
+        """The captions of each image.
+
+        Args:
+            images: (B, 3, H, W).
+            keys: of the B samples.
+        """
+        options = dict(self.options)
+        if self._takes_seeds:
+            options["seeds"] = [stable_hash("caption", self.seed, key) for key in keys]
+        else:  # a function of the batch, which is the same whoever works on the shard
+            seed_everything("caption", self.seed, *keys)
+        flat = [text.strip() for text in self.model.generate({"image": images}, **options)]
+        each = self.num_captions
+        assert len(flat) == each * len(keys), f"{len(flat)} captions of {len(keys)} images"
+        return [flat[place : place + each] for place in range(0, len(flat), each)]
+
+
+def with_defaults(model: type, options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options, and nucleus sampling where they name no method and the model has several."""
+    parameters = inspect.signature(model.generate).parameters  # type: ignore[attr-defined]
+    chosen = {"method", "use_nucleus_sampling", "num_beams"} & options.keys()
+    if chosen or "method" not in parameters:
+        return dict(options)
+    return {**NUCLEUS, **options}
+
+
+def option_problems(model: type, options: Mapping[str, Any]) -> list[str]:
+    """What is wrong with options for a model's `generate`, without building it."""
+    parameters = inspect.signature(model.generate).parameters  # type: ignore[attr-defined]
+    if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+        return []
+    known = [name for name in parameters if name not in ("self", "samples", "seeds")]
+    return [
+        f"captioner.generate.{name}: {model.__name__}.generate takes no {name!r}."
+        f"{suggest(name, known)} It takes: {', '.join(known)}"
+        for name in options
+        if name not in known
+    ]
+
+
+def check_options(model: type, options: Mapping[str, Any]) -> None:
+    """Raises ConfigError for options that a model's `generate` does not take."""
+    if problems := option_problems(model, options):
+        raise ConfigError("\n".join(problems))

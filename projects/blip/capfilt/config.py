@@ -1,0 +1,124 @@
+"""Every key of a CapFilt run; imports no torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from lavis_lite.config.schema import Component, ModelComponent, key
+
+
+@dataclass(frozen=True)
+class Captioner(ModelComponent):
+    """A model that can `generate`. Without a checkpoint, the type's released weights."""
+
+    generate: dict[str, Any] = key(
+        "Arguments of the model's `generate`; `method: nucleus` (p 0.9) unless given.", {}
+    )
+
+    @property
+    def requires(self) -> tuple[str, ...]:
+        """A captioner writes texts."""
+        return ("generate",)
+
+
+@dataclass(frozen=True)
+class Filter(ModelComponent):
+    """A model that can `match`. Without a checkpoint, the type's released weights."""
+
+    score: Literal["itm", "itc"] = key(
+        "`itm`: probability of a match; `itc`: cosine similarity of the embeddings.", "itm"
+    )
+    threshold: float | None = key(
+        "Texts with a higher score are kept; by default 0.5 for `itm`.", None
+    )
+    keep_fraction: float | None = key(
+        "Instead of a threshold: the share of each shard's texts, web and synthetic together, "
+        "that is kept, the best ones.",
+        None,
+        at_least=0,
+    )
+
+    @property
+    def requires(self) -> tuple[str, ...]:
+        """What its score is computed from."""
+        if self.score == "itm":
+            return ("encode_image", "match")
+        return ("encode_image", "encode_text", "image_embeds", "text_embeds")
+
+    @property
+    def limit(self) -> float | None:
+        """The threshold that applies; None where a share is kept."""
+        if self.keep_fraction is not None:
+            return None
+        return 0.5 if self.threshold is None else self.threshold
+
+
+@dataclass(frozen=True)
+class SourceConfig:
+    """What is bootstrapped."""
+
+    source: Component = key("The dataset of noisy pairs.", kind="dataset")
+    image: Component = key(
+        "Image processor; its size is each model's unless given.",
+        Component("blip_image_eval"),
+        kind="processor",
+    )
+    text: Component = key(
+        "What is done to a text before the filter reads it.",
+        Component("blip_caption"),
+        kind="processor",
+    )
+    batch_size: int = key("Images per batch.", 64, at_least=1)
+    num_workers: int = key("Loader processes per worker; 0 loads in the worker.", 0, at_least=0)
+    without_text: Literal["quarantine", "caption"] = key(
+        "Samples whose text is empty: set them aside, or caption them all the same.", "quarantine"
+    )
+    label: str | None = key(
+        "A field of the rows that says what a web text is known to be; kept texts are counted by "
+        "it, nothing else is done with it.",
+        None,
+    )
+
+
+@dataclass(frozen=True)
+class OutputConfig:
+    """What is written beside the records."""
+
+    images: bool = key(
+        "Also write tar shards (webdataset) with the images of samples that keep a text.", False
+    )
+
+
+@dataclass(frozen=True)
+class CapfiltRunConfig:
+    """Where a run goes and how it computes."""
+
+    output_dir: str = key("Folder of everything the run writes; the same folder resumes it.")
+    seed: int = key("Seed of sampled captions, together with each sample's key.", 0)
+    device: str = key("auto, cpu, cuda (one per worker), cuda:N or mps.", "auto")
+    precision: Literal["fp32", "bf16", "fp16"] = key("Autocast type of forward passes.", "fp32")
+    num_threads: int = key(
+        "Threads of each worker. A part of the fingerprint: sums depend on it.", 1, at_least=1
+    )
+    max_bad_fraction: float = key(
+        "Share of samples set aside, of those that a worker has read, above which it stops.",
+        0.1,
+        at_least=0,
+    )
+    report: str | None = key(
+        "File name of the HTML report; null writes none.", "capfilt_report.html"
+    )
+
+
+@dataclass(frozen=True)
+class CapfiltConfig:
+    """Captioning and filtering a dataset (`runner: {name: capfilt}`)."""
+
+    runner: Component = key("The runner, with `shard_size` and `executor`.", kind="runner")
+    data: SourceConfig = key("What is bootstrapped.")
+    run: CapfiltRunConfig = key("Output and device.")
+    captioner: Captioner | None = key("Writes texts; null: only filter.", None, kind="model")
+    filter: Filter | None = key("Judges texts; null: keep all.", None, kind="model")
+    output: OutputConfig = key("What is written beside the records.", OutputConfig())
+    plugins: list[str] = key("Files or modules of your own to import first.", [])

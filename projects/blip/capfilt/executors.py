@@ -1,0 +1,137 @@
+"""Where workers run. All of them run the same function; there is no coordinator of the data."""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Callable
+from multiprocessing.connection import Connection, wait
+from typing import Any
+
+from lavis_lite import errors
+from lavis_lite.errors import ConfigError
+from lavis_lite.projects.blip.capfilt.config import CapfiltConfig
+from lavis_lite.projects.blip.capfilt.worker import Place, work
+
+log = logging.getLogger(__name__)
+_USER_ERRORS = ("ConfigError", "DataError", "CheckpointError", "DownloadError", "UnknownName")
+
+
+def serial(config: CapfiltConfig, shard_size: int, workers: int) -> None:
+    """In this process; several of them, started by torchrun or by hand, share the shards."""
+    work(config, shard_size, torchrun_place())
+
+
+def torchrun(config: CapfiltConfig, shard_size: int, workers: int) -> None:
+    """One worker per process that torchrun started. They meet in the output folder alone."""
+    if "WORLD_SIZE" not in os.environ:
+        raise ConfigError(
+            "runner.executor: torchrun, but this process was not started by it; start with "
+            "torchrun --nproc-per-node N run.py ..., or choose process"
+        )
+    work(config, shard_size, torchrun_place())
+
+
+def torchrun_place() -> Place:
+    """What torchrun says; the only worker where there is none."""
+    names = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
+    return Place(
+        *(int(os.environ.get(name, place)) for name, place in zip(names, Place(), strict=True))
+    )
+
+
+def process(config: CapfiltConfig, shard_size: int, workers: int) -> None:
+    """Processes of this machine. One that dies is survived by the others, who finish its shard."""
+    if torchrun_place().workers > 1:
+        raise ConfigError("runner.executor: process, under torchrun; choose torchrun or serial")
+    context = multiprocessing.get_context("spawn")
+    running: dict[Any, tuple[Any, Connection]] = {}
+    for number in range(workers):
+        ours, theirs = context.Pipe(duplex=False)
+        arguments = (config, shard_size, Place(number, workers, number), theirs)
+        child = context.Process(target=_worker, args=arguments, name=f"capfilt-{number}")
+        child.start()
+        theirs.close()
+        running[child.sentinel] = (child, ours)
+    failures: list[str] = []
+    try:
+        while running:
+            for sentinel in wait(list(running)):
+                child, pipe = running.pop(sentinel)
+                child.join()
+                if child.exitcode:
+                    _raise_user_error(pipe)
+                    failures.append(f"{child.name} ended with code {child.exitcode}")
+                    log.warning("%s; the others take over its shard", failures[-1])
+    finally:
+        for child, _ in running.values():
+            child.terminate()
+        for child, _ in running.values():
+            child.join()
+    if len(failures) == workers:
+        raise RuntimeError(f"no worker is left: {'; '.join(failures)}")
+
+
+def _raise_user_error(pipe: Connection) -> None:
+    """What a worker would say to the user, said here: another worker would say the same."""
+    if pipe.poll():
+        kind, message = pipe.recv()
+        raise getattr(errors, kind)(message)
+
+
+def _worker(config: CapfiltConfig, shard_size: int, place: Place, pipe: Connection) -> None:
+    logging.basicConfig(level=logging.INFO, format=f"worker {place.number}: %(message)s")
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent, which ends us
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    try:
+        work(config, shard_size, place)
+    except Exception as error:
+        if type(error).__name__ not in _USER_ERRORS:
+            raise
+        pipe.send((type(error).__name__, str(error)))
+        raise SystemExit(2) from None
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    wait([parent.sentinel])
+    os._exit(1)
+
+
+def ray(config: CapfiltConfig, shard_size: int, workers: int) -> None:
+    """Ray tasks, on every machine of a cluster that sees the output folder and the source.
+
+    Raises:
+        ConfigError: ray is not installed.
+    """
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    try:
+        import ray as cluster
+    except ImportError:
+        raise ConfigError(
+            "runner.executor: ray is not installed: pip install 'lavis_lite[ray]', or choose "
+            "process"
+        ) from None
+    started = not cluster.is_initialized()
+    if started:
+        cluster.init(include_dashboard=False, log_to_driver=False)
+    gpus = 1 if config.run.device.startswith("cuda") else 0
+    try:
+        # A task that dies with its machine starts again and finds what is done.
+        task = cluster.remote(num_cpus=config.run.num_threads, num_gpus=gpus, max_retries=3)(work)
+        cluster.get([task.remote(config, shard_size, Place(n, workers)) for n in range(workers)])
+    finally:
+        if started:
+            cluster.shutdown()
+
+
+EXECUTORS: dict[str, Callable[[CapfiltConfig, int, int], None]] = {
+    "serial": serial,
+    "process": process,
+    "torchrun": torchrun,
+    "ray": ray,
+}

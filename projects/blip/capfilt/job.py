@@ -1,0 +1,220 @@
+"""What a run is: its folder, and what must not change before the last shard is done."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import nn
+
+import lavis_lite
+from lavis_lite import zoo
+from lavis_lite.config import to_dict
+from lavis_lite.data.bootstrapped import DONE, IMAGES, JOB, RECORDS, SHARDS, shard_name
+from lavis_lite.errors import ConfigError, DataError
+from lavis_lite.projects.blip.capfilt.claims import locked
+from lavis_lite.projects.blip.capfilt.config import CapfiltConfig
+from lavis_lite.runners.folder import read_json, write_json
+from lavis_lite.runners.settings import Settings, differences, flatten
+
+QUARANTINE = ".quarantine.jsonl"
+STATS = ".stats.json"
+_SAMPLED_ROWS = 200
+# What is the same whatever these are; weights are told by their hash, not by their path.
+_WITHOUT_EFFECT = (
+    *("plugins", "runner.executor", "runner.workers", "data.num_workers"),
+    *("captioner.checkpoint", "filter.checkpoint"),
+    *("run.output_dir", "run.device", "run.max_bad_fraction", "run.report"),
+)
+
+
+class Folder:
+    """The output folder: a few files for each shard, and those about all of them."""
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self.job = self.path / JOB
+        self.shards = self.path / SHARDS
+        self.timings = self.path / "timings.jsonl"
+        self.stats = self.path / "stats.json"
+        self.quarantine = self.path / "quarantine.jsonl"
+
+    def file(self, shard: int, suffix: str) -> Path:
+        """``shards/shard-000007.jsonl`` for 7 and RECORDS."""
+        return self.shards / f"{shard_name(shard)}{suffix}"
+
+    def done(self, shard: int, fingerprint: str) -> dict[str, Any] | None:
+        """What was written down when the shard was finished; None where it is not, or not whole.
+
+        A crash can cut a file of a disk that lies about syncing: sizes are compared as well.
+        """
+        note = read_json(self.file(shard, DONE))
+        if note.get("fingerprint") != fingerprint:
+            return None
+        for name, expected in note["files"].items():
+            path = self.shards / name
+            if not path.is_file() or path.stat().st_size != expected["size"]:
+                return None
+        return note
+
+    def clean(self, shard: int) -> None:
+        """Remove what a killed worker left of a shard. Only who holds the shard may call this."""
+        for left in self.shards.glob(f"{shard_name(shard)}.*.tmp"):
+            left.unlink(missing_ok=True)
+
+
+class Job(NamedTuple):
+    """A run whose fingerprint has been compared with what the folder holds."""
+
+    folder: Folder
+    fingerprint: str
+    num_rows: int
+    shard_size: int
+
+    @property
+    def num_shards(self) -> int:
+        """Shards of ``shard_size`` rows, the last one shorter."""
+        return -(-self.num_rows // self.shard_size)
+
+    def rows(self, shard: int) -> range:
+        """The rows of a shard."""
+        start = shard * self.shard_size
+        return range(start, min(start + self.shard_size, self.num_rows))
+
+    def done(self, shard: int) -> dict[str, Any] | None:
+        """See ``Folder.done``."""
+        return self.folder.done(shard, self.fingerprint)
+
+
+def config_settings(config: CapfiltConfig, shard_size: int) -> Settings:
+    """Every setting that decides what is written, by dotted key, with presets written out."""
+    tree = to_dict(config)
+    for part in ("captioner", "filter"):
+        if (model := getattr(config, part)) is not None:
+            tree[part] |= zoo.model_args(model)
+    tree["runner"]["shard_size"] = shard_size
+    flat = {
+        key: value
+        for key, value in flatten(tree)
+        if not any(key == name or key.startswith((f"{name}.", f"{name}["))
+                   for name in _WITHOUT_EFFECT)
+    }  # fmt: skip
+    return json.loads(json.dumps(flat, default=str))
+
+
+def facts(models: dict[str, nn.Module], source: Any, device: torch.device) -> Settings:
+    """What decides the output besides the config: weights, input rows, machine, versions."""
+    found: Settings = {f"weights of the {n}": weights_hash(m) for n, m in models.items()}
+    found["rows of data.source"] = len(source)
+    found["some rows of data.source"] = rows_hash(source)
+    found["device"] = device_name(device)
+    found["lavis_lite"] = lavis_lite.__version__
+    found["torch"] = torch.__version__
+    return found
+
+
+def weights_hash(model: nn.Module) -> str:
+    """A hash of names, shapes and bytes of all weights."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
+        flat = tensor.detach().cpu().contiguous().reshape(-1)
+        digest.update(flat.view(torch.uint8).numpy())
+    return digest.hexdigest()[:16]
+
+
+def rows_hash(source: Any) -> str:
+    """A hash of keys and texts of some rows, evenly spread: another input shows, cheaply."""
+    digest = hashlib.sha256()
+    read = getattr(source, "annotation", source.__getitem__)
+    for number in range(min(len(source), _SAMPLED_ROWS)):
+        index = number * len(source) // min(len(source), _SAMPLED_ROWS)
+        try:
+            row = read(index)
+            text = f"{row['key']}\n{row['text_input']}"
+        except (DataError, OSError) as error:
+            text = type(error).__name__
+        digest.update(f"{index} {text}\n".encode("utf-8", "surrogatepass"))
+    return digest.hexdigest()[:16]
+
+
+def device_name(device: torch.device) -> str:
+    """Kind of the processor, as far as it decides how sums come out."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    if device.type == "cpu":
+        return f"cpu {torch.backends.cpu.get_cpu_capability()}"
+    return device.type
+
+
+def refuse_changed(folder: Folder, settings: Settings, *, only_config: bool = False) -> None:
+    """Compare with what the folder was begun with.
+
+    Args:
+        folder: of the run.
+        settings: of the config, and the facts unless they are not known yet.
+        only_config: compare the given keys alone.
+
+    Raises:
+        ConfigError: what differs.
+    """
+    before = read_json(folder.job).get("settings")
+    if before is None:
+        return
+    known = set(settings)
+    if only_config:
+        before = {k: v for k, v in before.items() if " " not in k and k not in _FACTS}
+        known |= set(before)
+    lines = differences(before, {k: v for k, v in settings.items() if k in known})
+    if lines:
+        listed = "\n".join(f"  {line}" for line in lines)
+        raise ConfigError(
+            f"run.output_dir: {folder.path} holds a run that was begun with other settings or "
+            f"another input:\n{listed}\n"
+            "Go back to them, delete the folder, or choose another run.output_dir"
+        )
+
+
+_FACTS = ("device", "lavis_lite", "torch")
+
+
+def open_job(config: CapfiltConfig, settings: Settings, num_rows: int, shard_size: int) -> Job:
+    """The job in the config's folder, begun by this call or, by equal settings, before.
+
+    Raises:
+        ConfigError: it was begun with something else.
+    """
+    folder = Folder(config.run.output_dir)
+    folder.shards.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(settings, sort_keys=True)
+    fingerprint = hashlib.sha256(text.encode()).hexdigest()[:16]
+    job = Job(folder, fingerprint, num_rows, shard_size)
+    with _alone(folder):
+        refuse_changed(folder, settings)
+        if not folder.job.exists():
+            write_json(
+                folder.job,
+                {
+                    "fingerprint": fingerprint,
+                    "source": to_dict(config.data.source),
+                    "num_rows": num_rows,
+                    "num_shards": job.num_shards,
+                    "shard_size": shard_size,
+                    "settings": settings,
+                },
+            )
+    return job
+
+
+@contextlib.contextmanager
+def _alone(folder: Folder) -> Iterator[None]:
+    with locked(folder.path / ".job.lock", wait=True):
+        yield
+
+
+__all__ = ["DONE", "IMAGES", "QUARANTINE", "RECORDS", "STATS", "Folder", "Job", "open_job"]

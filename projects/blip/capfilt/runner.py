@@ -1,0 +1,186 @@
+"""The runner `capfilt`: captions and filters any dataset, shard by shard, exactly once."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from typing import Any, Literal
+
+import numpy
+
+from lavis_lite import distributed, registry
+from lavis_lite.data.seeding import stable_hash
+from lavis_lite.device import choose
+from lavis_lite.errors import ConfigError
+from lavis_lite.projects.blip.capfilt.captioner import option_problems
+from lavis_lite.projects.blip.capfilt.config import CapfiltConfig
+from lavis_lite.projects.blip.capfilt.executors import EXECUTORS, torchrun_place
+from lavis_lite.projects.blip.capfilt.job import (
+    QUARANTINE,
+    RECORDS,
+    STATS,
+    Folder,
+    config_settings,
+    refuse_changed,
+)
+from lavis_lite.projects.blip.capfilt.report import write
+from lavis_lite.projects.blip.capfilt.stats import add
+from lavis_lite.runners.folder import RunFolder, read_json, write_json
+from lavis_lite.runners.signals import StopSignals
+
+log = logging.getLogger(__name__)
+_MOST_KEYS = 10_000_000  # whose repetition is looked for at the end: 80 MB
+
+
+@registry.register("runner", "capfilt")
+class CapfiltRunner:
+    """Writes captions for a dataset's images and keeps those texts that fit, old and new.
+
+    The output folder is itself a dataset, `bootstrapped`. Started again it computes what is missing
+    and nothing else; several starts at a time share the work.
+
+    Args:
+        config: the run.
+        shard_size: rows per shard: what is computed at once, and lost when a worker dies.
+        executor: `serial` in this process; `process`, `workers` processes of this machine;
+            `torchrun`, the processes that it started; `ray`, `workers` tasks on a cluster.
+        workers: for `process` and `ray`.
+    """
+
+    def __init__(
+        self,
+        config: CapfiltConfig,
+        shard_size: int = 1000,
+        executor: Literal["serial", "process", "torchrun", "ray"] = "serial",
+        workers: int = 2,
+    ) -> None:
+        self.config = config
+        self.shard_size, self.executor, self.workers = shard_size, executor, workers
+        check(config, shard_size, workers)
+
+    def run(self) -> dict[str, Any]:
+        """Bootstrap the dataset; returns the counts of all shards.
+
+        Raises:
+            ConfigError: the folder holds a run with other models, settings or input.
+            DataError: too many samples were bad.
+        """
+        config = self.config
+        folder, run = Folder(config.run.output_dir), RunFolder(config.run.output_dir)
+        begin = time.perf_counter()
+        with StopSignals() as signals, signals.at_once():
+            run.refuse_other_kind(config.runner.name)
+            refuse_changed(folder, config_settings(config, self.shard_size), only_config=True)
+            if is_main() or distributed.world_size() > 1:
+                folder.path.mkdir(parents=True, exist_ok=True)
+                run.claim(config, choose(config.run.device))
+            EXECUTORS[self.executor](config, self.shard_size, self.workers)
+            total = collect(folder) if is_main() else read_totals(folder)
+            if is_main():
+                self._finish(folder, total, round(time.perf_counter() - begin, 1))
+            distributed.barrier()
+        return total
+
+    def _finish(self, folder: Folder, total: dict[str, Any], seconds: float) -> None:
+        name = self.config.run.report
+        report = write(folder, self.config, total, name) if name else None
+        summary = {"seconds": seconds, "report": report, **_headline(total)}
+        write_json(folder.path / "complete.json", summary)
+        log.info(
+            "complete: %d of %d web texts and %d of %d synthetic ones were kept; %s",
+            total["web"]["kept"],
+            total["web"]["texts"],
+            total["synthetic"]["kept"],
+            total["synthetic"]["texts"],
+            report or folder.path,
+        )
+
+
+def is_main() -> bool:
+    """Whether this process writes what is about all shards."""
+    return distributed.is_main() and torchrun_place().number == 0
+
+
+def check(config: CapfiltConfig, shard_size: int, workers: int) -> None:
+    """Check how the values fit together; builds and writes nothing.
+
+    Raises:
+        ConfigError: all problems in one report.
+    """
+    problems = []
+    if config.captioner is None and config.filter is None:
+        problems.append("captioner, filter: at least one of them")
+    for name, value in (("shard_size", shard_size), ("workers", workers)):
+        if value < 1:
+            problems.append(f"runner.{name}: {value}; at least 1")
+    if config.captioner is not None:
+        model = registry.result("model", config.captioner.name)
+        if model is not None and hasattr(model, "generate"):
+            problems += option_problems(model, config.captioner.generate)
+    problems += _filter_problems(config)
+    if problems:
+        raise ConfigError("\n".join(problems))
+
+
+def _filter_problems(config: CapfiltConfig) -> list[str]:
+    judge = config.filter
+    if judge is None:
+        return []
+    problems = []
+    if judge.threshold is not None and judge.keep_fraction is not None:
+        problems.append("filter.threshold, filter.keep_fraction: one of them, not both")
+    if judge.score == "itc" and judge.threshold is None and judge.keep_fraction is None:
+        problems.append(
+            "filter.threshold: `score: itc` has no natural one; give it, or filter.keep_fraction"
+        )
+    if judge.keep_fraction is not None and judge.keep_fraction > 1:
+        problems.append(f"filter.keep_fraction: from 0 to 1, not {judge.keep_fraction}")
+    return problems
+
+
+def collect(folder: Folder) -> dict[str, Any]:
+    """Add up the shards into ``stats.json`` and ``quarantine.jsonl``; constant memory."""
+    num_shards = read_json(folder.job)["num_shards"]
+    total: dict[str, Any] = {}
+    temporary = folder.quarantine.with_suffix(".tmp")
+    with temporary.open("w", encoding="utf-8") as quarantine:
+        for shard in range(num_shards):
+            total = add(total, read_json(folder.file(shard, STATS)))
+            quarantine.write(folder.file(shard, QUARANTINE).read_text("utf-8"))
+    temporary.replace(folder.quarantine)
+    total["shards"] = num_shards
+    total["keys_in_several_shards"] = repeated_keys(folder, num_shards, total["images"])
+    write_json(folder.stats, total)
+    return total
+
+
+def repeated_keys(folder: Folder, num_shards: int, num_records: int) -> int | None:
+    """How many samples have the key of an earlier one; None where they are too many to look.
+
+    Within a shard such a sample is set aside; across shards, which know nothing of each other, both
+    stay, with their rows' numbers telling them apart.
+    """
+    if num_records > _MOST_KEYS:
+        return None
+    hashes = numpy.empty(num_records, numpy.int64)
+    place = 0
+    for shard in range(num_shards):
+        with folder.file(shard, RECORDS).open(encoding="utf-8") as file:
+            for line in file:
+                hashes[place] = stable_hash(json.loads(line)["key"])
+                place += 1
+    return num_records - len(numpy.unique(hashes[:place]))
+
+
+def read_totals(folder: Folder) -> dict[str, Any]:
+    """What another process has added up, as far as it has."""
+    return read_json(folder.stats)
+
+
+def _headline(total: dict[str, Any]) -> dict[str, Any]:
+    figures = {"read": total["read"], "set_aside": sum(total["unreadable"].values())}
+    for origin in ("web", "synthetic"):
+        figures[f"{origin}_texts"] = total[origin]["texts"]
+        figures[f"{origin}_kept"] = total[origin]["kept"]
+    return {"metrics": figures}
