@@ -147,11 +147,9 @@ class Registry:
         """
         name, given = spec["name"], {k: v for k, v in spec.items() if k != "name"}
         accepted = self.arguments(kind, name, with_runtime=True)
-        takes_any = any(p.kind is p.VAR_KEYWORD for p in accepted.values())
-        known = [k for k, p in accepted.items() if p.kind is not p.VAR_KEYWORD]
         if problems := argument_problems(f"{kind} {name!r}", given, accepted, runtime):
             raise ConfigError("\n".join(problems))
-        passed = {k: v for k, v in runtime.items() if k in known or takes_any}
+        passed = {k: v for k, v in runtime.items() if k in accepted}
         return self.get(kind, name)(**{**passed, **given})
 
     def names(self, kind: str, pattern: str = "*") -> list[str]:
@@ -275,6 +273,10 @@ def _required(parameter: inspect.Parameter) -> bool:
 
 @functools.cache
 def _signature(builder: Callable[..., Any]) -> inspect.Signature:
+    # torch's own constructor looks as if it took anything; it takes nothing.
+    constructor = getattr(builder, "__init__", None)
+    if getattr(constructor, "__module__", None) == "torch.nn.modules.module":
+        return inspect.Signature()
     try:
         return inspect.signature(builder, eval_str=True)
     except (NameError, TypeError):  # an annotation that exists for type checkers only

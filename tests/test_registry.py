@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from torch import nn
 
 from lavis_lite import registry as registry_module
 from lavis_lite.contracts import KINDS
@@ -97,7 +98,7 @@ def test_runtime_arguments_go_only_to_builders_that_take_them(fresh: Registry) -
     fresh.register("vision_encoder", "open")(anything)
     assert fresh.build("vision_encoder", {"name": "class"}, image_size=32).image_size == 32
     assert fresh.build("vision_encoder", {"name": "function", "depth": 2}, image_size=32).depth == 2
-    assert fresh.build("vision_encoder", {"name": "open"}, image_size=32) == {"image_size": 32}
+    assert fresh.build("vision_encoder", {"name": "open", "a": 1}, image_size=32) == {"a": 1}
 
 
 def test_an_argument_of_the_config_wins_over_a_runtime_argument(fresh: Registry) -> None:
@@ -138,6 +139,17 @@ def test_arguments_leave_out_what_the_program_supplies(fresh: Registry) -> None:
         "depth",
         "image_size",
     ]
+
+
+def test_a_module_without_a_constructor_takes_no_arguments(fresh: Registry) -> None:
+    class Plain(nn.Module):
+        width = 8
+
+    fresh.register("vision_encoder", "plain")(Plain)
+    assert fresh.arguments("vision_encoder", "plain") == {}
+    assert isinstance(fresh.build("vision_encoder", {"name": "plain"}, image_size=8), Plain)
+    with pytest.raises(ConfigError, match=r"'plain' takes no 'depth'\. It takes: no arguments"):
+        fresh.build("vision_encoder", {"name": "plain", "depth": 1})
 
 
 def test_result_is_the_class_or_what_the_builder_says_that_it_returns(fresh: Registry) -> None:

@@ -128,7 +128,7 @@ def test_all_problems_are_in_one_report_with_file_and_key_path(load: Load, tmp_p
 def test_a_config_says_which_runner(text: str, load: Load, tmp_path: Path) -> None:
     assert report(load, text) == [
         f"{tmp_path / 'run.yaml'}: runner: say which runner: `runner: {{name: train}}`. "
-        "Known: evaluate, pipeline, train"
+        f"Known: {', '.join(registry.names('runner'))}"
     ]
 
 
