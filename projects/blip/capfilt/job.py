@@ -104,6 +104,7 @@ def config_settings(config: CapfiltConfig, shard_size: int) -> Settings:
         if not any(key == name or key.startswith((f"{name}.", f"{name}["))
                    for name in _WITHOUT_EFFECT)
     }  # fmt: skip
+    flat["threads of a worker"] = flat.pop("run.num_threads")  # sums depend on it
     return json.loads(json.dumps(flat, default=str))
 
 
@@ -168,7 +169,7 @@ def refuse_changed(folder: Folder, settings: Settings, *, only_config: bool = Fa
         return
     known = set(settings)
     if only_config:
-        before = {k: v for k, v in before.items() if " " not in k and k not in _FACTS}
+        before = {k: v for k, v in before.items() if not k.startswith(_FACTS)}
         known |= set(before)
     lines = differences(before, {k: v for k, v in settings.items() if k in known})
     if lines:
@@ -180,11 +181,17 @@ def refuse_changed(folder: Folder, settings: Settings, *, only_config: bool = Fa
         )
 
 
-_FACTS = ("device", "lavis_lite", "torch")
+_FACTS = ("device", "lavis_lite", "torch", "weights of", "rows of", "some rows of")
 
 
-def open_job(config: CapfiltConfig, settings: Settings, num_rows: int, shard_size: int) -> Job:
+def open_job(config: CapfiltConfig, settings: Settings, source: Any, shard_size: int) -> Job:
     """The job in the config's folder, begun by this call or, by equal settings, before.
+
+    Args:
+        config: of the run.
+        settings: all that the output depends on.
+        source: the dataset.
+        shard_size: rows per shard.
 
     Raises:
         ConfigError: it was begun with something else.
@@ -193,7 +200,7 @@ def open_job(config: CapfiltConfig, settings: Settings, num_rows: int, shard_siz
     folder.shards.mkdir(parents=True, exist_ok=True)
     text = json.dumps(settings, sort_keys=True)
     fingerprint = hashlib.sha256(text.encode()).hexdigest()[:16]
-    job = Job(folder, fingerprint, num_rows, shard_size)
+    job = Job(folder, fingerprint, len(source), shard_size)
     with _alone(folder):
         refuse_changed(folder, settings)
         if not folder.job.exists():
@@ -202,9 +209,11 @@ def open_job(config: CapfiltConfig, settings: Settings, num_rows: int, shard_siz
                 {
                     "fingerprint": fingerprint,
                     "source": to_dict(config.data.source),
-                    "num_rows": num_rows,
+                    "num_rows": len(source),
                     "num_shards": job.num_shards,
                     "shard_size": shard_size,
+                    # Files that are missing or cut, as the dataset found them.
+                    "problems": list(getattr(source, "problems", [])),
                     "settings": settings,
                 },
             )

@@ -205,15 +205,19 @@ def _cards(record: Record, pictures: _Pictures) -> Iterator[Example]:
 
 
 def _quarantine(folder: Folder, total: dict[str, Any]) -> Section | None:
-    if not total["unreadable"]:
+    problems = {f"file {n}": problem for n, problem in enumerate(total["problems"], 1)}
+    if not total["unreadable"] and not problems:
         return None
     counts = sorted(total["unreadable"].items(), key=lambda item: -item[1])
     with folder.quarantine.open(encoding="utf-8") as file:
         rows = [json.loads(line) for line in itertools.islice(file, _QUARANTINE_ROWS)]
     listed = {f"{row['key']} (shard {row['shard']})": row["reason"] for row in rows}
     body = join(
-        report.key_values(dict(counts), "samples by reason"),
-        report.key_values(listed, f"the first {len(rows)} of {folder.quarantine.name}"),
+        report.key_values(dict(counts), "samples by reason") if counts else None,
+        report.key_values(listed, f"the first {len(rows)} of {folder.quarantine.name}")
+        if rows
+        else None,
+        report.key_values(problems, "files that are not read in full") if problems else None,
     )
     return Section("Quarantine", body, "Samples that were read and set aside.")
 

@@ -26,7 +26,7 @@ from lavis_lite.projects.blip.capfilt.job import (
 )
 from lavis_lite.projects.blip.capfilt.report import write
 from lavis_lite.projects.blip.capfilt.stats import add
-from lavis_lite.runners.folder import RunFolder, read_json, write_json
+from lavis_lite.runners.folder import RunFolder, read_json, write_json, write_text
 from lavis_lite.runners.signals import StopSignals
 
 log = logging.getLogger(__name__)
@@ -85,7 +85,10 @@ class CapfiltRunner:
     def _finish(self, folder: Folder, total: dict[str, Any], seconds: float) -> None:
         name = self.config.run.report
         report = write(folder, self.config, total, name) if name else None
-        summary = {"seconds": seconds, "report": report, **_headline(total)}
+        figures = shares(total)
+        record = {"step": 0, "evaluate": self.config.runner.name, **figures, "seconds": seconds}
+        write_text(folder.path / "metrics.jsonl", json.dumps(record) + "\n")
+        summary = {"seconds": seconds, "report": report, "metrics": figures}
         write_json(folder.path / "complete.json", summary)
         log.info(
             "complete: %d of %d web texts and %d of %d synthetic ones were kept; %s",
@@ -141,7 +144,8 @@ def _filter_problems(config: CapfiltConfig) -> list[str]:
 
 def collect(folder: Folder) -> dict[str, Any]:
     """Add up the shards into ``stats.json`` and ``quarantine.jsonl``; constant memory."""
-    num_shards = read_json(folder.job)["num_shards"]
+    job = read_json(folder.job)
+    num_shards = job["num_shards"]
     total: dict[str, Any] = {}
     temporary = folder.quarantine.with_suffix(".tmp")
     with temporary.open("w", encoding="utf-8") as quarantine:
@@ -151,6 +155,7 @@ def collect(folder: Folder) -> dict[str, Any]:
     temporary.replace(folder.quarantine)
     total["shards"] = num_shards
     total["keys_in_several_shards"] = repeated_keys(folder, num_shards, total["images"])
+    total["problems"] = job["problems"]
     write_json(folder.stats, total)
     return total
 
@@ -178,9 +183,12 @@ def read_totals(folder: Folder) -> dict[str, Any]:
     return read_json(folder.stats)
 
 
-def _headline(total: dict[str, Any]) -> dict[str, Any]:
-    figures = {"read": total["read"], "set_aside": sum(total["unreadable"].values())}
+def shares(total: dict[str, Any]) -> dict[str, float]:
+    """What was kept, in %: of web texts, of synthetic ones, and images that have a text left."""
+    found = {}
     for origin in ("web", "synthetic"):
-        figures[f"{origin}_texts"] = total[origin]["texts"]
-        figures[f"{origin}_kept"] = total[origin]["kept"]
-    return {"metrics": figures}
+        if total[origin]["texts"]:
+            found[f"{origin}_kept"] = 100 * total[origin]["kept"] / total[origin]["texts"]
+    found["images_kept"] = 100 * total["images_with_a_text"] / max(1, total["images"])
+    found["set_aside"] = 100 * sum(total["unreadable"].values()) / max(1, total["read"])
+    return {name: round(value, 3) for name, value in found.items()}

@@ -50,7 +50,7 @@ def work(config: CapfiltConfig, shard_size: int, place: Place) -> int:
     torch.set_num_threads(config.run.num_threads)
     device = choose(config.run.device, place.local)
     tools, settings = load_tools(config, shard_size, device)
-    job = open_job(config, settings, len(tools.source), shard_size)
+    job = open_job(config, settings, tools.source.rows, shard_size)
     bad = BadSamples(config.run.max_bad_fraction)
     num_done = 0
     # The first round leaves alone what others hold; the second waits for them and takes over what
@@ -138,6 +138,11 @@ def load(component: ModelComponent, part: str, seed: int) -> nn.Module:
             released = zoo.released_weights(component.name, component.type)
             component = dataclasses.replace(component, checkpoint=released)
         except CheckpointError:
-            log.warning("%s: %s has random weights: no checkpoint is given, and its type has none "
-                        "released", part, component.name)  # fmt: skip
+            if zoo.types(component.name):  # others bring their weights themselves
+                log.warning(
+                    "%s: no checkpoint is given and type %s of %s has none: its weights are random",
+                    part,
+                    component.type or zoo.default_type(component.name),
+                    component.name,
+                )
     return zoo.build_model(component)

@@ -1,0 +1,151 @@
+"""hf_captioner: any image-text-to-text model of transformers as a captioner."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+import numpy
+import torch
+from torch import Tensor, nn
+
+from lavis_lite import io, registry
+from lavis_lite.errors import CheckpointError
+from lavis_lite.generation.sampling import sample
+from lavis_lite.interfaces import Samples
+
+
+@registry.register("model", "hf_captioner")
+class HfCaptioner(nn.Module):
+    """A model of transformers with its own processor; for captioning, not for training.
+
+    Code that comes with a model is never run.
+
+    Args:
+        source: the model's folder or hub id.
+        prompt: what it is asked; a model with a chat template gets it as a user's message beside
+            the image, another one as the beginning of the text.
+        image_size: side of the square that images are scaled to before the model's own processor
+            gets them.
+    """
+
+    image_mean = (0.0, 0.0, 0.0)  # pixels in [0, 1]: the model's processor normalises them
+    image_std = (1.0, 1.0, 1.0)
+
+    def __init__(self, source: str, prompt: str = "", image_size: int = 384) -> None:
+        super().__init__()
+        self.image_size, self.prompt = image_size, prompt
+        self.model, self.processor = _load(source)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next(self.parameters()).device
+
+    @torch.no_grad()
+    def generate(
+        self,
+        samples: Samples,
+        method: str = "nucleus",
+        num_captions: int = 1,
+        top_p: float = 0.9,
+        temperature: float = 1.0,
+        num_beams: int = 3,
+        max_new_tokens: int = 40,
+        *,
+        seeds: list[int] | None = None,
+    ) -> list[str]:
+        """Texts about images, the prompt removed.
+
+        Args:
+            samples: ``image`` (B, 3, H, W), pixels in [0, 1].
+            method: ``nucleus``, ``beam`` or ``greedy``.
+            num_captions: texts per image.
+            top_p: smallest probability mass that sampling draws from, in (0, 1].
+            temperature: of sampling.
+            num_beams: beams per image.
+            max_new_tokens: most tokens of a text.
+            seeds: one per image; sampled texts depend on it and not on the batch.
+
+        Returns:
+            B * num_captions texts, image-major.
+        """
+        pixels = (samples["image"].float() * 255).round().clamp(0, 255).to(torch.uint8).cpu()
+        beams = {"num_beams": num_beams, "num_return_sequences": num_captions}
+        repeats = 1
+        options: dict[str, Any] = {"max_new_tokens": max_new_tokens, "do_sample": False}
+        if method == "beam":
+            options |= beams
+        elif method == "nucleus":
+            repeats = num_captions
+            drawn = _numbers(seeds, len(pixels), num_captions, max_new_tokens)
+            options["logits_processor"] = [SeededNucleus(drawn, top_p, temperature)]
+        images = [image for image in pixels for _ in range(repeats)]
+        inputs = self._inputs(images).to(self.device)
+        found = self.model.generate(**inputs, **options)
+        # A decoder that goes on from its prompt hands the prompt out again.
+        given = inputs["input_ids"].shape[1] if self.prompt and "input_ids" in inputs else 0
+        texts = self.processor.batch_decode(found[:, given:], skip_special_tokens=True)
+        return [text.strip() for text in texts]
+
+    def _inputs(self, images: list[Tensor]) -> Any:
+        tokenizer = getattr(self.processor, "tokenizer", self.processor)
+        if getattr(self.processor, "chat_template", None):
+            asked = {"type": "text", "text": self.prompt or "Describe the image in one sentence."}
+            message = [{"role": "user", "content": [{"type": "image"}, asked]}]
+            text = self.processor.apply_chat_template(message, add_generation_prompt=True)
+        else:
+            text = self.prompt
+        texts = {"text": [text] * len(images)} if text else {}
+        if texts:
+            tokenizer.padding_side = "left"
+        return self.processor(images=images, return_tensors="pt", **texts)
+
+
+class SeededNucleus:
+    """Turns greedy search into nucleus sampling whose draws are given: row and step decide them.
+
+    Args:
+        uniform: (R, steps) numbers in [0, 1).
+        top_p: smallest probability mass that is drawn from.
+        temperature: divides the scores.
+    """
+
+    def __init__(self, uniform: Tensor, top_p: float, temperature: float) -> None:
+        self.uniform, self.top_p, self.temperature = uniform, top_p, temperature
+        self.step = 0
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        """(R, V) scores -> the same, with all but the drawn token at minus infinity."""
+        probabilities = (scores.float() / self.temperature).softmax(-1)
+        numbers = self.uniform[:, self.step].to(scores.device)
+        chosen = sample(probabilities, numbers, self.top_p)
+        self.step += 1
+        return torch.full_like(scores, -torch.inf).scatter(1, chosen[:, None], 0.0)
+
+
+def _numbers(seeds: list[int] | None, num_images: int, each: int, steps: int) -> Tensor:
+    seeds = seeds or torch.randint(2**62, (num_images,)).tolist()
+    drawn = [
+        numpy.random.default_rng([seed % 2**64, text]).random(steps, dtype=numpy.float32)
+        for seed in seeds
+        for text in range(each)
+    ]
+    return torch.from_numpy(numpy.array(drawn))
+
+
+def _load(source: str) -> tuple[nn.Module, Any]:
+    """Model and processor; code that comes with them is refused, never run."""
+    from transformers import AutoModelForImageTextToText, AutoProcessor
+
+    options = {"trust_remote_code": False, "local_files_only": io.offline()}
+    try:
+        processor = AutoProcessor.from_pretrained(source, **options)
+        model = AutoModelForImageTextToText.from_pretrained(source, **options)
+    except (OSError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise CheckpointError(
+            f"model.source: {source}: no image-text-to-text model of transformers: {reason}"
+        ) from None
+    assert "images" in inspect.signature(processor.__call__).parameters
+    return model, processor
