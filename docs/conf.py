@@ -19,6 +19,7 @@ extensions = [
     "sphinx.ext.napoleon",
     "sphinx.ext.viewcode",
     "config_reference",
+    "recorded_runs",
     "registry_tables",
     "scenes_gallery",
 ]

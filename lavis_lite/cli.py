@@ -18,7 +18,10 @@ import lavis_lite
 from lavis_lite import registry
 from lavis_lite.errors import CheckpointError, ConfigError, DataError, DownloadError, UnknownName
 
-USER_ERRORS = (ConfigError, UnknownName, CheckpointError, DataError, DownloadError)
+USER_ERRORS = (
+    *(ConfigError, UnknownName, CheckpointError, DataError, DownloadError),
+    FloatingPointError,  # a run whose loss is no number any more: its message says what to look at
+)
 
 
 def main(argv: Sequence[str] | None = None, program: str = "lavis-lite") -> int:
@@ -53,9 +56,10 @@ def run(arguments: argparse.Namespace) -> int:
 
         print(describe(loaded))
         return 0
-    from lavis_lite import runners
+    from lavis_lite import distributed, runners
 
     runners.run(loaded)
+    distributed.shutdown()
     return 0
 
 

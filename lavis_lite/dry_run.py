@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 from lavis_lite import config as configs
@@ -28,7 +29,10 @@ def describe(config: Any) -> str:
 def parameter_table(model: ModelComponent, depth: int = 2) -> str:
     """Parameters by module, and how many of them are trained."""
     import torch
-    from fvcore.nn import parameter_count_table
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # fvcore uses torch.jit when it is imported
+        from fvcore.nn import parameter_count_table
 
     args = zoo.model_args(model)
     for key in NESTED_KINDS:  # pretrained towers are as large as fresh ones

@@ -63,7 +63,7 @@ def _model(name: str) -> str:
 
 
 def environment_report() -> str:
-    """Versions, devices, cache folder, broken plug-ins, and a diagnosis of torch and torchvision."""
+    """Versions, devices, cache folder, broken plug-ins, a diagnosis of torch and torchvision."""
     rows: list[tuple[str, Any]] = [
         ("python", sys.version.split()[0]),
         ("platform", platform.platform()),

@@ -34,7 +34,7 @@ def resolve(source: Source, file: str) -> Source:
     if problems:
         raise ConfigError("\n".join(problems))
     if not OmegaConf.has_resolver("stage"):
-        OmegaConf.register_new_resolver("stage", _stage_folder)
+        OmegaConf.register_resolver("stage", _stage_folder, annotation_validation="off")
     try:
         tree = OmegaConf.to_container(OmegaConf.create(source.tree), resolve=True)
     except (OmegaConfBaseException, RecursionError, ValueError) as error:

@@ -342,8 +342,8 @@ def med(
     """A MED; its arguments are those of the class, and two ways to start other than BERT's.
 
     Args:
-        init_scale: draw the matrices with deviation ``init_scale / sqrt(fan-in)``; for small towers,
-            which BERT's fixed 0.02 keeps from learning.
+        init_scale: draw the matrices with deviation ``init_scale / sqrt(fan-in)``; for small
+            towers, which BERT's fixed 0.02 keeps from learning.
         pretrained: folder or hub id of a BERT checkpoint to start from.
     """
     tower = Med(
