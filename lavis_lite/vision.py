@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from lavis_lite import registry
-from lavis_lite.errors import ConfigError, UnknownName, suggest
+from lavis_lite.errors import ConfigError, DownloadError, UnknownName, suggest
 from lavis_lite.initialization import draw_matrices
 
 Grid = tuple[int, int]
@@ -27,6 +27,7 @@ class TimmTokens(nn.Module):
 
     width: int
     grid: Grid | None
+    has_map: bool
 
     def forward(self, image: Tensor) -> Tensor:
         """(B, 3, H, W) -> (B, N, D): prefix tokens, then patches row by row."""
@@ -37,12 +38,14 @@ class TimmTokens(nn.Module):
             return features.flatten(1, 2)
         return features.flatten(2).transpose(1, 2)
 
-    def pool(self, tokens: Tensor) -> Tensor:  # type: ignore[override]
-        """(B, N, D) -> (B, D): timm's attention pooling, else the class token, else the mean."""
-        attention_pool = getattr(self, "attn_pool", None)
-        if attention_pool is not None:
-            return attention_pool(tokens)
-        return pool_tokens(tokens, getattr(self, "num_prefix_tokens", 0) or 0)
+    def pooled(self, tokens: Tensor) -> Tensor:
+        """(B, N, D) -> (B, D): as the timm model pools; the mean where its features are a map.
+
+        Some timm models have a method ``pool`` that their head relies on, hence another name.
+        """
+        if self.has_map:
+            return tokens.mean(dim=1)
+        return self.forward_head(tokens, pre_logits=True)  # type: ignore[operator]
 
 
 def timm_names(pattern: str) -> list[str]:
@@ -60,10 +63,12 @@ def timm_arguments(name: str) -> dict[str, inspect.Parameter]:
     """
     extra = dict(inspect.signature(timm_encoder).parameters)
     ours = {k: p for k, p in extra.items() if k not in ("name", "args", "image_size")}
-    own = dict(inspect.signature(_timm_class(name).__init__).parameters)
-    for hidden in ("self", "num_classes", "img_size", "args", "kwargs"):
-        own.pop(hidden, None)
-    optional = {k: p.replace(default=None, annotation=p.empty) for k, p in own.items()}
+    own = _parameters(_timm_class(name))
+    optional = {
+        k: p.replace(default=None, annotation=p.empty)
+        for k, p in own.items()
+        if k not in ("num_classes", "img_size")
+    }
     return {**optional, **ours, "image_size": extra["image_size"]}
 
 
@@ -97,12 +102,13 @@ def timm_encoder(
     options = {**_options(_timm_class(name), size), **args}
     with torch.device("meta"):
         probe = _create(name, False, options)
-    model = _create(name, pretrained, options)
     tokens = _probe_shape(probe, name, size)
+    model = _create(name, pretrained, options)
     prefix = getattr(model, "num_prefix_tokens", 0) or 0
     # The class is swapped instead of wrapping the model: a wrapper would prefix all weight names.
     model.__class__ = type(f"Timm{type(model).__name__}", (TimmTokens, type(model)), {})
     model.width = model.num_features
+    model.has_map = len(tokens) == 4
     model.grid = _grid(model, tokens, prefix)
     if init_scale is not None:
         draw_matrices(model, init_scale)
@@ -118,6 +124,8 @@ def grid_of(encoder: nn.Module) -> Grid | None:
 
 def pool(encoder: nn.Module, tokens: Tensor) -> Tensor:
     """(B, N, D) -> (B, D) by the encoder's own ``pool``, else class token, else mean."""
+    if isinstance(encoder, TimmTokens):
+        return encoder.pooled(tokens)
     own = getattr(encoder, "pool", None)
     if callable(own):
         return own(tokens)
@@ -137,14 +145,16 @@ def interpolate_pos_embed(weight: Tensor, num_tokens: int, num_prefix_tokens: in
         num_tokens: P + N' wanted; N' is a square too.
 
     Returns:
-        (1, P + N', D): prefix kept, the grid resampled (bicubic, no antialiasing).
+        (1, P + N', D): prefix kept, the grid resampled (bicubic, no antialiasing); the weight as it
+        is when either grid is no square.
 
     Reference: BLIP's ``interpolate_pos_embed``, https://arxiv.org/abs/2201.12086.
     """
     prefix, grid = weight[:, :num_prefix_tokens], weight[:, num_prefix_tokens:]
     old = math.isqrt(grid.shape[1])
     new = math.isqrt(num_tokens - num_prefix_tokens)
-    if old == new:
+    squares = (old * old, new * new) == (grid.shape[1], num_tokens - num_prefix_tokens)
+    if old == new or not squares:
         return weight
     square = grid.reshape(1, old, old, -1).permute(0, 3, 1, 2).float()
     resampled = nn.functional.interpolate(
@@ -169,14 +179,28 @@ def _timm_class(name: str) -> type:
         return type(timm.create_model(name, num_classes=0))
 
 
+def _parameters(model_class: type) -> dict[str, inspect.Parameter]:
+    """What a model class can be built with; where it passes ``**kwargs`` on, its bases' too."""
+    found: dict[str, inspect.Parameter] = {}
+    for base in model_class.__mro__:
+        if "__init__" not in vars(base):
+            continue
+        parameters = inspect.signature(vars(base)["__init__"]).parameters.values()
+        found = {
+            p.name: p for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)
+        } | found
+        if not any(p.kind is p.VAR_KEYWORD for p in parameters):
+            break
+    found.pop("self", None)
+    return found
+
+
 def _options(model_class: type, size: tuple[int, ...]) -> dict[str, Any]:
-    """What we ask of every model whose class knows it: all tokens, for this image size."""
-    known = inspect.signature(model_class.__init__).parameters
+    """What we ask of every model: no class logits, and this image size where it needs to know."""
+    known = _parameters(model_class)
     options: dict[str, Any] = {"num_classes": 0}
     if "img_size" in known:
         options["img_size"] = size[0] if size[0] == size[1] else size
-    if "global_pool" in known:
-        options["global_pool"] = ""
     return options
 
 
@@ -185,6 +209,8 @@ def _create(name: str, pretrained: bool, options: dict[str, Any]) -> Any:
 
     try:
         return timm.create_model(name, pretrained=pretrained, **options)
+    except OSError as error:
+        raise DownloadError(f"timm/{name}: its weights cannot be fetched: {error}") from error
     except (TypeError, AssertionError, ValueError, RuntimeError) as error:
         given = ", ".join(f"{k}={v!r}" for k, v in options.items())
         raise ConfigError(f"timm/{name} cannot be built with {given}: {error}") from error
@@ -193,9 +219,12 @@ def _create(name: str, pretrained: bool, options: dict[str, Any]) -> Any:
 def _probe_shape(probe: Any, name: str, size: tuple[int, ...]) -> torch.Size:
     """Shape of the features of one image, computed without storage or arithmetic."""
     try:
-        return probe.eval().forward_features(torch.zeros(1, 3, *size, device="meta")).shape
+        features = probe.eval().forward_features(torch.zeros(1, 3, *size, device="meta"))
     except (RuntimeError, AssertionError, ValueError) as error:
         raise ConfigError(f"timm/{name} does not take images of {size}: {error}") from error
+    if not isinstance(features, Tensor):
+        raise ConfigError(f"timm/{name} gives several feature maps, not one sequence of tokens")
+    return features.shape
 
 
 def _grid(model: Any, shape: torch.Size, num_prefix_tokens: int) -> Grid | None:

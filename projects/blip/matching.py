@@ -37,7 +37,7 @@ class BlipITM(Matching, JointSpace, Blip):
         add_joint_space(self, text, embed_width)
         self.losses = nn.ModuleDict()
 
-    def forward(  # type: ignore[override]
+    def forward(
         self, samples: Samples, match_head: Literal["itm", "itc"] = "itm"
     ) -> Tensor | ModelOutput:
         """Scores of a batch, as LAVIS's users call it.

@@ -150,10 +150,13 @@ class Matching:
 
         The image is projected once; its texts are folded onto it.
         """
-        if not isinstance(texts, TextBatch):
-            texts = self.tokenize([text for row in texts for text in row])
+        batch: TextBatch = (
+            texts
+            if isinstance(texts, TextBatch)
+            else self.tokenize([text for row in texts for text in row])
+        )
         kv = self.text_encoder.project(image_tokens)
-        return self.match_pairs(kv, texts)[:, 1].unflatten(0, (len(image_tokens), -1))
+        return self.match_pairs(kv, batch)[:, 1].unflatten(0, (len(image_tokens), -1))
 
 
 class Captioning:
