@@ -143,9 +143,11 @@ class Registry:
                 where the builder takes it; an argument of the same name in ``spec`` wins.
 
         Raises:
-            ConfigError: an argument that the builder does not take, or one that it misses.
+            ConfigError: no name; an argument that the builder does not take, or one that it misses.
         """
-        name, given = spec["name"], {k: v for k, v in spec.items() if k != "name"}
+        name, given = spec.get("name"), {k: v for k, v in spec.items() if k != "name"}
+        if not isinstance(name, str):
+            raise ConfigError(f"a {kind} needs a `name`: {dict(spec)!r}")
         accepted = self.arguments(kind, name, with_runtime=True)
         if problems := argument_problems(f"{kind} {name!r}", given, accepted, runtime):
             raise ConfigError("\n".join(problems))

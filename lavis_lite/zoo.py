@@ -110,15 +110,14 @@ def build_model(model: ModelComponent) -> nn.Module:
 
     The checkpoint ``released`` stands for the released weights of the model's type.
     """
-    args = model_args(model)
+    args, source = model_args(model), model.checkpoint
+    if source == RELEASED:
+        source = released_weights(model.name, model.type)
     built = registry.build("model", {**args, "name": model.name})
     built.card = {"name": model.name, "type": model.type or default_type(model.name), "args": args}
-    if model.checkpoint is not None:
+    if source is not None:
         from lavis_lite.weights import load_state, read_weights
 
-        source = model.checkpoint
-        if source == RELEASED:
-            source = released_weights(model.name, model.type)
         built.load_report = load_state(built, read_weights(source))
     return built
 

@@ -116,6 +116,11 @@ def test_build_names_an_argument_that_is_not_taken_and_the_nearest(fresh: Regist
     )
 
 
+def test_build_needs_a_name(fresh: Registry) -> None:
+    with pytest.raises(ConfigError, match=r"a loss needs a `name`: \{'alpha': 1\}"):
+        fresh.build("loss", {"alpha": 1})
+
+
 def test_build_says_when_nothing_is_taken_and_reports_every_argument(fresh: Registry) -> None:
     fresh.register("metric", "bare")(lambda: 0)
     with pytest.raises(ConfigError) as error:

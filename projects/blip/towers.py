@@ -247,7 +247,8 @@ def add_joint_space(model: Any, text: Spec, embed_width: int) -> None:
 
 def add_momentum(model: Any, losses: LossSpecs | None) -> None:
     """Give a model with a JointSpace its momentum copy, if one of its losses asks for it."""
-    wanted = [registry.result("loss", spec["name"]) for spec in (losses or {}).values()]
+    named = [spec["name"] for spec in (losses or {}).values() if "name" in spec]
+    wanted = [registry.result("loss", name) for name in named]
     if not any("momentum" in getattr(loss, "requires", ()) for loss in wanted):
         return
     for name in model.momentum_pairs:
