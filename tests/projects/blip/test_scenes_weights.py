@@ -1,0 +1,62 @@
+"""The weights that ship with the package: there, small, and as good as their record says."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from lavis_lite import list_models, load_model, load_model_and_preprocess, registry, zoo
+
+NUM_SCENES = 40
+
+
+def scenes() -> list[dict]:
+    dataset = registry.build("dataset", {"name": "scenes", "split": "test"})
+    return [dataset[index] for index in range(NUM_SCENES)]
+
+
+@pytest.mark.parametrize("name", list_models("blip*"))
+def test_the_scenes_type_loads_whole_and_offline(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LAVIS_LITE_OFFLINE", "1")
+    assert "scenes" in zoo.types(name)
+    assert load_model(name, "scenes").load_report.complete
+
+
+def test_the_captioner_states_the_facts_of_scenes_it_never_saw() -> None:
+    model, image, _ = load_model_and_preprocess("blip_caption", "scenes", is_eval=True)
+    rows = scenes()
+    batch = torch.stack([image["eval"](row["image"]) for row in rows])
+    captions = model.generate({"image": batch}, min_length=5)
+    dataset = registry.build("dataset", {"name": "scenes", "split": "test"})
+    right = [
+        dataset.facts(caption) == dataset.facts(row["text_input"])
+        for caption, row in zip(captions, rows, strict=True)
+    ]
+    assert sum(right) >= 0.9 * NUM_SCENES
+
+
+def test_the_matcher_tells_true_captions_from_those_of_other_scenes() -> None:
+    model, image, _ = load_model_and_preprocess("blip_image_text_matching", "scenes", is_eval=True)
+    rows = scenes()
+    batch = torch.stack([image["eval"](row["image"]) for row in rows])
+    texts = [row["text_input"] for row in rows]
+    true, false = (
+        model({"image": batch, "text_input": paired}).softmax(1)[:, 1]
+        for paired in (texts, texts[1:] + texts[:1])
+    )
+    assert true.mean() > 0.9
+    assert false.mean() < 0.1
+
+
+def test_every_shipped_file_is_listed_recorded_and_small() -> None:
+    folder = Path(zoo.released_weights("blip_caption", "scenes")).parent
+    files = {path.name: path for path in folder.glob("*.safetensors")}
+    listed = {Path(zoo.released_weights(name, "scenes")).name for name in list_models("blip*")}
+    recorded = {run["file"] for run in json.loads((folder / "scenes.json").read_text()).values()}
+    assert set(files) == listed == recorded
+    assert all(path.stat().st_size < 5_000_000 for path in files.values())
