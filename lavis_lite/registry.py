@@ -162,6 +162,7 @@ class Registry:
         for wildcard in (w for w in listed if w.endswith("/*")):
             if pattern != "*" and pattern.startswith(wildcard[:-1]):
                 entry = self._load(kind, wildcard)
+                matches -= {wildcard}
                 matches |= set(entry.expand(pattern)) if entry.expand else set()
         return sorted(matches)
 

@@ -204,6 +204,7 @@ def test_a_wildcard_gives_its_builder_what_stands_for_the_star(wild: Registry) -
 def test_a_wildcard_is_listed_as_such_and_expanded_by_a_pattern_below_it(wild: Registry) -> None:
     assert wild.names("vision_encoder") == ["acme/*"]
     assert wild.names("vision_encoder", "acme/s*") == ["acme/small"]
+    assert wild.names("vision_encoder", "acme/*") == ["acme/large", "acme/small"]
 
 
 def test_an_exact_name_wins_over_a_wildcard(wild: Registry) -> None:
