@@ -24,7 +24,7 @@ LIBRARY = [*CORE, *PROJECTS, ROOT / "run.py"]
 LAYERS = [
     {"errors", "contracts", "plugins", "registry", "config", "zoo"}
     | {"io", "files", "download", "transfer"},
-    {"interfaces", "distributed", "device", "state", "steps", "loading", "weights"}
+    {"interfaces", "distributed", "device", "modes", "state", "steps", "loading", "weights"}
     | {"checkpoint"}
     | {"metrics", "data"},
     {"initialization", "vision", "text", "generation", "losses", "model"},

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from lavis_lite import distributed
 from lavis_lite.interfaces import Samples
+from lavis_lite.modes import cosines
 
 if TYPE_CHECKING:
     from lavis_lite.text.attention import KeyValue
@@ -120,10 +121,9 @@ class Shared:
 def similarities(rows: Tensor, columns: Tensor, temperature: Tensor) -> Tensor:
     """(B, E) and (C, E) unit vectors to (B, C) cosines over the temperature.
 
-    In fp32 also under autocast, which would multiply in half precision.
+    In fp32 also under autocast.
     """
-    with torch.autocast(rows.device.type, enabled=False):
-        return rows.float() @ columns.float().T / temperature
+    return cosines(rows, columns) / temperature
 
 
 def global_mean(total: Tensor, count: Tensor | int) -> Tensor:

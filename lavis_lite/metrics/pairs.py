@@ -15,6 +15,7 @@ from torch import Tensor
 from lavis_lite import distributed
 from lavis_lite.errors import ConfigError, DataError
 from lavis_lite.interfaces import Context, EvaluationData
+from lavis_lite.modes import eval_mode
 
 log = logging.getLogger(__name__)
 
@@ -132,13 +133,8 @@ def image_batches(data: EvaluationData, pairs: Pairs, runner: Context) -> Iterat
 @contextmanager
 def evaluating(model: Any, runner: Context) -> Iterator[None]:
     """Evaluation mode, no gradients, the runner's precision; the mode is put back afterwards."""
-    training = model.training
-    model.eval()
-    try:
-        with torch.no_grad(), runner.autocast():
-            yield
-    finally:
-        model.train(training)
+    with eval_mode(model), torch.no_grad(), runner.autocast():
+        yield
 
 
 def demand(model: Any, metric: str, *capabilities: str, instead: str = "") -> None:

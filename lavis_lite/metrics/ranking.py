@@ -8,6 +8,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from lavis_lite.modes import cosines
+
 # Numbers of a similarity matrix that exist at once; bounds memory at any number of candidates.
 _CELLS = 2**22
 # Every candidate that was not re-scored ranks below every one that was, as published.
@@ -44,7 +46,7 @@ def preselect(query: Tensor, candidate: Tensor, top_k: int, column: Tensor | Non
 
 
 def _cosine(query: Tensor, candidate: Tensor, column: Tensor | None) -> Tensor:
-    cosine = query.float() @ candidate.float().T
+    cosine = cosines(query, candidate)
     return cosine if column is None else cosine[:, column.to(cosine.device)]
 
 

@@ -321,6 +321,23 @@ def test_equal_cosines_are_chosen_in_their_order() -> None:
     assert preselect(torch.ones(2, 1), candidate, 3).tolist() == [[0, 1, 2]] * 2
 
 
+def test_cosines_are_compared_in_fp32_under_autocast() -> None:
+    query = torch.nn.functional.normalize(torch.randn(6, 32), dim=1)
+    candidate = torch.nn.functional.normalize(query[:1] + 1e-3 * torch.randn(50, 32), dim=1)
+    owner = torch.arange(50)
+    chosen = preselect(query, candidate, 10)
+
+    def ranking() -> Ranking:
+        return rank(query, candidate, owner[:6], owner, chosen, None)
+
+    with torch.autocast("cpu", torch.bfloat16):
+        assert preselect(query, candidate, 10).equal(chosen)
+        mixed = ranking()
+    for mine, plain in zip(mixed, ranking(), strict=True):
+        assert mine.equal(plain)
+    assert mixed.tied.eq(1).all()  # bf16 would make many of them equal
+
+
 def _evaluate(num_images: int) -> tuple[dict[str, float], list[Any]]:
     result = Retrieval(top_k=4, chunk_size=5).evaluate(
         ToyModel(), ToyData(captions(11)[:num_images]), RUNNER
