@@ -8,12 +8,14 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import linear
 
 from lavis_lite import registry, vision
 from lavis_lite.errors import ConfigError
 from lavis_lite.generation import generate
 from lavis_lite.interfaces import Samples
 from lavis_lite.model import LossSpecs, VisionLanguageModel, unit
+from lavis_lite.modes import eval_mode, full_precision
 from lavis_lite.projects.blip.convert import adapt
 from lavis_lite.text.attention import KeyValue
 from lavis_lite.text.decoding import GroundedDecoder
@@ -135,10 +137,15 @@ class Matching:
         return self.text_encoder
 
     def match_pairs(self, image_kv: list[KeyValue], text: TextBatch) -> Tensor:
-        """Projected images of B rows and K * B texts, image-major -> (K * B, 2) logits."""
+        """Projected images of B rows and K * B texts, image-major -> (K * B, 2) logits, fp32.
+
+        Under autocast too: half precision would give many texts the same score.
+        """
         batch = text.replace_first(self.tokenizer.enc_id)
         states = self.text_encoder(batch.ids, batch.mask, mode="multimodal", image_kv=image_kv)
-        return self.itm_head(states[:, 0])
+        head = self.itm_head
+        with full_precision(states.device):
+            return linear(states[:, 0].float(), head.weight.float(), head.bias.float())
 
     def match(self, image_tokens: Tensor, text: Texts) -> Tensor:
         """(B, N, D) and B texts -> (B, 2) logits: does not match, matches."""

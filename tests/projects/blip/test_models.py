@@ -162,6 +162,22 @@ def test_the_matcher_scores_as_lavis_s_users_call_it() -> None:
         model(samples, match_head="itx")
 
 
+def test_match_logits_are_fp32_under_autocast() -> None:
+    model = bench_model("blip_retrieval").eval()
+    texts = [f"a picture of {n} {w}" for n in ("red", "blue", "green") for w in CAPTIONS[:4]]
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        tokens = model.encode_image(batch(1)["image"])
+        scores = model.rank(tokens, [texts])
+        logits = model.match(tokens, texts[:1])
+    assert scores.dtype == logits.dtype == torch.float32
+    assert not scores.equal(scores.bfloat16().float())  # not rounded on the way either
+    # Weights that are in half precision altogether work as well.
+    half = model.bfloat16()
+    with torch.no_grad():
+        tokens = half.encode_image(batch(1)["image"].bfloat16())
+        assert half.match(tokens, texts[:1]).dtype == torch.float32
+
+
 @pytest.mark.parametrize("name", ["blip_caption", "blip_pretrain"])
 def test_captions_come_per_image_without_the_prompt(name: str) -> None:
     model = bench_model(name).eval()
