@@ -41,7 +41,9 @@ class RecordedRun(Directive):
     def run(self) -> list[nodes.Node]:
         file = BENCHMARKS / self.arguments[0]
         self.state.document.settings.record_dependencies.add(str(file))
-        lines = "\n".join(self.lines(json.loads(file.read_text(encoding="utf-8")))).splitlines()
+        record = json.loads(file.read_text(encoding="utf-8"))
+        stages = {"": record} if "metrics" in record else record
+        lines = "\n".join(self.lines(stages)).splitlines()
         holder = nodes.section(document=self.state.document)
         nested_parse_with_titles(self.state, StringList(lines, str(file)), holder)
         return holder.children
