@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 
 @contextmanager
-def eval_mode(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode (no dropout); afterwards every part is in the mode that it was in."""
+def eval_mode(model: Any) -> Iterator[None]:
+    """A module in evaluation mode, without dropout; afterwards each part has its own mode again."""
     training = [part for part in model.modules() if part.training]
     model.eval()
     try:

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from lavis_lite import registry
 from lavis_lite.interfaces import ModelOutput, Samples
+from lavis_lite.modes import cosines, eval_mode
 from lavis_lite.projects.blip.towers import Blip, JointSpace, Matching, Spec, add_joint_space
 
 
@@ -40,18 +41,19 @@ class BlipITM(Matching, JointSpace, Blip):
     def forward(
         self, samples: Samples, match_head: Literal["itm", "itc"] = "itm"
     ) -> Tensor | ModelOutput:
-        """Scores of a batch, as LAVIS's users call it.
+        """Scores of a batch, as LAVIS's users call it; without dropout in any mode.
 
         Args:
             samples: ``image`` (B, 3, H, W) and ``text_input``, B texts.
             match_head: ``itm`` gives (B, 2) logits, whose softmax[:, 1] is the probability of a
                 match; ``itc`` the (B images, B texts) cosine similarities, in [-1, 1].
         """
-        tokens = self.encode_image(samples["image"].to(self.device))
-        texts: Any = samples["text_input"]
-        texts = [texts] * len(tokens) if isinstance(texts, str) else texts
-        if match_head == "itm":
-            return self.match(tokens, texts)
-        if match_head == "itc":
-            return self.image_embeds(tokens) @ self.text_embeds(self.encode_text(texts)).T
-        raise ValueError(f"match_head is 'itm' or 'itc', not {match_head!r}")
+        if match_head not in ("itm", "itc"):
+            raise ValueError(f"match_head is 'itm' or 'itc', not {match_head!r}")
+        with eval_mode(self):
+            tokens = self.encode_image(samples["image"].to(self.device))
+            texts: Any = samples["text_input"]
+            texts = [texts] * len(tokens) if isinstance(texts, str) else texts
+            if match_head == "itm":
+                return self.match(tokens, texts)
+            return cosines(self.image_embeds(tokens), self.text_embeds(self.encode_text(texts)))

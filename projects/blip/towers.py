@@ -200,7 +200,7 @@ class Captioning:
         length_penalty: float = 1.0,
         seeds: list[int] | None = None,
     ) -> list[str]:
-        """Captions, the prompt removed.
+        """Captions, the prompt removed; without dropout, whatever mode the model is in.
 
         Args:
             samples: ``image`` (B, 3, H, W); or ``image_tokens`` (B, N, D) where they are known.
@@ -219,28 +219,28 @@ class Captioning:
         Returns:
             B * num_captions texts, image-major.
         """
-        tokens = samples.get("image_tokens")
-        if tokens is None:
-            tokens = self.encode_image(samples["image"].to(self.device))
-        decoder = GroundedDecoder(self.text_decoder, self.text_decoder.bert.project(tokens))
-        prompt = torch.tensor([self.prompt_ids()] * len(tokens), device=tokens.device)
-        ids = generate(
-            decoder,
-            prompt,
-            method=method or ("nucleus" if use_nucleus_sampling else "beam"),
-            num_beams=num_beams,
-            num_return=num_captions,
-            max_length=max_length,
-            min_length=min_length,
-            top_p=top_p,
-            temperature=temperature,
-            repetition_penalty=repetition_penalty,
-            length_penalty=length_penalty,
-            eos_id=self.tokenizer.sep_id,
-            pad_id=self.tokenizer.pad_id,
-            seeds=seeds,
-        )
-        return [self.tokenizer.decode(row[prompt.shape[1] :]) for row in ids]
+        prompt = self.prompt_ids()
+        with eval_mode(self):
+            tokens = samples.get("image_tokens")
+            if tokens is None:
+                tokens = self.encode_image(samples["image"].to(self.device))
+            ids = generate(
+                GroundedDecoder(self.text_decoder, self.text_decoder.bert.project(tokens)),
+                torch.tensor([prompt] * len(tokens), device=tokens.device),
+                method=method or ("nucleus" if use_nucleus_sampling else "beam"),
+                num_beams=num_beams,
+                num_return=num_captions,
+                max_length=max_length,
+                min_length=min_length,
+                top_p=top_p,
+                temperature=temperature,
+                repetition_penalty=repetition_penalty,
+                length_penalty=length_penalty,
+                eos_id=self.tokenizer.sep_id,
+                pad_id=self.tokenizer.pad_id,
+                seeds=seeds,
+            )
+        return [self.tokenizer.decode(row[len(prompt) :]) for row in ids]
 
 
 def add_joint_space(model: Any, text: Spec, embed_width: int) -> None:

@@ -193,6 +193,22 @@ def test_captions_come_per_image_without_the_prompt(name: str) -> None:
         assert not any(text.startswith("a picture of") for text in texts)
 
 
+def test_a_model_in_training_mode_writes_and_scores_without_dropout() -> None:
+    captioner = create_model("blip_caption", "tiny").train()
+    captioner.visual_encoder.eval()  # a part in a mode of its own
+    samples = {"image": torch.randn(3, 3, 64, 64), "text_input": CAPTIONS[:3]}
+    modes = [part.training for part in captioner.modules()]
+    texts = captioner.generate(samples, max_length=14)
+    assert [part.training for part in captioner.modules()] == modes
+    assert captioner.generate(samples, max_length=14) == texts
+    assert captioner.eval().generate(samples, max_length=14) == texts
+    matcher = create_model("blip_image_text_matching", "tiny").train()
+    for head in ("itm", "itc"):
+        scores = matcher(samples, match_head=head)
+        assert matcher.training
+        assert scores.equal(matcher(samples, match_head=head))
+
+
 def test_captions_of_known_tokens_are_those_of_the_image() -> None:
     model = bench_model("blip_caption").eval()
     image = batch(2)["image"]
