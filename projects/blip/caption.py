@@ -5,7 +5,6 @@ from __future__ import annotations
 from lavis_lite import registry
 from lavis_lite.model import LossSpecs
 from lavis_lite.projects.blip.towers import Blip, Captioning, Spec
-from lavis_lite.text.med import MedDecoder
 
 
 @registry.register("model", "blip_caption")
@@ -36,7 +35,7 @@ class BlipCaption(Captioning, Blip):
         losses: LossSpecs | None = None,
     ) -> None:
         super().__init__(vision, image_size, tokenizer, max_length)
-        self.text_decoder = MedDecoder(self.build_text(text))
+        self.text_decoder = self.build_decoder(text)
         self.prompt = prompt
         self.prompt_length = len(self.prompt_ids())
         self.add_losses(losses)

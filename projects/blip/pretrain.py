@@ -6,7 +6,7 @@ from lavis_lite import registry
 from lavis_lite.model import LossSpecs
 from lavis_lite.projects.blip.retrieval import BlipRetrieval
 from lavis_lite.projects.blip.towers import Captioning, Spec
-from lavis_lite.text.med import MedDecoder, tie
+from lavis_lite.text.med import tie
 
 
 @registry.register("model", "blip_pretrain")
@@ -43,5 +43,5 @@ class BlipPretrain(Captioning, BlipRetrieval):
         )
 
     def _add_parts(self, text: Spec) -> None:
-        self.text_decoder = MedDecoder(self.build_text(text))
+        self.text_decoder = self.build_decoder(text)
         tie(self.text_encoder, self.text_decoder)

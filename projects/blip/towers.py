@@ -18,6 +18,7 @@ from lavis_lite.model import LossSpecs, VisionLanguageModel, unit
 from lavis_lite.modes import eval_mode, full_precision
 from lavis_lite.projects.blip.convert import adapt
 from lavis_lite.text.attention import KeyValue
+from lavis_lite.text.bert import load_bert
 from lavis_lite.text.decoding import GroundedDecoder
 from lavis_lite.text.med import Med, MedDecoder
 from lavis_lite.text.tokenizer import TextBatch, WordPiece, load_tokenizer
@@ -65,6 +66,13 @@ class Blip(VisionLanguageModel):
                 f"{text['name']!r} has none"
             )
         return tower
+
+    def build_decoder(self, text: Spec) -> MedDecoder:
+        """A text tower that writes; where it starts from a BERT, its head starts from BERT's."""
+        decoder = MedDecoder(self.build_text(text))
+        if text["name"] == "med" and text.get("pretrained"):
+            load_bert(decoder, text["pretrained"])
+        return decoder
 
     def encode_image(self, image: Tensor) -> Tensor:
         """(B, 3, H, W) -> (B, N, D) tokens."""

@@ -248,6 +248,39 @@ def test_pairs_score_alike_whatever_their_batch_in_a_timm_model() -> None:
     torch.testing.assert_close(together, torch.cat(alone), atol=1e-5, rtol=0)
 
 
+# ---- starting from BERT
+
+
+@pytest.fixture
+def bert(tmp_path: Path) -> Any:
+    """A language model of the tiny preset's size, and the folder that it is saved in."""
+    from transformers import BertConfig, BertForMaskedLM
+
+    config = BertConfig(
+        vocab_size=len(create_model("blip_caption", "tiny").tokenizer) - 2, hidden_size=64,
+        num_hidden_layers=3, num_attention_heads=4, intermediate_size=128,
+    )  # fmt: skip
+    model = BertForMaskedLM(config)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.3 * torch.randn_like(parameter))
+    model.save_pretrained(tmp_path / "bert")
+    return model
+
+
+@pytest.mark.parametrize("name", ["blip_caption", "blip_pretrain"])
+def test_a_decoder_that_starts_from_bert_has_its_head_too(
+    name: str, bert: Any, tmp_path: Path
+) -> None:
+    model = create_model(name, "tiny", text={"pretrained": str(tmp_path / "bert")})
+    states = torch.randn(2, 5, 64)
+    with torch.no_grad():
+        logits = model.text_decoder.cls(states)
+        torch.testing.assert_close(logits[..., :-2], bert.cls(states), atol=1e-4, rtol=1e-4)
+    words = bert.bert.embeddings.word_embeddings.weight
+    assert model.text_decoder.bert.embeddings.word_embeddings.weight[:-2].equal(words)
+
+
 # ---- encoders of one's own
 
 
