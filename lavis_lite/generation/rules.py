@@ -44,7 +44,7 @@ class Rules:
         most = {"beam": self.num_beams, "greedy": 1}.get(self.method, self.num_return)
         demands = {
             "num_beams": (self.num_beams, self.num_beams >= 1, "at least 1"),
-            "num_return": (
+            "texts per image": (
                 self.num_return,
                 1 <= self.num_return <= most,
                 f"from 1 to {most} with method {self.method!r} and {self.num_beams} beams",

@@ -135,6 +135,7 @@ class Med(nn.Module):
         if cross_attention and encoder_width is None:
             raise ConfigError("med: cross-attention needs encoder_width, the image tokens' width")
         self.width = width
+        self.max_length = max_length
         source_width = encoder_width if cross_attention else None
         self.embeddings = Embeddings(vocab_size, max_length, width, dropout, layer_norm_eps)
         self.encoder = Encoder(

@@ -226,7 +226,16 @@ class Captioning:
 
         Returns:
             B * num_captions texts, image-major.
+
+        Raises:
+            ConfigError: options that contradict each other, or more tokens than the tower holds.
         """
+        positions = self.text_decoder.bert.max_length
+        if max_length > positions:
+            raise ConfigError(
+                f"generate.max_length: {max_length}; the text tower has {positions} positions "
+                f"(model.text.max_length)"
+            )
         prompt = self.prompt_ids()
         with eval_mode(self):
             tokens = samples.get("image_tokens")

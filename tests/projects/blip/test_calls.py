@@ -1,0 +1,27 @@
+"""Calls that cannot be answered say so at once, and in the caller's words."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from bench_models import CAPTIONS, batch, bench_model
+
+from lavis_lite.errors import ConfigError
+
+
+@pytest.mark.parametrize("name", ["blip_caption", "blip_pretrain"])
+def test_a_text_longer_than_the_tower_is_refused_before_the_first_step(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = bench_model(name)  # 64 positions
+    image = {"image": batch(1)["image"]}
+    assert len(model.generate(image, max_length=64, min_length=64, method="greedy")) == 1
+    monkeypatch.setattr(model, "encode_image", None)  # not even the image is read
+    with pytest.raises(ConfigError, match=r"max_length: 65; the text tower has 64 positions"):
+        model.generate(image, max_length=65)
+
+
+def test_too_many_captions_are_refused_in_words_of_both_callers() -> None:
+    model = bench_model("blip_caption")
+    with pytest.raises(ConfigError, match=r"texts per image: 4; from 1 to 3 .*3 beams"):
+        model.generate({"image": batch(1)["image"]}, num_captions=4)
