@@ -45,7 +45,8 @@ class Hypotheses:
         """
         if len(self.texts) < count:
             raise ConfigError(
-                f"texts per image: {count}; only {len(self.texts)} different texts of this length exist"
+                f"texts per image: {count}; only {len(self.texts)} different ones of this length "
+                "exist"
             )
         ranked = sorted(self.texts, key=lambda entry: entry[0])
         return [text for _, text in ranked[::-1][:count]]

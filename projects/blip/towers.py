@@ -156,20 +156,38 @@ class Matching:
             return linear(states[:, 0].float(), head.weight.float(), head.bias.float())
 
     def match(self, image_tokens: Tensor, text: Texts) -> Tensor:
-        """(B, N, D) and B texts -> (B, 2) logits: does not match, matches."""
+        """(B, N, D) and B texts -> (B, 2) logits: does not match, matches.
+
+        Raises:
+            ConfigError: more or fewer texts than images.
+        """
         batch = text if isinstance(text, TextBatch) else self.tokenize(text)
+        if len(batch.ids) != len(image_tokens):
+            raise ConfigError(
+                f"match: {len(batch.ids)} texts for {len(image_tokens)} images; it takes one "
+                "for each, `rank` takes several"
+            )
         return self.match_pairs(self.text_encoder.project(image_tokens), batch)
 
     def rank(self, image_tokens: Tensor, texts: list[list[str]] | TextBatch) -> Tensor:
         """(B, N, D) and K texts per image -> (B, K) logits of "matches".
 
         The image is projected once; its texts are folded onto it.
+
+        Raises:
+            ConfigError: not the same number of texts for every image.
         """
-        batch: TextBatch = (
-            texts
-            if isinstance(texts, TextBatch)
-            else self.tokenize([text for row in texts for text in row])
-        )
+        batch: TextBatch
+        if isinstance(texts, TextBatch):
+            batch, even = texts, len(texts.ids) % len(image_tokens) == 0
+        else:
+            batch = self.tokenize([text for row in texts for text in row])
+            even = len(texts) == len(image_tokens) and len({len(row) for row in texts}) == 1
+        if not even:
+            raise ConfigError(
+                f"rank: {len(batch.ids)} texts for {len(image_tokens)} images; it takes the same "
+                "number for each"
+            )
         kv = self.text_encoder.project(image_tokens)
         return self.match_pairs(kv, batch)[:, 1].unflatten(0, (len(image_tokens), -1))
 

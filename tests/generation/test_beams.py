@@ -96,7 +96,7 @@ def test_more_texts_than_there_are_is_an_error(table: Callable[..., Any]) -> Non
     prompt = torch.ones(1, 2).long()
     texts = generate(table(0, 1, 4, 5), prompt, num_return=5, **arguments)
     assert sorted(texts) == [[1, 1], [1, 1, 0], [1, 1, 1], [1, 1, 2], [1, 1, 3]]
-    with pytest.raises(ConfigError, match="texts per image: 6; only 5 different texts"):
+    with pytest.raises(ConfigError, match="texts per image: 6; only 5 different ones"):
         generate(table(0, 1, 4, 5), prompt, num_return=6, **arguments)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pytest
-import torch
 from bench_models import CAPTIONS, batch, bench_model
 
 from lavis_lite.errors import ConfigError
@@ -25,3 +24,18 @@ def test_too_many_captions_are_refused_in_words_of_both_callers() -> None:
     model = bench_model("blip_caption")
     with pytest.raises(ConfigError, match=r"texts per image: 4; from 1 to 3 .*3 beams"):
         model.generate({"image": batch(1)["image"]}, num_captions=4)
+
+
+def test_texts_that_do_not_go_with_the_images_are_refused() -> None:
+    model = bench_model("blip_image_text_matching").eval()
+    samples = {**batch(2), "text_input": CAPTIONS[:4]}
+    with pytest.raises(ConfigError, match="match: 4 texts for 2 images; it takes one for each"):
+        model(samples)
+    with pytest.raises(ConfigError, match="match: 1 texts for 2 images"):
+        model({**samples, "text_input": CAPTIONS[:1]})
+    assert model(samples, match_head="itc").shape == (2, 4)
+    tokens = model.encode_image(samples["image"])
+    assert model.rank(tokens, model.tokenize(CAPTIONS[:4])).shape == (2, 2)
+    for texts in ([CAPTIONS[:1], CAPTIONS[:3]], [CAPTIONS[:2]], model.tokenize(CAPTIONS[:3])):
+        with pytest.raises(ConfigError, match=r"rank: \d texts for 2 images; it takes the same"):
+            model.rank(tokens, texts)
