@@ -76,7 +76,7 @@ class Blip(VisionLanguageModel):
 
     def encode_image(self, image: Tensor) -> Tensor:
         """(B, 3, H, W) -> (B, N, D) tokens."""
-        return self.visual_encoder(image)
+        return encode(self.visual_encoder, image)
 
     def tokenize(self, texts: list[str]) -> TextBatch:
         """B texts to ids and mask (B, T), [CLS] first."""
@@ -101,7 +101,7 @@ class JointSpace:
 
     def encode_image(self, image: Tensor) -> Tensor:
         """(B, 3, H, W) -> (B, N, D) tokens."""
-        return self.visual_encoder(image)
+        return encode(self.visual_encoder, image)
 
     def encode_text(self, text: Texts) -> Tensor:
         """B texts -> (B, T, D) states of the text alone."""
@@ -276,6 +276,22 @@ class Captioning:
                 seeds=seeds,
             )
         return [self.tokenizer.decode(row[len(prompt) :]) for row in ids]
+
+
+def encode(encoder: nn.Module, image: Tensor) -> Tensor:
+    """(B, 3, H, W) -> (B, N, D) tokens.
+
+    Raises:
+        ConfigError: a size that the encoder was not built for; many take any.
+    """
+    patches: Any = getattr(encoder, "patch_embed", None)  # timm's; strict where the size is fixed
+    wanted = patches.img_size if getattr(patches, "strict_img_size", False) else None
+    if wanted is not None and tuple(image.shape[-2:]) != tuple(wanted):
+        seen, built = (" x ".join(map(str, size)) for size in (image.shape[-2:], wanted))
+        raise ConfigError(
+            f"image: {seen} pixels; the vision encoder takes {built} (model.image_size)"
+        )
+    return encoder(image)
 
 
 def add_joint_space(model: Any, text: Spec, embed_width: int) -> None:

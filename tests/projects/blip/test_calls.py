@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
+import torch
 from bench_models import CAPTIONS, batch, bench_model
 
+from lavis_lite import create_model
 from lavis_lite.errors import ConfigError
 
 
@@ -39,3 +43,23 @@ def test_texts_that_do_not_go_with_the_images_are_refused() -> None:
     for texts in ([CAPTIONS[:1], CAPTIONS[:3]], [CAPTIONS[:2]], model.tokenize(CAPTIONS[:3])):
         with pytest.raises(ConfigError, match=r"rank: \d texts for 2 images; it takes the same"):
             model.rank(tokens, texts)
+
+
+@pytest.mark.parametrize("name", ["blip_caption", "blip_pretrain"])
+def test_an_image_of_another_size_is_refused_by_an_encoder_of_one_size(name: str) -> None:
+    model = create_model(name, "tiny")
+    with pytest.raises(ConfigError, match=r"image: 64 x 48 pixels; .* takes 64 x 64"):
+        model.encode_image(torch.zeros(1, 3, 64, 48))
+
+
+@pytest.mark.parametrize(
+    "vision",
+    [
+        {"name": "timm/test_vit", "dynamic_img_size": True},
+        {"name": "timm/test_convnext"},
+    ],
+    ids=lambda vision: vision["name"],
+)
+def test_an_encoder_of_any_size_takes_any(vision: dict[str, Any]) -> None:
+    model = create_model("blip_retrieval", "tiny", vision=vision)
+    assert model.encode_image(torch.zeros(1, 3, 96, 64)).shape[0] == 1
