@@ -55,9 +55,20 @@ class ModelOutput:
         except AttributeError as error:
             raise KeyError(str(error)) from None
 
+    def __repr__(self) -> str:
+        values = ", ".join(f"{name}={_brief(self[name])}" for name in self.keys())
+        return f"{type(self).__name__}({values})"
+
     def keys(self) -> list[str]:
         """The names of everything in the output."""
         return ["loss", *(f"loss_{name}" for name in self.losses), *self._extras]
+
+
+def _brief(value: Any) -> str:
+    """A number as it is, a tensor by its shape."""
+    if not isinstance(value, Tensor):
+        return repr(value)
+    return f"{value.item():.5g}" if value.ndim == 0 else f"tensor{tuple(value.shape)}"
 
 
 @runtime_checkable

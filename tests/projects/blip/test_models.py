@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from lavis_lite import create_model, registry
 from lavis_lite.errors import ConfigError
+from lavis_lite.interfaces import ModelOutput
 from lavis_lite.projects.blip.caption import BlipCaption
 from lavis_lite.weights import save_weights
 
@@ -36,6 +37,10 @@ def test_the_output_holds_each_loss_and_their_sum(name: str) -> None:
         _ = output.loss_mlm
     with pytest.raises(KeyError):
         output["sims"]
+    assert repr(output).startswith(f"ModelOutput(loss={output.loss.item():.5g}, loss_")
+    assert (
+        repr(ModelOutput({}, sims=torch.ones(2, 3))) == "ModelOutput(loss=None, sims=tensor(2, 3))"
+    )
 
 
 @pytest.mark.parametrize("name", TRAINED)
