@@ -240,7 +240,10 @@ class TrainRunner:
             run.max_bad_fraction,
         )
         self._restore(self.start.checkpoint)
-        self.losses = parallelize(Losses(self.model, run.compile), self._first_samples)
+        losses = Losses(self.model, run.compile)
+        # With no step left there is no batch to look at, nor gradients to exchange.
+        trains = self.step < run.max_steps
+        self.losses = parallelize(losses, self._first_samples) if trains else losses
         self.hooks = self._build_hooks()
 
     def _build_data(self) -> TrainData:

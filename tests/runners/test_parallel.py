@@ -120,3 +120,23 @@ def test_looking_for_unused_parameters_leaves_no_trace(tmp_path):
     after = weights(tmp_path)
     assert after["momentum_updates"] == 1
     assert after["queue"].count_nonzero() == 2  # one sample of each process, and none before
+
+
+@pytest.mark.parametrize("max_steps", [0, 4])
+def test_a_run_with_no_step_left_evaluates_and_completes(tmp_path, max_steps):
+    config = without_dropout(tmp_path, run__max_steps=max_steps, evaluate=[toy_evaluator()])
+    first = run_on_two_processes(run, config)[0]
+    (tmp_path / "complete.json").unlink()  # as if killed during the final evaluation
+    lines = (tmp_path / "metrics.jsonl").read_text().splitlines(keepends=True)
+    (tmp_path / "metrics.jsonl").write_text("".join(lines[:-1]))
+    again = run_on_two_processes(run, config)[0]
+    assert again["metrics"] == first["metrics"]
+    assert (again["step"], len(records(tmp_path))) == (max_steps, len(lines))
+
+
+def test_a_finished_run_measures_what_its_changed_config_asks_for(tmp_path):
+    config = without_dropout(tmp_path, run__max_steps=1)
+    run_on_two_processes(run, config)
+    changed = without_dropout(tmp_path, run__max_steps=1, evaluate=[toy_evaluator()])
+    assert "toy_error/error" in run_on_two_processes(run, changed)[0]["metrics"]
+    assert (tmp_path / "complete.json").exists()
