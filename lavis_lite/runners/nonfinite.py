@@ -79,16 +79,25 @@ class SkippedSteps:
             self.limit,
         )
         if self.in_a_row > self.limit:
-            self._end()
+            self._end(f"run.max_skipped_steps allows {self.limit}")
 
     def clear(self) -> None:
         """A good step ends the row."""
         self.in_a_row = 0
         self._steps.clear()
 
-    def _end(self) -> None:
+    def check_end(self) -> None:
+        """Refuse to call a run complete whose last steps were skipped: no step came after them.
+
+        Raises:
+            FloatingPointError: as from ``skip``.
+        """
+        if self.in_a_row:
+            self._end("the last of the run")
+
+    def _end(self, why: str) -> None:
         steps = distributed.all_gather_object(self._steps)
-        if distributed.is_main():
+        if distributed.is_main() and any(steps):  # a restart at the end has taken none itself
             ranks = [
                 {"rank": rank, **step, "losses": _json(step["losses"])}
                 for rank, its_steps in enumerate(steps)
@@ -96,9 +105,8 @@ class SkippedSteps:
             ]
             write_json(self.path, {"steps": sorted(ranks, key=lambda r: (r["step"], r["rank"]))})
         raise FloatingPointError(
-            f"loss or gradient was not finite in {self.in_a_row} steps in a row, "
-            f"run.max_skipped_steps allows {self.limit}. The weights are those of before. "
-            f"The samples are in {self.path}; if they are sound, try a lower optim.lr, "
+            f"loss or gradient was not finite in {self.in_a_row} steps in a row, {why}. "
+            f"The weights are those of before. The samples are in {self.path}; if they are sound, try a lower optim.lr, "
             "optim.clip_norm: 1.0 or precision: fp32"
         )
 

@@ -82,6 +82,7 @@ class TrainRunner:
 
         Raises:
             ConfigError: the folder holds a run with other settings.
+            FloatingPointError: too many steps in a row were not finite, or the last one.
             SystemExit: a signal ended the run early, after saving (code 143 or 130).
             ProcessLost: another process of the run failed.
         """
@@ -120,6 +121,7 @@ class TrainRunner:
                 self.step += 1
                 for hook in self.hooks:
                     hook.after_step(self, result)
+            self.skipped.check_end()
             for hook in self.hooks:
                 hook.after_training(self)
 

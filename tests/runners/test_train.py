@@ -169,6 +169,22 @@ def test_too_many_such_steps_in_a_row_stop_the_run_and_name_their_samples(tmp_pa
     assert run(toy_config(tmp_path))["step"] == 12  # from the checkpoint of step 4
 
 
+@pytest.mark.parametrize(("every", "kept"), [(0, []), (12, ["step-00000012"])])
+def test_a_run_that_ends_in_nans_is_not_complete_nor_after_a_restart(
+    tmp_path, monkeypatch, every, kept
+):
+    monkeypatch.setenv("TOY_FAULT", "nan:10-11")
+    config = toy_config(tmp_path, run__checkpoint_every=every, evaluate=[toy_evaluator()])
+    for _ in range(2):
+        with pytest.raises(FloatingPointError, match="in 2 steps in a row, the last of the run"):
+            run(config)
+        assert not (tmp_path / "complete.json").exists()
+        assert [path.name for path in (tmp_path / "checkpoints").glob("step-*")] == kept
+        assert not [r for r in records(tmp_path) if "evaluate" in r]
+        steps = json.loads((tmp_path / "bad_batch.json").read_text())["steps"]
+        assert [step["step"] for step in steps] == [11, 12]
+
+
 def test_the_best_checkpoint_is_kept(tmp_path):
     config = toy_config(
         tmp_path, evaluate=[toy_evaluator()], run__keep_best="toy_error/error",
