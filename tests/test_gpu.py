@@ -71,9 +71,10 @@ def test_a_run_trains_resumes_and_retrieves(
             raise Stopped
         return train_step(runner, batches)
 
-    with monkeypatch.context() as patch, pytest.raises(Stopped):
-        patch.setattr(TrainRunner, "train_step", stops)
+    monkeypatch.setattr(TrainRunner, "train_step", stops)
+    with pytest.raises(Stopped):
         runners.run(config(folder, DEVICE, precision))
+    monkeypatch.undo()
     summary = runners.run(config(folder, DEVICE, precision))
     assert [record["step"] for record in steps(folder)] == [1, 2, 3]
     assert all(math.isfinite(record["loss"]) for record in steps(folder))
