@@ -80,11 +80,11 @@ def test_maps_are_flattened_row_by_row() -> None:
     with torch.no_grad():
         features = first.forward_features(image)  # (1, D, rows, columns)
         assert features.shape[2:] == first.grid == (2, 3)
-        assert torch.equal(first(image)[0, 1 * 3 + 2], features[0, :, 1, 2])
+        assert torch.equal(first(image)[0, 0 * 3 + 2], features[0, :, 0, 2])
         image = image[..., :32, :48]
         features = last.forward_features(image)  # (1, rows, columns, D)
         assert features.shape[1:3] == last.grid == (4, 6)
-        assert torch.equal(last(image)[0, 2 * 6 + 5], features[0, 2, 5])
+        assert torch.equal(last(image)[0, 2 * 6 + 4], features[0, 2, 4])
 
 
 def test_tokens_are_those_of_the_timm_model() -> None:

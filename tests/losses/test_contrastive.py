@@ -55,11 +55,12 @@ def state(loss: ImageTextContrast) -> dict[str, Tensor]:
     return {key: value.clone() for key, value in loss.queue.state_dict().items()}
 
 
+@pytest.mark.parametrize("negatives", ["global", "local"])
 @pytest.mark.parametrize("alpha", [0.0, 0.4, 1.0])
 @pytest.mark.parametrize("queue_size", [0, 5, 12])
-def test_itc_equals_the_sum_written_out(alpha: float, queue_size: int) -> None:
+def test_itc_equals_the_sum_written_out(alpha: float, queue_size: int, negatives: Any) -> None:
     model = feature_towers(6)
-    loss = ImageTextContrast(queue_size, alpha, ramp=0, model=model)
+    loss = ImageTextContrast(queue_size, alpha, ramp=0, negatives=negatives, model=model)
     for step in range(3):
         samples = features(4, 6, seed=step)
         expected = itc_by_hand(model, samples, state(loss), alpha, ids=False)
