@@ -106,8 +106,8 @@ class SkippedSteps:
             write_json(self.path, {"steps": sorted(ranks, key=lambda r: (r["step"], r["rank"]))})
         raise FloatingPointError(
             f"loss or gradient was not finite in {self.in_a_row} steps in a row, {why}. "
-            f"The weights are those of before. The samples are in {self.path}; if they are sound, try a lower optim.lr, "
-            "optim.clip_norm: 1.0 or precision: fp32"
+            f"The weights are those of before. The samples are in {self.path}; if they are sound, "
+            "try a lower optim.lr, optim.clip_norm: 1.0 or precision: fp32"
         )
 
     def state_dict(self) -> dict[str, int]:

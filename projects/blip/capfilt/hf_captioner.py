@@ -32,6 +32,8 @@ class HfCaptioner(nn.Module):
     image_mean = (0.0, 0.0, 0.0)  # pixels in [0, 1]: the model's processor normalises them
     image_std = (1.0, 1.0, 1.0)
 
+    model: Any  # its generate() is transformers', unknown to nn.Module
+
     def __init__(self, source: str, prompt: str = "", image_size: int = 384) -> None:
         super().__init__()
         self.image_size, self.prompt = image_size, prompt
