@@ -48,18 +48,15 @@ def parse_overrides(overrides: Sequence[str]) -> dict[Any, Any]:
     """``["a.b[0].c=1e-4", ...]`` as one tree; later ones win.
 
     Raises:
-        ConfigError: an override that is not ``key=value``.
+        ConfigError: an override that is not ``key=value``, or that makes a section of an earlier
+            one's value or a value of its section: what the earlier one said would be lost.
     """
     tree: dict[Any, Any] = {}
     for override in overrides:
         key, equals, text = override.partition("=")
         if not equals or not _WHOLE_KEY.fullmatch(key):
             raise ConfigError(f"override {override!r} is not key=value (like optim.lr=1e-4)")
-        path = [name or int(index) for name, index in _KEY.findall(key)]
-        nested: Any = _value(text, override)
-        for part in reversed(path):
-            nested = {part: nested}
-        tree = merge(tree, nested)
+        tree = _with(tree, key, _value(text, override), f"override {override[:200]!r}")
     return tree
 
 
@@ -69,11 +66,27 @@ def from_dotted(values: Mapping[str, Any]) -> dict[Any, Any]:
     for key, value in values.items():
         if not _WHOLE_KEY.fullmatch(str(key)):
             raise ConfigError(f"{key!r} is not a dotted key (like optim.lr)")
-        nested = value
-        for name, index in reversed(_KEY.findall(str(key))):
-            nested = {name or int(index): nested}
-        tree = merge(tree, nested)
+        tree = _with(tree, str(key), value, repr(key))
     return tree
+
+
+def _with(tree: dict[Any, Any], key: str, value: Any, what: str) -> dict[Any, Any]:
+    """``tree`` with ``value`` at a dotted key; ``what`` names the override in errors."""
+    path = [name or int(index) for name, index in _KEY.findall(key)]
+    before: Any = tree
+    spelled = ""
+    for part in path:
+        if not isinstance(before, dict | list | None):
+            raise ConfigError(f"{what}: an earlier override sets {spelled} to {before!r}")
+        before = before.get(part) if isinstance(before, dict) else None
+        spelled += f"[{part}]" if isinstance(part, int) else f".{part}" if spelled else part
+    if isinstance(before, dict) and not isinstance(value, dict | list | None):
+        keys = ", ".join(f"{key}.{inner}" for inner in before)
+        raise ConfigError(f"{what}: earlier overrides set {keys}; null takes the section away")
+    nested = value
+    for part in reversed(path):
+        nested = {part: nested}
+    return merge(tree, nested)
 
 
 def _value(text: str, override: str) -> Any:

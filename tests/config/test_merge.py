@@ -149,6 +149,27 @@ def test_what_is_not_key_value_is_named(text: str) -> None:
     assert str(error.value) == f"override {text!r} is not key=value (like optim.lr=1e-4)"
 
 
+def test_an_override_that_would_lose_an_earlier_one_is_refused_and_both_are_named() -> None:
+    with pytest.raises(ConfigError) as error:
+        parse_overrides(["run.max_steps=4", "run=5", "run.output_dir=X"])
+    assert str(error.value) == (
+        "override 'run=5': earlier overrides set run.max_steps; null takes the section away"
+    )
+    with pytest.raises(ConfigError) as error:
+        parse_overrides(["a.b[0]=5", "a.b[0].c=1"])
+    assert str(error.value) == "override 'a.b[0].c=1': an earlier override sets a.b[0] to 5"
+    with pytest.raises(ConfigError, match=r"^'a\.b': an earlier override sets a to 'x'"):
+        from_dotted({"a": "x", "a.b": 1})
+
+
+def test_null_and_whole_sections_may_take_the_place_of_earlier_overrides() -> None:
+    assert parse_overrides(["a.b=1", "a=null"]) == {"a": None}
+    assert parse_overrides(["a=null", "a.b=1"]) == {"a": {"b": 1}}
+    assert parse_overrides(["a[0].b=1", "a=[2]"]) == {"a": [2]}
+    assert parse_overrides(["a=[{b: 1}]", "a[0].b=2"]) == {"a": [{"b": 2}]}
+    assert parse_overrides(["a=1", "a={b: 2}"]) == {"a": {"b": 2}}
+
+
 @pytest.mark.parametrize("value", ["[", "{a: 1", "!!python/object/apply:os.getcwd []", "[" * 5000])
 def test_a_value_that_is_no_plain_yaml_is_named(value: str) -> None:
     with pytest.raises(ConfigError, match=r"override 'a="):
