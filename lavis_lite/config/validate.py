@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import types
 import typing
 from typing import Any, Literal, Union
@@ -151,8 +152,10 @@ class Validator:
     def _scalar(self, value: Any, wanted: type, path: KeyPath, meta: Any) -> Any:
         if problem := scalar_problem(value, wanted):
             return self.report(path, problem)
+        if wanted is float and not math.isfinite(value):
+            return self.report(path, f"a finite number is expected, not {value}")
         smallest = meta.get("at_least")
-        if smallest is not None and not value >= smallest:  # nor is nan
+        if smallest is not None and value < smallest:
             return self.report(path, f"at least {smallest}, not {value}")
         return float(value) if wanted is float else value
 

@@ -20,6 +20,10 @@ def check(config: TrainConfig) -> None:
         problems.append("data.train: name at least one dataset to train on")
     if len(optim.betas) != 2:
         problems.append(f"optim.betas: two numbers, not {len(optim.betas)}")
+    if not all(0 <= beta < 1 for beta in optim.betas):
+        problems.append(f"optim.betas: at least 0 and below 1, not {optim.betas}")
+    if optim.eps <= 0:
+        problems.append(f"optim.eps: above 0, not {optim.eps}")
     if optim.schedule == "step" and not optim.decay_steps:
         problems.append("optim.decay_steps: the `step` schedule needs the steps between decays")
     names = evaluator_names(config.evaluate)

@@ -121,10 +121,16 @@ def test_long_values_are_cut_in_messages() -> None:
     assert len(problem) < 120
 
 
-def test_no_number_below_the_smallest_and_no_nan() -> None:
+def test_no_number_below_the_smallest() -> None:
     assert convert({"lr": -1}, OptimConfig)[1] == {"lr": "at least 0, not -1"}
-    assert convert({"lr": float("nan")}, OptimConfig)[1] == {"lr": "at least 0, not nan"}
-    assert convert({"clip_norm": float("inf")}, OptimConfig)[1] == {}
+
+
+@pytest.mark.parametrize("value", [float("inf"), float("-inf"), float("nan")])
+def test_every_number_is_finite(value: float) -> None:
+    message = f"a finite number is expected, not {value}"
+    assert convert({"lr": value}, OptimConfig)[1] == {"lr": message}
+    assert convert({"betas": [0.9, value]}, OptimConfig)[1] == {"betas[1]": message}
+    assert convert({"name": "scenes", "weight": value}, TrainDataset)[1] == {"weight": message}
 
 
 def test_choices_in_lists_are_checked() -> None:

@@ -213,6 +213,9 @@ def test_compiling_keeps_the_names_of_weights(tmp_path, monkeypatch):
     [
         ({"data__train": []}, "data.train: name at least one dataset"),
         ({"optim__betas": [0.9]}, "optim.betas: two numbers, not 1"),
+        ({"optim__betas": [0.9, 1.0]}, "optim.betas: at least 0 and below 1, not"),
+        ({"optim__betas": [-0.1, 0.9]}, "optim.betas: at least 0 and below 1, not"),
+        ({"optim__eps": 0.0}, "optim.eps: above 0, not 0.0"),
         ({"optim__schedule": "step"}, "optim.decay_steps: the `step` schedule needs"),
         ({"run__keep_best": "toy_eror/x", "evaluate": [toy_evaluator()]}, "mean 'toy_error'"),
         ({"run__device": "cuda:63"}, "cuda"),
