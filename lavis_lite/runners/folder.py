@@ -54,13 +54,15 @@ class RunFolder:
         """Keep other runs out of the folder; the lock goes when the process does, however it ends.
 
         Raises:
-            ConfigError: another process is running here.
+            ConfigError: another process is running here, or nothing can be written here.
         """
         if not distributed.is_main():
             yield
             return
-        self.path.mkdir(parents=True, exist_ok=True)
-        with open(self.path / ".lock", "a+", encoding="utf-8") as lock:
+        with naming_the_folder(self.path):
+            self.path.mkdir(parents=True, exist_ok=True)
+            lock = open(self.path / ".lock", "a+", encoding="utf-8")  # noqa: SIM115
+        with lock:
             # lockf, not flock: a forked loader process must not keep a killed run's lock alive.
             try:
                 if fcntl is not None:
@@ -125,6 +127,20 @@ class RunFolder:
         if distributed.is_main():
             self.complete.unlink(missing_ok=True)
         distributed.barrier()
+
+
+@contextlib.contextmanager
+def naming_the_folder(path: Path) -> Iterator[None]:
+    """Turn an error of making or first writing to an output folder into one of its key.
+
+    Raises:
+        ConfigError: in place of an OSError.
+    """
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise ConfigError(f"run.output_dir: {path} cannot be written: {reason}") from None
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from lavis_lite import distributed, registry, runners
 from lavis_lite.config.schema import PipelineConfig
 from lavis_lite.errors import ConfigError, UnknownName
 from lavis_lite.report import report_pipeline
-from lavis_lite.runners.folder import RunFolder, read_json, write_json
+from lavis_lite.runners.folder import RunFolder, naming_the_folder, read_json, write_json
 from lavis_lite.runners.settings import (
     Settings,
     differences,
@@ -68,6 +68,8 @@ class PipelineRunner:
         begin = time.perf_counter()
         plans = self._plan()
         self._refuse_changed(plans)
+        with naming_the_folder(self.path):
+            self.path.mkdir(parents=True, exist_ok=True)
         summaries = {
             plan.name: self._run_stage(plan, f"[{number}/{len(plans)}] {plan.name}")
             for number, plan in enumerate(plans, 1)

@@ -170,3 +170,9 @@ def test_the_report_shows_all_stages(tmp_path, pipeline):
     assert all(stage in page for stage in ("pretrain", "tune", "apart"))
     history = json.loads((tmp_path / "out" / "pipeline.json").read_text())
     assert list(history) == ["pretrain", "tune", "apart"]
+
+
+def test_an_output_folder_that_cannot_be_made_is_a_wrong_key(tmp_path, pipeline):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(ConfigError, match=r"^run\.output_dir: .*/out cannot be written: "):
+        run(pipeline(output_dir=str(tmp_path / "file" / "out")))

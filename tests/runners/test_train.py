@@ -227,6 +227,22 @@ def test_what_cannot_run_is_refused_before_anything_is_written(tmp_path, changes
     assert not (tmp_path / "new").exists()
 
 
+@pytest.mark.parametrize("inside", ["", "run/deeper"])
+def test_an_output_folder_that_cannot_be_made_is_a_wrong_key(tmp_path, inside):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(ConfigError, match=r"^run\.output_dir: .* cannot be written: \w+"):
+        run(toy_config(tmp_path / "file" / inside))
+
+
+def test_an_output_folder_that_cannot_be_written_is_a_wrong_key(tmp_path, monkeypatch):
+    def refuse(*arguments, **options):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("lavis_lite.runners.folder.open", refuse, raising=False)
+    with pytest.raises(ConfigError, match=r"^run\.output_dir: .* cannot be written: Permission"):
+        run(toy_config(tmp_path))
+
+
 def test_a_model_without_losses_is_told_so(tmp_path, monkeypatch):
     original = TOYS.ToyModel.__init__
 
