@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from lavis_lite import distributed, registry, zoo
-from lavis_lite.config.schema import DataConfig, EvaluateConfig, Evaluator
+from lavis_lite.config.schema import Component, DataConfig, EvaluateConfig, Evaluator
 from lavis_lite.data.loader import EvalData, Processors
 from lavis_lite.data.quarantine import Quarantine
 from lavis_lite.errors import ConfigError
@@ -53,6 +53,15 @@ def build_processors(data: DataConfig, split: str, model: nn.Module) -> Processo
     return Processors(image=image, text=text)
 
 
+def open_datasets(components: Iterable[Component]) -> list[Any]:
+    """The datasets of a config, each opened.
+
+    Raises:
+        DataError: of files that are missing or wrong.
+    """
+    return [registry.build("dataset", component.spec) for component in components]
+
+
 def evaluator_names(evaluators: Iterable[Evaluator]) -> list[str]:
     """A distinct, readable name for each evaluator, in order.
 
@@ -87,10 +96,11 @@ def _with_split(evaluator: Evaluator) -> str:
 
 
 class Evaluations:
-    """The evaluators of a run with their data, built once, so that a missing file shows at once.
+    """The evaluators of a run with their data, built once.
 
     Args:
         evaluators: what the config lists.
+        datasets: of each, opened.
         data: processors, batch size and workers.
         model: its ``image_size`` sizes the images.
         folder: takes the predictions and the quarantine.
@@ -101,6 +111,7 @@ class Evaluations:
     def __init__(
         self,
         evaluators: list[Evaluator],
+        datasets: list[Any],
         data: DataConfig,
         model: nn.Module,
         folder: RunFolder,
@@ -113,12 +124,13 @@ class Evaluations:
         if not evaluators:
             return
         processors = build_processors(data, "eval", model)
-        for name, evaluator in zip(evaluator_names(evaluators), evaluators, strict=True):
+        names = evaluator_names(evaluators)
+        for name, evaluator, dataset in zip(names, evaluators, datasets, strict=True):
             metric = registry.build("metric", evaluator.spec)
             if hasattr(metric, "check"):  # before hours of training, not after them
                 metric.check(model)
             rows = EvalData(
-                registry.build("dataset", evaluator.data.spec),
+                dataset,
                 processors,
                 batch_size=data.batch_size,
                 num_workers=data.num_workers,
@@ -201,27 +213,38 @@ class EvaluateRunner:
         """
         config = self.config
         device = join(config.run)
+        seed_everything(config.run.seed)
+        # Before there is a folder: a wrong path leaves nothing behind.
+        datasets = open_datasets(evaluator.data for evaluator in config.evaluate)
         folder = RunFolder(config.run.output_dir)
         with folder.alone(), StopSignals() as signals, signals.at_once():
             folder.refuse_other_kind(config.runner.name)
             folder.reopen()
             folder.claim(config, device)
             begin = time.perf_counter()
-            found = self._evaluate(folder, device)
+            found = self._evaluate(folder, device, datasets)
             seconds = round(time.perf_counter() - begin, 1)
             summary = {"step": 0, "seconds": seconds, "metrics": found}
             folder.finish(summary)
         log.info("figures are in %s, predictions beside it", folder.metrics)
         return summary
 
-    def _evaluate(self, folder: RunFolder, device: torch.device) -> dict[str, float]:
+    def _evaluate(
+        self, folder: RunFolder, device: torch.device, datasets: list[Any]
+    ) -> dict[str, float]:
         config = self.config
         seed_everything(config.run.seed)
         model = zoo.build_model(config.model).to(device)
         precision = Precision(config.run.precision, device)
         context = EvaluationContext(device, config.run.seed, precision, folder.path)
         evaluations = Evaluations(
-            config.evaluate, config.data, model, folder, context, config.run.max_bad_fraction
+            config.evaluate,
+            datasets,
+            config.data,
+            model,
+            folder,
+            context,
+            config.run.max_bad_fraction,
         )
         loggers: list[Logger] = []
         if distributed.is_main():

@@ -27,6 +27,7 @@ from lavis_lite.runners.evaluate import (
     Evaluations,
     build_processors,
     figures,
+    open_datasets,
 )
 from lavis_lite.runners.folder import RunFolder
 from lavis_lite.runners.loggers import Logger, Record, open_loggers, read_records
@@ -82,12 +83,18 @@ class TrainRunner:
 
         Raises:
             ConfigError: the folder holds a run with other settings.
+            DataError: a dataset cannot be opened, or too much of one cannot be read.
             FloatingPointError: too many steps in a row were not finite, or the last one.
             SystemExit: a signal ended the run early, after saving (code 143 or 130).
             ProcessLost: another process of the run failed.
         """
         config, folder = self.config, self.folder
         self.device = join(config.run)
+        # Before there is a folder: a wrong path leaves nothing behind. But a finished run may have
+        # nothing to do, and its data may be gone.
+        finished = folder.summary() is not None
+        if not finished:
+            self._open_datasets()
         with folder.alone():
             self.checkpointer = Checkpointer(
                 folder.checkpoints,
@@ -99,6 +106,8 @@ class TrainRunner:
             if self.start.is_complete:
                 log.info("%s is complete: nothing to do", folder.path)
                 return folder.summary() or {}
+            if finished:
+                self._open_datasets()
             folder.claim(config, self.device)
             begin = time.perf_counter()
             self.build()
@@ -219,6 +228,12 @@ class TrainRunner:
 
     # ---- building, in order; each part needs those before it
 
+    def _open_datasets(self) -> None:
+        config = self.config
+        seed_everything(config.run.seed)
+        self.train_datasets = open_datasets(config.data.train if config.run.max_steps else [])
+        self.eval_datasets = open_datasets(evaluator.data for evaluator in config.evaluate)
+
     def build(self) -> None:
         """Build model, data, optimizer and hooks, and put them where ``start`` says."""
         config, run = self.config, self.config.run
@@ -235,6 +250,7 @@ class TrainRunner:
         self.data = self._build_data() if run.max_steps else None
         self.evaluations = Evaluations(
             config.evaluate,
+            self.eval_datasets,
             config.data,
             self.model,
             self.folder,
@@ -251,7 +267,7 @@ class TrainRunner:
     def _build_data(self) -> TrainData:
         config = self.config
         return TrainData(
-            [registry.build("dataset", dataset.spec) for dataset in config.data.train],
+            self.train_datasets,
             [dataset.weight for dataset in config.data.train],
             build_processors(config.data, "train", self.model),
             batch_size=config.data.batch_size,

@@ -9,7 +9,7 @@ from toy_runs import TOYS, records, run, toy_config, toy_evaluator
 from two_processes import run_on_two_processes
 
 from lavis_lite.config.schema import Component, EvaluateConfig, Evaluator
-from lavis_lite.errors import ConfigError
+from lavis_lite.errors import ConfigError, DataError
 from lavis_lite.runners.evaluate import evaluator_names
 
 
@@ -111,3 +111,11 @@ def test_two_processes_find_what_one_finds(tmp_path):
     rows = [(tmp_path / x / "predictions/toy_error.jsonl").read_text() for x in ("one", "two")]
     assert [json.loads(x)["key"] for x in rows[1].splitlines()] == [f"row-{i}" for i in range(7)]
     assert len(rows[0].splitlines()) == 7
+
+
+def test_a_missing_dataset_leaves_no_folder_behind(tmp_path):
+    data = Component("json", {"path": str(tmp_path / "none.json")})
+    missing = Evaluator("toy_error", {}, data=data)
+    with pytest.raises(DataError, match=r"none\.json"):
+        run(evaluate_config(tmp_path / "new", evaluate=[missing]))
+    assert not (tmp_path / "new").exists()

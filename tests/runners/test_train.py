@@ -10,8 +10,8 @@ import torch
 from toy_runs import TOYS, hold_folder, records, run, toy_config, toy_evaluator, weights
 
 from lavis_lite.checkpoint import read_manifest
-from lavis_lite.config.schema import Component, Evaluator
-from lavis_lite.errors import ConfigError
+from lavis_lite.config.schema import Component, Evaluator, TrainDataset
+from lavis_lite.errors import ConfigError, DataError
 from lavis_lite.runners.train import TrainRunner
 
 
@@ -255,11 +255,21 @@ def test_a_model_without_losses_is_told_so(tmp_path, monkeypatch):
         run(toy_config(tmp_path))
 
 
-def test_a_missing_evaluation_dataset_shows_before_training(tmp_path):
-    evaluator = Evaluator("toy_error", {}, data=Component("toy_rows", {"sise": 6}))
-    with pytest.raises(ConfigError, match="sise"):
-        run(toy_config(tmp_path, evaluate=[evaluator]))
-    assert not (tmp_path / "metrics.jsonl").exists()
+@pytest.mark.parametrize("part", ["data__train", "evaluate"])
+def test_a_missing_dataset_leaves_no_folder_behind(tmp_path, part):
+    data = Component("json", {"path": str(tmp_path / "none.json")})
+    train = TrainDataset(data.name, data.args)
+    value = Evaluator("toy_error", {}, data=data) if part == "evaluate" else train
+    with pytest.raises(DataError, match=r"none\.json"):
+        run(toy_config(tmp_path / "new", **{part: [value]}))
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_finished_run_needs_its_data_no_more(tmp_path, monkeypatch):
+    config = toy_config(tmp_path, run__max_steps=1)
+    summary = run(config)
+    monkeypatch.setattr(TOYS.ToyRows, "__init__", lambda self: 1 / 0)
+    assert run(config) == summary
 
 
 def test_two_runs_in_one_folder_are_refused(tmp_path):
