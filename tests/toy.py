@@ -41,6 +41,7 @@ class ToyModel(nn.Module):
     """A line through pixels, with dropout, a momentum copy and a queue of what it has seen."""
 
     image_size = SIZE
+    momentum_pairs = ("head",)
 
     def __init__(
         self, width: int = 8, dropout: float = 0.1, guess: bool = False, unused: bool = False

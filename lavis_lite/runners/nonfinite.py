@@ -30,18 +30,18 @@ class SkippedSteps:
         self.total = 0
         self.in_a_row = 0
         self._steps: list[dict[str, Any]] = []
-        self._buffers: list[Tensor] = []
+        self._before: list[Tensor] = []
 
     def remember(self, model: nn.Module) -> None:
-        """Copy the model's buffers before a step.
+        """Copy what the model's forward pass writes, before a step.
 
-        Its forward pass writes into queues and running statistics, where a single NaN would spoil
-        every later step. The copy costs a few memory moves, nothing next to the step.
+        In queues and running statistics a single NaN would spoil every later step. The copy costs a
+        few memory moves, nothing next to the step.
         """
-        buffers = list(model.buffers())
-        if [b.shape for b in self._buffers] != [b.shape for b in buffers]:
-            self._buffers = [torch.empty_like(b) for b in buffers]
-        copy_all(self._buffers, buffers)
+        written = written_in_forward(model)
+        if [t.shape for t in self._before] != [t.shape for t in written]:
+            self._before = [torch.empty_like(t) for t in written]
+        copy_all(self._before, written)
 
     def skip(
         self,
@@ -54,7 +54,7 @@ class SkippedSteps:
         """Undo a step.
 
         Args:
-            model: whose buffers go back to what they were.
+            model: whose buffers and momentum copy go back to what they were.
             step: the number of steps done before it.
             keys: the samples of this process.
             losses: what this process found.
@@ -63,7 +63,7 @@ class SkippedSteps:
         Raises:
             FloatingPointError: too many in a row; ``path`` names the samples.
         """
-        copy_all(list(model.buffers()), self._buffers)
+        copy_all(written_in_forward(model), self._before)
         self.total += 1
         if tolerated:
             log.info("step %d overflows in fp16: skipped, the loss scale is halved", step + 1)
@@ -119,11 +119,22 @@ class SkippedSteps:
         self.total, self.in_a_row = state["total"], state["in_a_row"]
 
 
+def written_in_forward(model: nn.Module) -> list[Tensor]:
+    """The buffers of a model, and the parameters of its momentum copy where it has one.
+
+    A copy is known by ``momentum_pairs``, see VisionLanguageModel. Other frozen weights, which may
+    be most of a model, are not written and cost nothing here.
+    """
+    names = [f"{name}_m" for name in getattr(model, "momentum_pairs", ())]
+    copies = [copy for name in names if (copy := getattr(model, name, None)) is not None]
+    return [*model.buffers(), *(p.detach() for copy in copies for p in copy.parameters())]
+
+
 @torch.no_grad()
 def copy_all(to: list[Tensor], source: list[Tensor]) -> None:
     """Copy each tensor of ``source`` into its counterpart."""
-    for mine, other in zip(to, source, strict=True):
-        mine.copy_(other)
+    if to:
+        torch._foreach_copy_(to, source)
 
 
 def _spell(values: dict[str, float]) -> str:

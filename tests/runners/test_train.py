@@ -13,6 +13,7 @@ from lavis_lite.checkpoint import read_manifest
 from lavis_lite.config.schema import Component, Evaluator, TrainDataset
 from lavis_lite.errors import ConfigError, DataError
 from lavis_lite.runners.train import TrainRunner
+from lavis_lite.weights import read_weights
 
 
 def train_records(folder):
@@ -154,6 +155,18 @@ def test_a_step_that_is_not_finite_leaves_no_trace(tmp_path, monkeypatch):
     final = weights(tmp_path)
     assert all(torch.isfinite(w).all() for w in final.values())
     assert final["momentum_updates"] == 9
+
+
+def test_skipped_steps_leave_every_tensor_bit_for_bit(tmp_path, monkeypatch):
+    monkeypatch.setenv("TOY_FAULT", "nan:4-7")
+    run(toy_config(tmp_path, run__max_skipped_steps=4, run__keep_last=3))
+    before, after = (
+        read_weights(str(tmp_path / "checkpoints" / step))
+        for step in ("step-00000004", "step-00000008")
+    )
+    assert before["head_m.weight"].count_nonzero()
+    assert before.keys() == after.keys()
+    assert all(torch.equal(before[name], after[name]) for name in before)
 
 
 def test_too_many_such_steps_in_a_row_stop_the_run_and_name_their_samples(tmp_path, monkeypatch):
