@@ -99,19 +99,7 @@ class VisionLanguageModel(nn.Module):
         self, weight_decay: float, lr_scale: float = 1.0
     ) -> list[dict[str, Any]]:
         """Parameter groups: matrices decay, norms and biases do not."""
-        trained = [p for p in self.parameters() if p.requires_grad]
-        return [
-            {
-                "params": [p for p in trained if p.ndim >= 2],
-                "weight_decay": weight_decay,
-                "lr_scale": lr_scale,
-            },
-            {
-                "params": [p for p in trained if p.ndim < 2],
-                "weight_decay": 0.0,
-                "lr_scale": lr_scale,
-            },
-        ]
+        return decay_groups(self, weight_decay, lr_scale)
 
     def before_training(self, **kwargs: Any) -> None:
         """Called by LAVIS's loops before training; nothing to do here."""
@@ -128,6 +116,19 @@ class VisionLanguageModel(nn.Module):
             if registry.result("model", name) is cls:
                 return zoo.load_model(name, model_type)  # type: ignore[return-value]
         raise LookupError(f"{cls.__name__} is not registered as a model")
+
+
+def decay_groups(
+    model: nn.Module, weight_decay: float, lr_scale: float = 1.0
+) -> list[dict[str, Any]]:
+    """Trainable parameters in two groups: matrices decay; norms, biases and scalars do not."""
+    trained = [p for p in model.parameters() if p.requires_grad]
+    matrices = [p for p in trained if p.ndim >= 2]
+    others = [p for p in trained if p.ndim < 2]
+    return [
+        {"params": matrices, "weight_decay": weight_decay, "lr_scale": lr_scale},
+        {"params": others, "weight_decay": 0.0, "lr_scale": lr_scale},
+    ]
 
 
 def unit(x: Tensor) -> Tensor:

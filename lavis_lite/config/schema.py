@@ -108,7 +108,7 @@ class OptimConfig:
     betas: list[float] = key("Adam's two decay rates.", [0.9, 0.999])
     eps: float = key("Adam's epsilon.", 1e-8)
     warmup_steps: int = key("Linear warm-up, in optimizer steps.", 0, at_least=0)
-    warmup_lr: float = key("Learning rate at step 0 of the warm-up.", 0.0, at_least=0)
+    warmup_lr: float = key("Learning rate that the warm-up rises from.", 0.0, at_least=0)
     schedule: Literal["cosine", "step", "constant"] = key("Shape after the warm-up.", "cosine")
     decay_rate: float = key("Factor per decay of the `step` schedule.", 0.9)
     decay_steps: int = key("Steps between decays of the `step` schedule.", 0, at_least=0)

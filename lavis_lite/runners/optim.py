@@ -14,26 +14,19 @@ from fvcore.common.param_scheduler import (
 from torch import nn
 
 from lavis_lite.config.schema import OptimConfig
+from lavis_lite.model import decay_groups
 
 Schedule = Callable[[int], float]
 
 
 def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Trainable parameters in two groups: matrices decay; norms, biases and scalars do not.
+    """Trainable parameters in groups that are not empty, by `decay_groups` unless the model says.
 
     A model that defines LAVIS's ``get_optimizer_params`` makes its own groups; the ``lr_scale`` of
     a group multiplies its learning rate at every step.
     """
     its_own: Any = getattr(model, "get_optimizer_params", None)
-    if its_own is not None:
-        return [group for group in its_own(weight_decay) if group["params"]]
-    trainable = [p for p in model.parameters() if p.requires_grad]
-    matrices = [p for p in trainable if p.ndim >= 2]
-    others = [p for p in trainable if p.ndim < 2]
-    groups = [
-        {"params": matrices, "weight_decay": weight_decay},
-        {"params": others, "weight_decay": 0.0},
-    ]
+    groups = its_own(weight_decay) if its_own else decay_groups(model, weight_decay)
     return [group for group in groups if group["params"]]
 
 
@@ -54,9 +47,10 @@ def build_optimizer(model: nn.Module, config: OptimConfig) -> torch.optim.AdamW:
 def learning_rate(config: OptimConfig, max_steps: int) -> Schedule:
     """The learning rate as a function of the number of steps done (0 before the first one).
 
-    A linear warm-up from ``warmup_lr`` to ``lr``; then ``cosine`` falls to ``min_lr`` at
-    ``max_steps``, ``step`` is ``lr * decay_rate ** (step // decay_steps)`` (steps counted from the
-    start of the run) but never below ``min_lr``, ``constant`` stays at ``lr``.
+    A linear warm-up from ``warmup_lr`` to ``lr``, which its last step has; the first is one part
+    above ``warmup_lr``, since a step at the rate 0 would train nothing. Then ``cosine`` falls to
+    ``min_lr`` at ``max_steps``, ``step`` is ``lr * decay_rate ** (step // decay_steps)`` (steps
+    counted from the start of the run) but never below ``min_lr``, ``constant`` stays at ``lr``.
     """
     warmup = LinearParamScheduler(config.warmup_lr, config.lr)
     cosine = CosineParamScheduler(config.lr, config.min_lr)
@@ -64,7 +58,7 @@ def learning_rate(config: OptimConfig, max_steps: int) -> Schedule:
 
     def rate(step: int) -> float:
         if step < config.warmup_steps:
-            return warmup(step / config.warmup_steps)
+            return warmup((step + 1) / config.warmup_steps)
         if config.schedule == "step":
             return max(config.min_lr, config.lr * config.decay_rate ** (step // config.decay_steps))
         where = (step - config.warmup_steps) / max(1, max_steps - config.warmup_steps)

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from lavis_lite.config.schema import OptimConfig
+from lavis_lite.model import VisionLanguageModel
 from lavis_lite.runners.optim import (
     build_optimizer,
     learning_rate,
@@ -21,8 +22,10 @@ def rates(steps, max_steps=100, **options):
 
 
 def test_warm_up_is_linear_and_reaches_the_peak_at_its_end():
-    found = rates([0, 5, 10], lr=1.0, warmup_lr=0.2, warmup_steps=10, schedule="constant")
-    assert found == pytest.approx([0.2, 0.6, 1.0])
+    options = {"lr": 1.0, "warmup_steps": 10, "schedule": "constant"}
+    found = rates([0, 4, 9, 10], warmup_lr=0.2, **options)
+    assert found == pytest.approx([0.28, 0.6, 1.0, 1.0])
+    assert rates([0, 9], **options) == pytest.approx([0.1, 1.0])  # no step at the rate 0
 
 
 def test_without_warm_up_the_first_step_has_the_peak():
@@ -38,11 +41,11 @@ def test_cosine_is_halfway_between_peak_and_end_in_the_middle_of_what_follows_th
 def test_step_decay_multiplies_at_each_boundary_counted_from_the_start_of_the_run():
     options = {"lr": 1.0, "schedule": "step", "decay_rate": 0.5, "decay_steps": 10, "min_lr": 0.2}
     assert rates([0, 9, 10, 19, 20, 30], **options) == [1.0, 1.0, 0.5, 0.5, 0.25, 0.2]
-    assert rates([5, 12], warmup_steps=10, **options) == pytest.approx([0.5, 0.5])
+    assert rates([4, 12], warmup_steps=10, **options) == pytest.approx([0.5, 0.5])
 
 
 def test_a_warm_up_longer_than_the_run_just_rises():
-    assert rates([0, 9], max_steps=10, lr=1.0, warmup_steps=20) == pytest.approx([0.0, 0.45])
+    assert rates([0, 9], max_steps=10, lr=1.0, warmup_steps=20) == pytest.approx([0.05, 0.5])
 
 
 class Small(nn.Module):
@@ -100,3 +103,18 @@ def test_the_fused_kernel_computes_what_the_plain_loop_computes():
         states.append(model.state_dict())
     for name in states[0]:
         torch.testing.assert_close(states[0][name], states[1][name], rtol=1e-5, atol=1e-6)
+
+
+class Composed(VisionLanguageModel):
+    def __init__(self):
+        super().__init__()
+        self.inner = Small()
+
+
+def test_a_composed_model_and_any_other_are_grouped_by_one_rule():
+    model = Composed()
+    named = {id(p): name for name, p in model.named_parameters()}
+    groups = [parameter_groups(m, 0.05) for m in (model, model.inner)]
+    names = [[[named[id(p)] for p in group.pop("params")] for group in g] for g in groups]
+    assert names[0] == names[1]
+    assert groups[0] == groups[1]

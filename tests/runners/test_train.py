@@ -33,7 +33,7 @@ def test_a_record_has_step_losses_rate_norm_and_speed(tmp_path):
     train = ["step", "loss", "loss_fit", "lr", "grad_norm", "samples_per_second"]
     assert [list(line) for line in lines[:4]] == [train] * 4
     assert list(lines[4]) == ["step", "evaluate", "error", "seconds"]
-    assert lines[0]["lr"] == 0.0  # step 1 of a warm-up from 0
+    assert lines[0]["lr"] == pytest.approx(0.02 / 3)  # step 1 of a warm-up of three
     assert lines[1]["loss"] == lines[1]["loss_fit"] > 0
 
 
