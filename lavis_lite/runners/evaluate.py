@@ -135,6 +135,7 @@ class Evaluations:
                 batch_size=data.batch_size,
                 num_workers=data.num_workers,
                 quarantine=Quarantine(str(folder.quarantine), max_bad_fraction),
+                pin_memory=context.device.type == "cuda",
             )
             self.parts[name] = (metric, rows)
 

@@ -247,7 +247,9 @@ class TrainRunner:
         self.optimizer = build_optimizer(self.model, config.optim)
         self.skipped = SkippedSteps(run.max_skipped_steps, self.folder.bad_batch)
         self.quarantine = Quarantine(str(self.folder.quarantine), run.max_bad_fraction)
-        self.data = self._build_data() if run.max_steps else None
+        self.data = None
+        if run.max_steps:
+            self.data = self._build_data(self.quarantine, config.data.num_workers)
         self.evaluations = Evaluations(
             config.evaluate,
             self.eval_datasets,
@@ -264,16 +266,16 @@ class TrainRunner:
         self.losses = parallelize(losses, self._first_samples) if trains else losses
         self.hooks = self._build_hooks()
 
-    def _build_data(self) -> TrainData:
+    def _build_data(self, quarantine: Quarantine, num_workers: int) -> TrainData:
         config = self.config
         return TrainData(
             self.train_datasets,
             [dataset.weight for dataset in config.data.train],
             build_processors(config.data, "train", self.model),
             batch_size=config.data.batch_size,
-            num_workers=config.data.num_workers,
+            num_workers=num_workers,
             seed=config.run.seed,
-            quarantine=self.quarantine,
+            quarantine=quarantine,
             rank=distributed.rank(),
             world_size=distributed.world_size(),
             pin_memory=self.device.type == "cuda",
@@ -291,8 +293,10 @@ class TrainRunner:
         log.info("continues after step %d of %d", self.step, self.config.run.max_steps)
 
     def _first_samples(self) -> dict[str, Any]:
-        with closing(self._batches()) as batches:
-            return self._samples(next(batches), 0)
+        # Training reads them again: it is there that bad ones are noted and judged.
+        data = self._build_data(Quarantine(None, max_bad_fraction=1.0), num_workers=0)
+        first = self.step * self.config.optim.accumulate
+        return self._samples(next(iter(data.batches(first, first + 1))), 0)
 
     def _build_hooks(self) -> list[hooks.Hook]:
         """In the order in which they act after a step."""

@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 
 import pytest
+import torch
 from toy_runs import TOYS, records, run, toy_config, toy_evaluator
 from two_processes import run_on_two_processes
 
 from lavis_lite.config.schema import Component, EvaluateConfig, Evaluator
 from lavis_lite.errors import ConfigError, DataError
-from lavis_lite.runners.evaluate import evaluator_names
+from lavis_lite.runners.evaluate import EvaluationContext, Evaluations, evaluator_names
+from lavis_lite.runners.folder import RunFolder
+from lavis_lite.runners.precision import Precision
 
 
 def evaluator(metric, dataset="scenes", **args):
@@ -119,3 +122,15 @@ def test_a_missing_dataset_leaves_no_folder_behind(tmp_path):
     with pytest.raises(DataError, match=r"none\.json"):
         run(evaluate_config(tmp_path / "new", evaluate=[missing]))
     assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize(("device", "pinned"), [("cuda", True), ("cpu", False)])
+def test_batches_for_a_gpu_come_from_pinned_memory(tmp_path, monkeypatch, device, pinned):
+    seen = {}
+    monkeypatch.setattr("lavis_lite.runners.evaluate.EvalData", lambda *_, **kw: seen.update(kw))
+    config = evaluate_config(tmp_path)
+    precision = Precision("fp32", torch.device("cpu"))
+    context = EvaluationContext(torch.device(device), 0, precision, tmp_path)
+    folder, model = RunFolder(tmp_path), TOYS.ToyModel()
+    Evaluations(config.evaluate, [TOYS.ToyRows()], config.data, model, folder, context, 0.1)
+    assert seen["pin_memory"] == pinned

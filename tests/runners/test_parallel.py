@@ -11,6 +11,7 @@ import torch
 from toy_runs import records, run, toy_config, toy_evaluator, weights
 from two_processes import ProcessFailed, run_on_two_processes
 
+from lavis_lite.data.quarantine import Quarantine
 from lavis_lite.runners.train import TrainRunner
 
 
@@ -140,3 +141,25 @@ def test_a_finished_run_measures_what_its_changed_config_asks_for(tmp_path):
     changed = without_dropout(tmp_path, run__max_steps=1, evaluate=[toy_evaluator()])
     assert "toy_error/error" in run_on_two_processes(run, changed)[0]["metrics"]
     assert (tmp_path / "complete.json").exists()
+
+
+def samples_judged(folder):
+    runner = TrainRunner(without_dropout(folder, run__max_steps=2, data__num_workers=1))
+    judged, loaders = [], []
+    seen, build_data = Quarantine.seen, runner._build_data
+
+    def count(self, num_samples):
+        judged.append(num_samples if self is runner.quarantine else 0)
+        seen(self, num_samples)
+
+    def note(quarantine, num_workers):
+        loaders.append(num_workers)
+        return build_data(quarantine, 0)  # processes of tests may start none
+
+    Quarantine.seen, runner._build_data = count, note
+    runner.run()
+    return sum(judged), loaders
+
+
+def test_looking_for_unused_parameters_counts_no_samples_and_starts_no_workers(tmp_path):
+    assert run_on_two_processes(samples_judged, tmp_path) == [(2 * 4, [1, 0])] * 2
