@@ -1,0 +1,233 @@
+"""What a run leaves: a dataset to train on, tar shards, a page; and what it needs: no more memory
+for more samples, no coordinator."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import tarfile
+
+import numpy
+import pytest
+from PIL import Image
+
+from lavis_lite import registry, runners
+from lavis_lite.data.images import decode
+from lavis_lite.data.loader import Processors, TrainData
+from lavis_lite.data.quarantine import Quarantine
+
+
+def bootstrapped(folder, **arguments):
+    return registry.build("dataset", {"name": "bootstrapped", "path": str(folder), **arguments})
+
+
+def test_the_output_is_a_dataset_of_the_kept_texts_with_their_images(capfilt, records):
+    folder = capfilt()
+    rows = bootstrapped(folder)
+    source = registry.build("dataset", {"name": "toy_pairs"})
+    expected = []
+    for record in records(folder):
+        expected += [(record["web_text"], record["index"])] * record["kept"]["web"]
+        expected += [
+            (text, record["index"])
+            for text, kept in zip(record["synthetic"], record["kept"]["synthetic"], strict=True)
+            if kept
+        ]
+    assert len(expected) == len(rows) > 10
+    for row, (text, index) in zip((rows[n] for n in range(len(rows))), expected, strict=True):
+        assert row["text_input"] == text
+        assert row["image_id"] == f"pair-{index}"
+        assert row["image"].tobytes() == source[index]["image"].tobytes()
+
+
+def test_it_trains_in_a_mixture_with_clean_pairs(capfilt):
+    clean = registry.build("dataset", {"name": "scenes", "split": "human", "size": 30})
+    image = registry.build("processor", {"name": "blip_image_eval", "image_size": 4})
+    text = registry.build("processor", {"name": "blip_caption"})
+    data = TrainData(
+        [bootstrapped(capfilt()), clean],
+        [3.0, 1.0],
+        Processors(image, text),
+        batch_size=40,
+        num_workers=0,
+        seed=0,
+        quarantine=Quarantine(),
+    )
+    keys = [key for batch in data.batches(stop=5) for key in batch["key"]]
+    share = numpy.mean([key.startswith("pair-") for key in keys])
+    assert 0.65 < share < 0.85
+
+
+def test_tar_shards_hold_the_images_that_keep_a_text_and_read_as_webdataset(capfilt, records):
+    folder = capfilt("out", "output.images=true")
+    kept = [r for r in records(folder) if r["kept"]["web"] or any(r["kept"]["synthetic"])]
+    rows = registry.build("dataset", {"name": "webdataset", "shards": str(folder / "shards")})
+    assert len(rows) == len(kept) < 24
+    for number, record in enumerate(kept):
+        texts = {record["web_text"]: record["scores"]["web"]}
+        texts |= dict(zip(record["synthetic"], record["scores"]["synthetic"], strict=True))
+        assert texts[rows[number]["text_input"]] == max(texts.values())
+        assert rows[number]["index"] == record["index"]
+    with tarfile.open(folder / "shards" / "shard-000000.tar") as tar:
+        members = tar.getmembers()
+        assert [m.name for m in members] == sorted(m.name for m in members)
+        assert {(m.mtime, m.uid, m.gid, m.uname, m.mode) for m in members} == {(0, 0, 0, "", 0o644)}
+
+
+def test_images_travel_along_and_are_read_back_without_the_source(capfilt, tmp_path):
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for number in range(6):
+        Image.new("RGB", (9, 7), (40 * number, 0, 90)).save(photos / f"{number}.png")
+        (photos / f"{number}.txt").write_text(f"photo {'x' * number}")
+    source = f"data.source={{name: folder, path: {photos}}}"
+    folder = capfilt("out", source, "output.images=true", "filter=null")
+    files = {file.name: file.read_bytes() for file in photos.iterdir()}
+    for file in photos.glob("*.png"):
+        file.unlink()
+    rows = bootstrapped(folder, texts="web")
+    assert len(rows) == 6
+    for number in range(6):
+        assert rows[number]["image"] == files[f"{number}.png"]
+        assert decode(io.BytesIO(rows[number]["image"]).getvalue()).size == (9, 7)
+
+
+def test_the_page_shows_rates_scores_pairs_and_what_was_set_aside(capfilt):
+    source = "data.source={name: toy_pairs, broken: [1], size: 40}"
+    folder = capfilt("out", source, "run.report=page.html", "data.label=kind")
+    page = (folder / "page.html").read_text()
+    stats = json.loads((folder / "stats.json").read_text())
+    shown = re.sub(r"<[^>]+>", " ", page)
+    for origin in ("web", "synthetic"):
+        part = stats[origin]
+        assert f"{100 * part['kept'] / part['texts']:.1f}" in shown
+    for title in ("What was kept", "Scores", "Replaced", "Kept together", "Quarantine"):
+        assert title in shown
+    assert "kept above 0.5" in shown
+    assert "pair-1 (shard 0)" in shown
+    assert "truncated image" in shown
+    assert "web texts known to be: kind0" in shown
+    assert page.count("<svg") == 1
+    assert len(set(re.findall(r'src="data:image/png;base64,([^"]+)"', page))) > 4
+    assert "://" not in page.replace("http://www.w3.org/", "")  # it loads nothing
+
+
+def test_a_hostile_text_is_shown_and_not_run(capfilt, tmp_path):
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    Image.new("RGB", (8, 8)).save(photos / "a.png")
+    (photos / "a.txt").write_text("<script>alert(1)</script> \u2028 \x07 caf\u00e9")
+    source = f"data.source={{name: folder, path: {photos}}}"
+    folder = capfilt("out", source, "run.report=page.html")
+    assert "<script" not in (folder / "page.html").read_text()
+    (row,) = [bootstrapped(folder, texts="web")[0]]
+    assert row["text_input"] == (photos / "a.txt").read_text().strip()
+
+
+def resident_bytes():
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * 4096
+
+
+def test_memory_does_not_grow_with_the_number_of_samples(capfilt, monkeypatch):
+    from lavis_lite.projects.blip.capfilt import worker
+
+    seen = []
+    process_shard = worker.process_shard
+
+    def watch(*arguments):
+        found = process_shard(*arguments)
+        seen.append(resident_bytes())
+        return found
+
+    monkeypatch.setattr(worker, "process_shard", watch)
+    source = "data.source={name: toy_pairs, size: 6000, broken: [5, 1005, 2005]}"
+    capfilt("out", source, "runner.shard_size=250", "data.batch_size=50")
+    assert len(seen) == 24
+    # After a warm-up; 4,000 samples later.
+    assert seen[-1] - seen[7] < 4e6
+
+
+@pytest.fixture(scope="module")
+def hf_folder(tmp_path_factory):
+    """A random BLIP of transformers with its processor, as save_pretrained writes them."""
+    import torch
+    from transformers import (
+        BertTokenizerFast,
+        BlipConfig,
+        BlipForConditionalGeneration,
+        BlipImageProcessor,
+        BlipProcessor,
+    )
+
+    folder = tmp_path_factory.mktemp("hf")
+    letters = [chr(code) for code in range(ord("a"), ord("z") + 1)]
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *letters, *(f"##{c}" for c in letters)]
+    (folder / "vocab.txt").write_text("\n".join(words))
+    shape = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2}
+    shape |= {"num_attention_heads": 2}
+    torch.manual_seed(0)
+    config = BlipConfig(
+        vision_config={**shape, "image_size": 32, "patch_size": 16},
+        text_config={
+            **shape, "vocab_size": len(words), "encoder_hidden_size": 32, "bos_token_id": 2,
+            "max_position_embeddings": 64, "eos_token_id": 3, "sep_token_id": 3, "pad_token_id": 0,
+        },
+    )  # fmt: skip
+    BlipForConditionalGeneration(config).save_pretrained(folder)
+    images = BlipImageProcessor(size={"height": 32, "width": 32})
+    BlipProcessor(images, BertTokenizerFast(str(folder / "vocab.txt"))).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def hf_captioner(hf_folder):
+    spec = {"name": "hf_captioner", "source": str(hf_folder), "image_size": 32}
+    return registry.build("model", spec).eval()
+
+
+def test_a_captioner_of_transformers_draws_by_the_seed_and_not_by_the_batch(hf_captioner):
+    import torch
+
+    image = torch.rand(3, 3, 32, 32)
+    options = {"num_captions": 2, "max_new_tokens": 8}
+    together = hf_captioner.generate({"image": image}, seeds=[1, 2, 3], **options)
+    alone = hf_captioner.generate({"image": image[1:2]}, seeds=[2], **options)
+    assert len(together) == 6
+    assert together[2:4] == alone
+    assert alone[0] != alone[1]
+    other = hf_captioner.generate({"image": image[1:2]}, seeds=[4], **options)
+    assert other != alone
+
+
+def test_a_captioner_of_transformers_gets_the_pixels_that_its_own_processor_would(hf_captioner):
+    import torch
+
+    process = registry.build(
+        "processor",
+        {"name": "blip_image_eval", "image_size": 32, "mean": [0, 0, 0], "std": [1, 1, 1]},
+    )
+    picture = Image.effect_mandelbrot((32, 32), (-3, -2.5, 2, 2.5), 100).convert("RGB")
+    inner = hf_captioner.model
+    inputs = hf_captioner.processor(images=[picture], return_tensors="pt")
+    greedy = inner.generate(**inputs, max_new_tokens=8, do_sample=False)
+    expected = hf_captioner.processor.batch_decode(greedy, skip_special_tokens=True)[0].strip()
+    image = process(picture)[None]
+    options = {"method": "greedy", "max_new_tokens": 8}
+    assert hf_captioner.generate({"image": image}, **options) == [expected]
+    assert torch.equal(
+        hf_captioner._inputs([(image[0] * 255).round().to(torch.uint8)])["pixel_values"],
+        inputs["pixel_values"],
+    )
+
+
+def test_models_with_different_processors_share_one_decoding(load, records, hf_folder, tmp_path):
+    captioner = f"captioner={{name: hf_captioner, source: {hf_folder}, image_size: 32}}"
+    options = "captioner.generate={method: beam, num_captions: 2, max_new_tokens: 6}"
+    runners.run(load("out", captioner, options, "data.source.size=6"))
+    found = records(tmp_path / "out")
+    assert all(len(r["synthetic"]) == 2 and all(r["synthetic"]) for r in found)
+    runners.run(load("toys", "data.source.size=6"))
+    web = [r["scores"]["web"] for r in records(tmp_path / "toys")]
+    assert [r["scores"]["web"] for r in found] == web  # the filter still sees its own 4 x 4
