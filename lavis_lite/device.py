@@ -34,6 +34,10 @@ def choose(name: str, local_rank: int = 0) -> torch.device:
         ) from None
     if device.type == "cuda" and not torch.cuda.is_available():
         raise ConfigError(f"run.device: {name!r}, but CUDA is not available; use auto or cpu")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise ConfigError(
+            f"run.device: {name!r}, but the last one is cuda:{torch.cuda.device_count() - 1}"
+        )
     if device.type == "mps" and not torch.backends.mps.is_available():
         raise ConfigError("run.device: 'mps', but it is not available; use auto or cpu")
     return torch.device("cuda", local_rank) if name == "cuda" else device
