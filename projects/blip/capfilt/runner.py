@@ -14,6 +14,7 @@ from lavis_lite.data.seeding import stable_hash
 from lavis_lite.device import choose
 from lavis_lite.errors import ConfigError
 from lavis_lite.projects.blip.capfilt.captioner import option_problems
+from lavis_lite.projects.blip.capfilt.claims import locked
 from lavis_lite.projects.blip.capfilt.config import CapfiltConfig
 from lavis_lite.projects.blip.capfilt.executors import EXECUTORS, torchrun_place
 from lavis_lite.projects.blip.capfilt.job import (
@@ -76,9 +77,13 @@ class CapfiltRunner:
                 folder.path.mkdir(parents=True, exist_ok=True)
                 run.claim(config, choose(config.run.device))
             EXECUTORS[self.executor](config, self.shard_size, self.workers)
-            total = collect(folder) if is_main() else read_totals(folder)
             if is_main():
-                self._finish(folder, total, round(time.perf_counter() - begin, 1))
+                # Runs that shared the work may end at the same moment: one after the other.
+                with locked(folder.path / ".collect.lock", wait=True):
+                    total = collect(folder)
+                    self._finish(folder, total, round(time.perf_counter() - begin, 1))
+            else:
+                total = read_totals(folder)
             distributed.barrier()
         return total
 

@@ -17,6 +17,8 @@ from two_processes import PRELOADED
 from lavis_lite import runners
 from lavis_lite.config import to_yaml
 from lavis_lite.errors import ConfigError
+from lavis_lite.projects.blip.capfilt import runner
+from lavis_lite.projects.blip.capfilt.claims import locked
 
 CONTEXT = multiprocessing.get_context("forkserver")
 ROOT = Path(__file__).parents[4]
@@ -141,6 +143,24 @@ def test_two_runs_in_one_folder_share_the_shards(load, digests, expected, tmp_pa
     assert finished(*pair) == [0, 0]
     assert computed(watched) == 24
     assert digests(tmp_path / "shared") == expected
+
+
+def test_runs_that_end_at_the_same_moment_sum_up_one_after_the_other(capfilt, monkeypatch):
+    collect = runner.collect
+
+    def look_while_collecting(folder):
+        other = CONTEXT.Process(target=_exit_with_whether_free, args=(folder.path,))
+        other.start()
+        assert finished(other) == [0], "another run could have summed up at the same time"
+        return collect(folder)
+
+    monkeypatch.setattr(runner, "collect", look_while_collecting)
+    assert (capfilt() / "complete.json").exists()
+
+
+def _exit_with_whether_free(folder):
+    with locked(folder / ".collect.lock", wait=False) as free:
+        sys.exit(free)
 
 
 def test_processes_of_one_machine_write_the_same_bytes(capfilt, digests, expected, watched):
