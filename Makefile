@@ -16,14 +16,11 @@ PYTEST_ARGS ?=
 
 # The demo in a short form: every part runs, nothing is learnt.
 SHORT ?= \
-	stages.pretrain.set.run.max_steps=6 \
-	stages.captioner.set.run.max_steps=4 \
-	stages.retrieval.set.run.max_steps=4 \
-	'stages.pretrain.set.evaluate[0].data.limit=24' \
-	'stages.captioner.set.evaluate[0].data.limit=24' \
-	'stages.captioner.set.evaluate[1].data.limit=24' \
-	'stages.retrieval.set.evaluate[0].data.limit=24' \
-	'stages.retrieval.set.evaluate[1].data.limit=24'
+	$(foreach stage,pretrain again captioner captioner_again filter filter_again, \
+		stages.$(stage).set.run.max_steps=4 'stages.$(stage).set.evaluate[0].data.limit=24') \
+	$(foreach stage,captioner captioner_again filter filter_again, \
+		'stages.$(stage).set.evaluate[1].data.limit=24') \
+	stages.capfilt.set.data.source.size=96 stages.capfilt.set.filter.threshold=0
 SHORT_OUTPUT ?= output/quickstart-short
 
 .PHONY: demo demo-short test docs lint format wheel install install-dev clean

@@ -72,7 +72,8 @@ KINDS: dict[str, Contract] = {
         """A class built with a validated config; ``run()`` does the work and returns a summary.
 
         Its ``Config`` dataclass is named in its package's zoo.yaml under ``runner_configs``, so
-        that a config file can be checked without importing the runner.""",
+        that a config file can be checked without importing the runner. Optional:
+        ``report_sections(folder, config)``, what a pipeline's page shows about a finished run.""",
         runtime=("config",),
     ),
 }

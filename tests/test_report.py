@@ -326,13 +326,13 @@ def test_a_pipeline_is_shown_with_figures_curves_and_examples(tmp_path: Path) ->
     example_run(tmp_path / "pretrain")
     example_run(tmp_path / "again")
     stages = {"pretrain": tmp_path / "pretrain", "again": tmp_path / "again"}
-    path = report.report_pipeline(tmp_path, stages, "Two <runs>", compare=("pretrain", "again"))
+    path = report.report_pipeline(tmp_path, stages, "Two <runs>", compare=[("pretrain", "again")])
     assert path == str(tmp_path / "report.html")
     page = read_page(path)
     ids = [attributes["id"] for attributes in page.all("section")]
     assert ids == [
+        "before-and-after",
         "results",
-        "pretrain-and-again",
         "captions",
         "retrieval",
         "matching",
@@ -349,6 +349,39 @@ def test_a_pipeline_is_shown_with_figures_curves_and_examples(tmp_path: Path) ->
     assert "fits: 0.92" in page.text
     assert page.text.count("total loss") == 1  # runs are drawn over each other
     assert Path(path).stat().st_size < 2**20
+
+
+def test_compared_runs_show_the_earlier_captions_and_figures(tmp_path: Path) -> None:
+    for name in ("first", "second"):
+        example_run(tmp_path / name)
+    captions = tmp_path / "first" / "predictions" / "caption.jsonl"
+    rows = [json.loads(line) for line in captions.read_text().splitlines()]
+    rows[1]["caption"] = "said <otherwise>"
+    captions.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    metrics = tmp_path / "first" / "metrics.jsonl"
+    metrics.write_text(metrics.read_text().replace("0.1666", "0.0833"))
+    stages = {name: tmp_path / name for name in ("first", "second")}
+    page = read_page(report.report_pipeline(tmp_path, stages, "x", compare=[("first", "second")]))
+    assert page.text.count("said <otherwise>") == 1  # the other captions did not change
+    assert len(page.all("s")) == 1
+    assert "captions with every fact right (second; before: 8.3)" in page.text
+    assert "+0.083" in page.text
+
+
+def test_a_runner_may_show_sections_of_its_own(tmp_path: Path, monkeypatch) -> None:
+    class Runner:
+        @staticmethod
+        def report_sections(folder, config):
+            found = f"{folder.name}, {config.runner.name}"
+            return [report.Section("Own", report.tag("p", found))]
+
+    example_run(tmp_path / "done")
+    monkeypatch.setattr(report.registry, "result", lambda kind, name: Runner)
+    page = read_page(report.report_pipeline(tmp_path, {"done": tmp_path / "done"}, "x"))
+    assert "done, evaluate" in page.text
+    (tmp_path / "done" / "complete.json").unlink()  # it has nothing to say yet
+    page = read_page(report.report_pipeline(tmp_path, {"done": tmp_path / "done"}, "x"))
+    assert "done, evaluate" not in page.text
 
 
 def test_a_run_whose_config_is_gone_is_shown_without_images(tmp_path: Path) -> None:

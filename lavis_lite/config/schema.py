@@ -196,6 +196,9 @@ class PipelineRunConfig:
         "File name of the HTML report in `output_dir`; null writes none.", None
     )
     title: str = key("Title of the report.", "lavis_lite run")
+    compare: list[list[str]] = key(
+        "Pairs of stages, [before, after], whose results the report puts side by side.", []
+    )
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from lavis_lite import registry
 from lavis_lite.report import compose, examples
 from lavis_lite.report.charts import Chart, Line, legend, line_chart
 from lavis_lite.report.environment import environment
@@ -74,7 +75,7 @@ def report_pipeline(
     title: str,
     *,
     name: str = "report.html",
-    compare: tuple[str, str] | None = None,
+    compare: Sequence[tuple[str, str]] = (),
     extra: list[Section] | None = None,
 ) -> str:
     """Write a page about runs that belong together.
@@ -84,7 +85,7 @@ def report_pipeline(
         stages: name -> output folder of each run, in order.
         title: of the page.
         name: of the file.
-        compare: two stages whose figures are put side by side.
+        compare: pairs of stages, (before, after), whose results are put side by side.
         extra: sections of one's own, after the results.
 
     Returns:
@@ -92,12 +93,14 @@ def report_pipeline(
     """
     runs = [read_run(stage, folder) for stage, folder in stages.items()]
     pictures = Pictures()
-    compared = [run for stage in compare or () for run in runs if run.name == stage]
+    named = {run.name: run for run in runs}
+    pairs = [(named[before], named[after]) for before, after in compare]
     sections = [
+        _try("comparison", compose.comparison, pairs),
         _try("results", compose.results, runs),
-        _try("comparison", compose.comparison, *compared) if compared else None,
         *(extra or []),
-        _try("captions", examples.captions, runs, pictures),
+        *(section for run in runs for section in _of_runner(run)),
+        _try("captions", examples.captions, runs, pictures, pairs),
         _try("retrieval", examples.retrieval, runs, pictures),
         _try("matching", examples.matching, runs),
         _try("training", compose.curves, runs),
@@ -115,9 +118,23 @@ def report_pipeline(
         title,
         command=start.get("command", ""),
         environment=facts,
-        headline=compose.headline(runs),
+        headline=compose.headline(runs, pairs),
         summary=_summary(runs),
     )
+
+
+def _of_runner(run: Run) -> list[Section]:
+    """What the runner of a finished run has to say about it."""
+    if not run.summary or run.config is None:
+        return []
+    runner: Any = registry.result("runner", run.config.runner.name)
+    if not hasattr(runner, "report_sections"):
+        return []
+    try:
+        return runner.report_sections(run.folder, run.config)
+    except (LookupError, TypeError, ValueError, AttributeError, OSError) as error:
+        log.warning("the report has no sections of %s: %r", run.name, error)
+        return []
 
 
 def _try(name: str, build: Callable[..., Section | None], *arguments: Any) -> Section | None:

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from lavis_lite.report.charts import Chart, Line, legend, line_chart
-from lavis_lite.report.figures import chief_of, columns_for, headline_of, title_of
-from lavis_lite.report.markup import Html, join, tag
+from lavis_lite.report.figures import chief_of, columns_for, figure_of, headline_of, title_of
+from lavis_lite.report.markup import join, tag
 from lavis_lite.report.page import Headline, Section
-from lavis_lite.report.runs import Run
+from lavis_lite.report.runs import Evaluated, Run
 from lavis_lite.report.tables import Change, Column, before_after, metric_table
 
+Pair = tuple[Run, Run]  # before, after
 # Two of three pairs of the matching loss are false: the entropy of that, which guessing gets.
 _GUESSING = 0.6365
 
@@ -37,12 +38,15 @@ def results(runs: Sequence[Run]) -> Section | None:
     return Section("Results", tag("div", tables, class_="tables"), note)
 
 
-def headline(runs: Sequence[Run]) -> list[Headline]:
-    """The chief figure of each metric, from the last run that has it."""
+def headline(runs: Sequence[Run], pairs: Sequence[Pair] = ()) -> list[Headline]:
+    """The chief figure of each metric, from the last run that has it, and what it was before."""
     found: dict[str, Headline] = {}
+    earlier = {after.name: before for before, after in pairs}
     for run in runs:
         for evaluated in run.evaluations:
             where = run.name if len(runs) > 1 else ""
+            if old := _named(earlier.get(run.name), evaluated.name):
+                where = f"{where}; before: {figure_of(evaluated.metric, old.figures)}"
             if figure := headline_of(evaluated.metric, evaluated.figures, where):
                 found[evaluated.metric] = figure
     return list(found.values())
@@ -132,22 +136,29 @@ def _effort(run: Run) -> dict[str, float | None]:
     }
 
 
-def comparison(before: Run, after: Run) -> Section | None:
-    """Figures that two runs have in common, side by side."""
-    tables: list[Html] = []
-    earlier = {evaluated.name: evaluated for evaluated in before.evaluations}
-    for evaluated in after.evaluations:
-        if (old := earlier.get(evaluated.name)) is None:
-            continue
-        changes = [
-            Change(
-                f"{column.group}, {column.label}" if column.group else column.label,
-                old.figures.get(column.key),
-                evaluated.figures.get(column.key),
-                column.digits,
-                column.better,
-            )
-            for column in columns_for(evaluated.metric, evaluated.figures)
-        ]
-        tables.append(before_after(changes, before.name, after.name, title_of(evaluated.metric)))
-    return Section(f"{before.name} and {after.name}", join(tables)) if tables else None
+def comparison(pairs: Sequence[Pair]) -> Section | None:
+    """Figures that two runs have in common, side by side, for each pair of runs."""
+    tables = [
+        before_after(_changes(old, evaluated), before.name, after.name, title_of(evaluated.metric))
+        for before, after in pairs
+        for evaluated in after.evaluations
+        if (old := _named(before, evaluated.name))
+    ]
+    return Section("Before and after", tag("div", tables, class_="tables")) if tables else None
+
+
+def _named(run: Run | None, name: str) -> Evaluated | None:
+    return next((e for e in run.evaluations if e.name == name), None) if run else None
+
+
+def _changes(before: Evaluated, after: Evaluated) -> list[Change]:
+    return [
+        Change(
+            f"{column.group}, {column.label}" if column.group else column.label,
+            before.figures.get(column.key),
+            after.figures.get(column.key),
+            column.digits,
+            column.better,
+        )
+        for column in columns_for(after.metric, after.figures)
+    ]

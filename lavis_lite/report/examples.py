@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from lavis_lite.report.charts import legend
 from lavis_lite.report.gallery import (
@@ -21,29 +21,38 @@ from lavis_lite.report.markup import join, tag
 from lavis_lite.report.page import Section
 from lavis_lite.report.runs import Evaluated, Pictures, Record, Run
 
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
 NUM_EXAMPLES = 24
 NUM_QUERIES = 6
 T = TypeVar("T")
 
 
-def captions(runs: Sequence[Run], pictures: Pictures) -> Section | None:
-    """Images with the captions of the last run that wrote some."""
+def captions(
+    runs: Sequence[Run], pictures: Pictures, pairs: Sequence[tuple[Run, Run]] = ()
+) -> Section | None:
+    """Images with the captions of the last run that wrote some, and those of the run before it."""
     run, evaluated = _last(runs, "caption")
     if run is None or evaluated is None or not (rows := evaluated.rows()):
         return None
-    facts = {row["key"]: row for e in run.evaluations if e.metric == "facts" for row in e.rows()}
+    facts = _facts(run)
+    before = next((before for before, after in pairs if after is run), None)
+    earlier = _captions(before)
     matched = _matched(runs)
     examples = [
         _example(
             row,
             facts.get(row["key"]),
             row.get("match", matched.get((row["key"], row["caption"]))),
-            pictures,
-            evaluated,
+            pictures.image(evaluated.data, row.get("index")),
+            earlier.get(row["key"]),
         )
         for row in evenly(rows, NUM_EXAMPLES)
     ]
     note = f"By {run.name}: {len(examples)} of {len(rows)} images at equal distances, none chosen."
+    if before is not None and earlier:
+        note += f" Struck out stands what {before.name} wrote where that was another caption."
     if facts:
         note += " ✓ marks captions that state every fact of their image and nothing else."
     if any(example.match is not None for example in examples):
@@ -51,8 +60,28 @@ def captions(runs: Sequence[Run], pictures: Pictures) -> Section | None:
     return Section("Captions", gallery(examples), note)
 
 
+def _facts(run: Run | None) -> dict[str, Record]:
+    evaluations = run.evaluations if run else []
+    return {row["key"]: row for e in evaluations if e.metric == "facts" for row in e.rows()}
+
+
+def _captions(run: Run | None) -> dict[str, tuple[str, bool | None]]:
+    """key -> caption, and whether it is known to be right."""
+    facts = _facts(run)
+    return {
+        row["key"]: (row["caption"], facts.get(row["key"], {}).get("exact"))
+        for e in (run.evaluations if run else [])
+        if e.metric == "caption"
+        for row in e.rows()
+    }
+
+
 def _example(
-    row: Record, facts: Record | None, match: float | None, pictures: Pictures, where: Evaluated
+    row: Record,
+    facts: Record | None,
+    match: float | None,
+    image: Image | None,
+    earlier: tuple[str, bool | None] | None,
 ) -> Example:
     right, remark = None, ""
     if facts is not None and facts["caption"] == row["caption"]:
@@ -64,12 +93,13 @@ def _example(
         elif facts["missing"]:
             remark = f"missing: {_spelled(facts['missing'])}"
     return Example(
-        pictures.image(where.data, row.get("index")),
+        image,
         row["caption"],
         reference=next(iter(row["references"]), ""),
         match=match,
         right=right,
         remark=remark,
+        earlier=earlier if earlier and earlier[0] != row["caption"] else None,
     )
 
 

@@ -81,6 +81,14 @@ def headline_of(metric: str, figures: dict[str, float], where: str) -> Headline 
     """The figure that stands for a metric, for the top of the page."""
     if metric not in _CHIEF or _CHIEF[metric][0] not in figures:
         return None
-    key, factor, digits, unit, label = _CHIEF[metric]
-    value = f"{factor * figures[key]:.{digits}f}"
+    _, _, _, unit, label = _CHIEF[metric]
+    value = figure_of(metric, figures)
     return Headline(value, f"{label} ({where})" if where else label, unit)
+
+
+def figure_of(metric: str, figures: dict[str, float]) -> str:
+    """The figure that stands for a metric, written; a dash where it is missing."""
+    if metric not in _CHIEF or figures.get(_CHIEF[metric][0]) is None:
+        return "–"
+    key, factor, digits, _, _ = _CHIEF[metric]
+    return f"{factor * figures[key]:.{digits}f}"

@@ -24,6 +24,7 @@ class Example:
         match: probability in [0, 1] that the caption fits, by a model; None where unknown.
         right: whether the caption is known to be right; None where unknown.
         remark: what is wrong with it, or why it was kept or rejected.
+        earlier: another caption, which this one replaces, and whether it is known to be right.
     """
 
     image: Image | None
@@ -32,6 +33,7 @@ class Example:
     match: float | None = None
     right: bool | None = None
     remark: str = ""
+    earlier: tuple[str, bool | None] | None = None
 
 
 def gallery(examples: Sequence[Example]) -> Html:
@@ -40,22 +42,30 @@ def gallery(examples: Sequence[Example]) -> Html:
 
 
 def _card(example: Example) -> Html:
-    mark = None
-    if example.right is not None:
-        mark = tag(
-            "span",
-            "✓" if example.right else "✗",
-            class_="mark good" if example.right else "mark bad",
-            title="right" if example.right else "wrong",
-        )
+    earlier = None
+    if example.earlier is not None:
+        caption, right = example.earlier
+        earlier = tag("p", _mark(right), tag("s", caption or "(empty)"), class_="earlier")
     reference = tag("p", example.reference, class_="reference") if example.reference else None
     text = join(
-        tag("p", mark, example.caption or "(empty)", class_="said"),
+        earlier,
+        tag("p", _mark(example.right), example.caption or "(empty)", class_="said"),
         tag("p", example.remark, class_="remark") if example.remark else None,
         reference,
         _meter(example.match),
     )
     return tag("figure", picture(example.image, example.caption), tag("figcaption", text))
+
+
+def _mark(right: bool | None) -> Html | None:
+    if right is None:
+        return None
+    return tag(
+        "span",
+        "✓" if right else "✗",
+        class_="mark good" if right else "mark bad",
+        title="right" if right else "wrong",
+    )
 
 
 def _meter(share: float | None) -> Html | None:

@@ -57,6 +57,7 @@ class Run:
 
     Attributes:
         name: how it is called in the report.
+        folder: where it was written.
         config: as the runner had it; None where it cannot be read (any more).
         training: a record per logged step.
         evaluations: in the order in which they first came.
@@ -65,6 +66,7 @@ class Run:
     """
 
     name: str
+    folder: Path
     config: Any = None
     training: list[Record] = field(default_factory=list)
     evaluations: list[Evaluated] = field(default_factory=list)
@@ -79,6 +81,7 @@ def read_run(name: str, folder: str | os.PathLike) -> Run:
     records = list(_read_jsonl(folder / "metrics.jsonl"))
     return Run(
         name,
+        folder,
         config=config,
         training=[r for r in records if "evaluate" not in r and "step" in r],
         evaluations=_evaluations(records, config, folder),

@@ -83,6 +83,7 @@ svg .guide-label { fill: var(--ink); font-size: 10.5px; paint-order: stroke; str
 .gallery figcaption { padding: 10px 12px 11px; display: flex; flex-direction: column; flex: 1; }
 .gallery p, .query p { margin: 0; overflow-wrap: anywhere; }
 .said { font-size: 14px; line-height: 1.4; font-weight: 540; }
+.earlier { color: var(--muted); font-size: 13px; line-height: 1.4; padding-bottom: 4px; }
 .reference { color: var(--muted); font-size: 13px; line-height: 1.4; padding-top: 6px; }
 .remark { color: var(--bad); font-size: 13px; padding-top: 4px; }
 .mark { font-weight: 700; margin-right: 6px; }

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from lavis_lite import config as configs
 from lavis_lite import distributed, registry, runners
 from lavis_lite.config.schema import PipelineConfig
-from lavis_lite.errors import ConfigError, UnknownName
+from lavis_lite.errors import ConfigError, UnknownName, suggest
 from lavis_lite.report import report_pipeline
 from lavis_lite.runners.folder import RunFolder, naming_the_folder, read_json, write_json
 from lavis_lite.runners.settings import (
@@ -52,6 +52,7 @@ class PipelineRunner:
     def __init__(self, config: PipelineConfig) -> None:
         if not config.stages:
             raise ConfigError("stages: name at least one")
+        _check_pairs(config)
         self.config = config
         self.path = Path(config.run.output_dir)
         self.history = self.path / "pipeline.json"  # stage name -> its record
@@ -134,9 +135,25 @@ class PipelineRunner:
         if not run.report or not distributed.is_main():
             return None
         folders = {plan.name: plan.folder.path for plan in plans}
-        report = report_pipeline(self.path, folders, run.title, name=run.report)
+        pairs = [(before, after) for before, after in run.compare]
+        report = report_pipeline(self.path, folders, run.title, name=run.report, compare=pairs)
         log.info("the report: %s", report)
         return report
+
+
+def _check_pairs(config: PipelineConfig) -> None:
+    problems = []
+    for number, pair in enumerate(config.run.compare):
+        where = f"run.compare[{number}]"
+        if len(pair) != 2:
+            problems.append(f"{where}: {pair} has {len(pair)} stages; name two, [before, after]")
+        problems += [
+            f"{where}: no stage is called {name!r}.{suggest(name, config.stages)}"
+            for name in pair
+            if name not in config.stages
+        ]
+    if problems:
+        raise ConfigError("\n".join(problems))
 
 
 def mentions(config: Any, folder: Path) -> bool:

@@ -162,6 +162,16 @@ def test_a_pipeline_without_stages_is_refused(tmp_path):
         run(load(write_yaml(tmp_path / "empty.yaml", tree)))
 
 
+def test_comparisons_of_what_is_no_pair_of_stages_are_refused(pipeline):
+    config = pipeline(compare=[["pretrain", "tun"], ["apart"]])
+    with pytest.raises(ConfigError) as caught:
+        run(config)
+    assert str(caught.value).splitlines() == [
+        "run.compare[0]: no stage is called 'tun'. Did you mean 'tune'?",
+        "run.compare[1]: ['apart'] has 1 stages; name two, [before, after]",
+    ]
+
+
 def test_the_report_shows_all_stages(tmp_path, pipeline):
     found = run(pipeline(report="page.html", title="A toy"))
     assert found["report"] == str(tmp_path / "out" / "page.html")

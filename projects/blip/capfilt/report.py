@@ -16,7 +16,7 @@ from lavis_lite.projects.blip.capfilt.job import Folder
 from lavis_lite.projects.blip.capfilt.records import Record
 from lavis_lite.projects.blip.capfilt.stats import NUM_BARS, RANGES
 from lavis_lite.report import Column, Example, Headline, Section
-from lavis_lite.report.markup import Html, join
+from lavis_lite.report.markup import Html, join, tag
 from lavis_lite.runners.folder import read_json
 
 log = logging.getLogger(__name__)
@@ -29,17 +29,8 @@ _QUARANTINE_ROWS = 30
 
 def write(folder: Folder, config: CapfiltConfig, total: dict[str, Any], name: str) -> str:
     """Write the page into the run's folder; returns its path."""
-    records = list(itertools.islice(_sample(folder, total["shards"]), _RECORDS_LOOKED_AT))
-    pictures = _Pictures(config)
-    sections = [
-        _kept(total),
-        _scores(config, total),
-        *_galleries(records, pictures),
-        _quarantine(folder, total),
-        _throughput(folder),
-    ]
     return report.write_report(
-        [section for section in sections if section is not None],
+        sections(folder, config, total),
         folder.path / name,
         "CapFilt: texts written, texts kept",
         command=read_json(folder.path / "run.json").get("command", ""),
@@ -47,6 +38,20 @@ def write(folder: Folder, config: CapfiltConfig, total: dict[str, Any], name: st
         summary=f"{total['read']:,} samples of {config.data.source.name} in "
         f"{total['shards']:,} shards.",
     )
+
+
+def sections(folder: Folder, config: CapfiltConfig, total: dict[str, Any]) -> list[Section]:
+    """What was kept, scores, examples, what was set aside, and speed."""
+    records = list(itertools.islice(_sample(folder, total["shards"]), _RECORDS_LOOKED_AT))
+    pictures = _Pictures(config)
+    found = [
+        _kept(total),
+        _scores(config, total),
+        *_galleries(records, pictures),
+        _quarantine(folder, total),
+        _throughput(folder),
+    ]
+    return [section for section in found if section is not None]
 
 
 def _headline(total: dict[str, Any]) -> list[Headline]:
@@ -110,7 +115,8 @@ def _scores(config: CapfiltConfig, total: dict[str, Any]) -> Section | None:
         threshold=None if limit is None else (limit, f"kept above {limit:g}"),
         x="probability of a match" if config.filter.score == "itm" else "cosine similarity",
     )
-    body = join(report.legend(list(series)), report.histogram_chart(histogram))
+    chart = tag("div", report.histogram_chart(histogram), class_="charts")
+    body = join(report.legend(list(series)), chart)
     return Section("Scores", body, "Shares of the web's texts and of the synthetic ones.")
 
 

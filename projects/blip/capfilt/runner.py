@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import time
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy
@@ -13,9 +14,10 @@ from lavis_lite import distributed, registry
 from lavis_lite.data.seeding import stable_hash
 from lavis_lite.device import choose
 from lavis_lite.errors import ConfigError
+from lavis_lite.projects.blip.capfilt import report
 from lavis_lite.projects.blip.capfilt.captioner import option_problems
 from lavis_lite.projects.blip.capfilt.claims import locked
-from lavis_lite.projects.blip.capfilt.config import CapfiltConfig
+from lavis_lite.projects.blip.capfilt.config import CapfiltConfig, SourceConfig
 from lavis_lite.projects.blip.capfilt.executors import EXECUTORS, torchrun_place
 from lavis_lite.projects.blip.capfilt.job import (
     QUARANTINE,
@@ -25,8 +27,9 @@ from lavis_lite.projects.blip.capfilt.job import (
     config_settings,
     refuse_changed,
 )
-from lavis_lite.projects.blip.capfilt.report import write
 from lavis_lite.projects.blip.capfilt.stats import add
+from lavis_lite.projects.blip.capfilt.truth import judge_filter
+from lavis_lite.report import Section
 from lavis_lite.runners.folder import RunFolder, read_json, write_json, write_text
 from lavis_lite.runners.signals import StopSignals
 
@@ -80,7 +83,7 @@ class CapfiltRunner:
             if is_main():
                 # Runs that shared the work may end at the same moment: one after the other.
                 with locked(folder.path / ".collect.lock", wait=True):
-                    total = collect(folder)
+                    total = collect(folder, config.data)
                     self._finish(folder, total, round(time.perf_counter() - begin, 1))
             else:
                 total = read_totals(folder)
@@ -89,11 +92,11 @@ class CapfiltRunner:
 
     def _finish(self, folder: Folder, total: dict[str, Any], seconds: float) -> None:
         name = self.config.run.report
-        report = write(folder, self.config, total, name) if name else None
+        page = report.write(folder, self.config, total, name) if name else None
         figures = shares(total)
         record = {"step": 0, "evaluate": self.config.runner.name, **figures, "seconds": seconds}
         write_text(folder.path / "metrics.jsonl", json.dumps(record) + "\n")
-        summary = {"seconds": seconds, "report": report, "metrics": figures}
+        summary = {"seconds": seconds, "report": page, "metrics": figures}
         write_json(folder.path / "complete.json", summary)
         log.info(
             "complete: %d of %d web texts and %d of %d synthetic ones were kept; %s",
@@ -101,8 +104,14 @@ class CapfiltRunner:
             total["web"]["texts"],
             total["synthetic"]["kept"],
             total["synthetic"]["texts"],
-            report or folder.path,
+            page or folder.path,
         )
+
+    @staticmethod
+    def report_sections(path: Path, config: CapfiltConfig) -> list[Section]:
+        """What a pipeline's page shows about a run in the folder ``path``."""
+        folder = Folder(path)
+        return report.sections(folder, config, read_totals(folder))
 
 
 def is_main() -> bool:
@@ -147,7 +156,7 @@ def _filter_problems(config: CapfiltConfig) -> list[str]:
     return problems
 
 
-def collect(folder: Folder) -> dict[str, Any]:
+def collect(folder: Folder, data: SourceConfig) -> dict[str, Any]:
     """Add up the shards into ``stats.json`` and ``quarantine.jsonl``; constant memory."""
     job = read_json(folder.job)
     num_shards = job["num_shards"]
@@ -160,6 +169,7 @@ def collect(folder: Folder) -> dict[str, Any]:
     temporary.replace(folder.quarantine)
     total["shards"] = num_shards
     total["keys_in_several_shards"] = repeated_keys(folder, num_shards, total["images"])
+    total["truth"] = judge_filter(folder, data, num_shards, total["images"])
     total["problems"] = job["problems"]
     write_json(folder.stats, total)
     return total
@@ -189,11 +199,23 @@ def read_totals(folder: Folder) -> dict[str, Any]:
 
 
 def shares(total: dict[str, Any]) -> dict[str, float]:
-    """What was kept, in %: of web texts, of synthetic ones, and images that have a text left."""
+    """What was kept, in %: of web texts, of synthetic ones, and images that have a text left.
+
+    Where the truth about web texts is known: how many of all and of the kept ones are right, and
+    how many of the right ones were kept, in %; and the area under the ROC curve, in [0, 1].
+    """
     found = {}
     for origin in ("web", "synthetic"):
         if total[origin]["texts"]:
             found[f"{origin}_kept"] = 100 * total[origin]["kept"] / total[origin]["texts"]
     found["images_kept"] = 100 * total["images_with_a_text"] / max(1, total["images"])
     found["set_aside"] = 100 * sum(total["unreadable"].values()) / max(1, total["read"])
+    if truth := total["truth"]:
+        known = {
+            "web_right": truth["right"] / max(1, truth["texts"]),
+            "web_precision": truth["precision"],
+            "web_recall": truth["recall"],
+        }
+        found |= {name: 100 * share for name, share in known.items() if share is not None}
+        found |= {f"web_{name}": truth[name] for name in ("auc",) if name in truth}
     return {name: round(value, 3) for name, value in found.items()}
