@@ -66,15 +66,16 @@ def load_state(
 ) -> LoadReport:
     """Copy weights into a model, all of them or (strict, and they don't fit) none.
 
-    A model that reads other dialects or sizes has ``adapt_weights(weights) -> weights``, which
-    is called first. Prefixes of DistributedDataParallel and torch.compile are removed. A key
-    that is tied to a loaded one is not missing.
+    A model that reads other dialects has ``rename_weights(weights) -> weights``, one that reads
+    other sizes or parts ``adapt_weights(weights) -> weights``; both are called first. Prefixes of
+    DistributedDataParallel and torch.compile are removed. A key that is tied to a loaded one is
+    not missing.
 
     Args:
         model: may be wrapped in DistributedDataParallel or compiled.
         weights: key -> tensor, as `read_weights` returns them.
         strict: refuse missing, unexpected and misshapen keys; otherwise load what fits.
-        adapt: call ``adapt_weights``; a run's own checkpoint needs no adapting.
+        adapt: call these two; a run's own checkpoint needs no adapting.
         source: what errors call the weights, such as their path.
 
     Raises:
@@ -83,10 +84,10 @@ def load_state(
     model = bare(model)
     given, converted = _unwrapped(weights)
     adapted = given
-    adapt_weights = getattr(model, "adapt_weights", None) if adapt else None
-    if adapt_weights is not None:
-        adapted = dict(adapt_weights(dict(given)))
-        converted += _renamed(given, adapted)
+    for hook in ("rename_weights", "adapt_weights") if adapt else ():
+        if (change := getattr(model, hook, None)) is not None:
+            given, adapted = adapted, dict(change(dict(adapted)))
+            converted += _renamed(given, adapted)
     expected = _tensors(model.state_dict(keep_vars=True))
     fitting = {k: w for k, w in adapted.items() if k in expected and w.shape == expected[k].shape}
     covered = _covered(expected, fitting, source, type(model).__name__)
@@ -162,11 +163,12 @@ def _unwrapped(weights: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], list[s
 
 
 def _renamed(before: Mapping[str, Tensor], after: Mapping[str, Tensor]) -> list[str]:
-    """``old -> new`` for tensors under another key, ``-> new`` and ``old -> dropped`` otherwise."""
+    """``old -> new`` for tensors under another key, ``new`` from none, ``old -> dropped``."""
     old = {id(tensor): key for key, tensor in before.items() if key not in after}
-    new = {key: old.pop(id(tensor), "") for key, tensor in after.items() if key not in before}
-    renamed = [f"{source} -> {key}".strip() for key, source in new.items()]
-    return renamed + [f"{key} -> dropped" for key in old.values()]
+    added = {key: id(tensor) for key, tensor in after.items() if key not in before}
+    renamed = [f"{old.get(tensor, '')} -> {key}".strip() for key, tensor in added.items()]
+    gone = old.keys() - added.values()
+    return renamed + [f"{key} -> dropped" for tensor, key in old.items() if tensor in gone]
 
 
 def _covered(

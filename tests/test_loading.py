@@ -138,25 +138,45 @@ def test_something_else_than_a_tensor_is_named():
 class Adapting(Small):
     """Reads an older dialect and other sizes."""
 
+    def rename_weights(self, weights):
+        renamed = {"gamma": "norm.weight", "beta": "decoder.bias"}
+        return {renamed.get(key, key): tensor for key, tensor in weights.items()}
+
     def adapt_weights(self, weights):
-        weights["norm.weight"] = weights.pop("gamma")
         weights["decoder.bias"] = weights["decoder.bias"][:4]
+        weights["norm.bias"] = weights["norm.weight"]
         del weights["queue"]
         return weights
 
 
 def test_what_a_model_converts_and_resizes_is_reported():
     model = Adapting()
-    weights = ones(model, leave_out=["norm.weight"])
-    weights |= {"gamma": torch.ones(3), "queue": torch.ones(2), "decoder.bias": torch.ones(6)}
+    weights = ones(model, leave_out=["norm.weight", "norm.bias", "decoder.bias"])
+    weights |= {"gamma": torch.ones(3), "queue": torch.ones(2), "beta": torch.ones(6)}
     report = load_state(model, weights)
     assert report.complete
-    assert report.converted == ["gamma -> norm.weight", "queue -> dropped"]
+    assert report.converted == [
+        "gamma -> norm.weight",
+        "beta -> decoder.bias",
+        "-> norm.bias",
+        "queue -> dropped",
+    ]
     assert report.interpolated == ["decoder.bias"]
-    assert str(report) == (
-        "5 of 5 tensors loaded; 1 interpolated (decoder.bias); "
-        "2 converted (gamma -> norm.weight, queue -> dropped)"
-    )
-    assert set(weights) >= {"gamma", "queue"}, "the caller's weights were changed"
-    with pytest.raises(CheckpointError, match="unexpected: gamma, queue"):
+    assert "1 interpolated (decoder.bias); 4 converted (gamma -> norm.weight, " in str(report)
+    assert set(weights) >= {"gamma", "queue", "beta"}, "the caller's weights were changed"
+    with pytest.raises(CheckpointError, match="unexpected: gamma, queue, beta"):
         load_state(model, weights, adapt=False)
+
+
+class Doubling(Small):
+    """Fills two of its tensors from one of the file."""
+
+    def adapt_weights(self, weights):
+        weights["norm.weight"] = weights["norm.bias"] = weights.pop("norms")
+        return weights
+
+
+def test_one_tensor_of_the_file_in_two_places_is_reported_twice():
+    model = Doubling()
+    weights = ones(model, leave_out=["norm.weight", "norm.bias"]) | {"norms": torch.ones(3)}
+    assert load_state(model, weights).converted == ["norms -> norm.weight", "norms -> norm.bias"]
