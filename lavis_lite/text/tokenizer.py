@@ -86,6 +86,11 @@ class WordPiece:
     def __len__(self) -> int:
         return len(self._vocab)
 
+    @property
+    def vocab(self) -> dict[str, int]:
+        """Token -> id, ``[DEC]`` and ``[ENC]`` included."""
+        return dict(self._vocab)
+
     def encode(
         self,
         texts: Sequence[str],
