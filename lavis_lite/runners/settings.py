@@ -19,6 +19,7 @@ WITHOUT_EFFECT = (
     "runner.executor",  # how work is spread over processes
     "runner.workers",
     "data.num_workers",
+    "data.right",  # which texts are known to be right: what is counted after CapFilt
     "run.output_dir",
     "run.log_every",
     "run.eval_every",
@@ -26,6 +27,7 @@ WITHOUT_EFFECT = (
     "run.keep_last",
     "run.keep_best",
     "run.device",
+    "run.gradient_checkpointing",
     "run.num_threads",
     "run.loggers",
     "run.max_bad_fraction",
@@ -33,7 +35,12 @@ WITHOUT_EFFECT = (
     "run.on_disk_full",
 )
 # These change what is measured, not what is learnt.
-EVALUATION = ("evaluate", "data.processors.image.eval", "data.processors.text.eval")
+EVALUATION = (
+    "evaluate",
+    "data.processors.image.eval",
+    "data.processors.text.eval",
+    "run.eval_weights",
+)
 BATCH = "data.batch_size"
 
 

@@ -79,6 +79,11 @@ class SourceConfig:
         "it, nothing else is done with it.",
         None,
     )
+    right: list[str] = key(
+        "Values of `label` that mean that a text is right: precision, recall and the ROC of the "
+        "filter follow from them.",
+        [],
+    )
 
 
 @dataclass(frozen=True)

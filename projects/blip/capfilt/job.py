@@ -27,7 +27,7 @@ STATS = ".stats.json"
 _SAMPLED_ROWS = 200
 # What is the same whatever these are; weights are told by their hash, not by their path.
 _WITHOUT_EFFECT = (
-    *("plugins", "runner.executor", "runner.workers", "data.num_workers"),
+    *("plugins", "runner.executor", "runner.workers", "data.num_workers", "data.right"),
     *("captioner.checkpoint", "filter.checkpoint"),
     *("run.output_dir", "run.device", "run.max_bad_fraction", "run.report"),
 )

@@ -96,7 +96,9 @@ class CapfiltRunner:
         figures = shares(total)
         record = {"step": 0, "evaluate": self.config.runner.name, **figures, "seconds": seconds}
         write_text(folder.path / "metrics.jsonl", json.dumps(record) + "\n")
-        summary = {"seconds": seconds, "report": page, "metrics": figures}
+        summary = {"step": 0, "seconds": seconds, "report": page, "metrics": figures}
+        if total["truth"] and "roc" in total["truth"]:
+            summary["roc"] = total["truth"]["roc"]
         write_json(folder.path / "complete.json", summary)
         log.info(
             "complete: %d of %d web texts and %d of %d synthetic ones were kept; %s",

@@ -148,11 +148,11 @@ def test_two_runs_in_one_folder_share_the_shards(load, digests, expected, tmp_pa
 def test_runs_that_end_at_the_same_moment_sum_up_one_after_the_other(capfilt, monkeypatch):
     collect = runner.collect
 
-    def look_while_collecting(folder):
+    def look_while_collecting(folder, data):
         other = CONTEXT.Process(target=_exit_with_whether_free, args=(folder.path,))
         other.start()
         assert finished(other) == [0], "another run could have summed up at the same time"
-        return collect(folder)
+        return collect(folder, data)
 
     monkeypatch.setattr(runner, "collect", look_while_collecting)
     assert (capfilt() / "complete.json").exists()
