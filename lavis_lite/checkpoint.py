@@ -17,7 +17,7 @@ from typing import Any, Literal, TypeVar
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 import lavis_lite
 
@@ -88,6 +88,7 @@ class Checkpointer:
         state: Mapping[str, Any],
         config: Mapping[str, Any],
         metrics: Mapping[str, float] | None = None,
+        average: Mapping[str, Tensor] | None = None,
     ) -> Path | None:
         """Write ``step-NNNNNNNN/`` and delete what need not be kept.
 
@@ -97,6 +98,7 @@ class Checkpointer:
             state: optimizer, schedule, RNG, sampler, ...: see `plain` for what it may hold.
             config: the run's config, for the manifest.
             metrics: evaluation results at this step, for ``keep_best``.
+            average: averaged weights, for a file of their own.
 
         Returns:
             The directory; None when saving failed and ``on_error`` is "continue".
@@ -105,10 +107,11 @@ class Checkpointer:
             CheckpointError: saving failed; older checkpoints are as they were.
         """
         path = self.directory / steps.name_of(step)
+        weights = {steps.WEIGHTS: model} | ({steps.AVERAGE: average} if average else {})
         problem = None
         if distributed.is_main():
             try:
-                self._write(path, model, state, config, metrics or {})
+                self._write(path, weights, state, config, metrics or {})
                 self._prune(path)
             except Exception as error:  # disk full shows as OSError, RuntimeError, SafetensorError
                 problem = f"could not save {path}: {_cause(error)}; older checkpoints are untouched"
@@ -121,22 +124,22 @@ class Checkpointer:
         return None
 
     def _write(
-        self, path: Path, model: nn.Module, state: Any, config: Any, metrics: Mapping[str, float]
+        self, path: Path, weights: Any, state: Any, config: Any, metrics: Mapping[str, float]
     ) -> None:
         self.directory.mkdir(parents=True, exist_ok=True)
         self._clean()
         temporary = self.directory / f"{_TEMPORARY}{path.name}-{os.getpid()}"
         try:
             temporary.mkdir()
-            aliases = write_safetensors(model, temporary / steps.WEIGHTS)
+            aliases = {file: write_safetensors(w, temporary / file) for file, w in weights.items()}
             with open(temporary / steps.STATE, "wb") as file:
                 torch.save(plain(state), file)
             manifest = {
                 "format": steps.FORMAT,
                 "step": steps.step_of(path),
                 "metrics": {name: float(value) for name, value in metrics.items()},
-                "files": {name: _entry(temporary / name) for name in (steps.WEIGHTS, steps.STATE)},
-                "aliases": aliases,
+                "files": {file.name: _entry(file) for file in sorted(temporary.iterdir())},
+                "aliases": aliases[steps.WEIGHTS],
                 "config": plain(config, "config"),
                 "versions": _versions(),
             }

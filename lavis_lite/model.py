@@ -23,13 +23,16 @@ class VisionLanguageModel(nn.Module):
     """A model made of built parts, trained by the sum of its losses.
 
     Subclasses assign towers and heads, then call ``add_losses``. ``momentum_pairs`` names the parts
-    that a momentum copy follows.
+    that a momentum copy follows; ``vision_towers`` and ``text_towers`` those of its towers that it
+    may have, for what a run does to their layers.
     """
 
     image_size: int
     losses: nn.ModuleDict
     momentum_decay: float = 0.995
     momentum_pairs: tuple[str, ...] = ()
+    vision_towers: tuple[str, ...] = ("visual_encoder",)
+    text_towers: tuple[str, ...] = ("text_encoder", "text_decoder")
     prompt_length: int = 0  # leading tokens of a text that are given, not learnt
     card: Mapping[str, Any] = {}
 

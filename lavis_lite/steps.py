@@ -1,7 +1,8 @@
 """Step directories: what a run's checkpoint is on disk, and which one is the newest whole one.
 
 ``step-00000500/`` holds ``model.safetensors``, ``state.pt`` and ``manifest.json``, which has the
-size and sha256 of the others. Without its manifest a step directory does not exist.
+size and sha256 of the others; ``ema.safetensors`` too, where a run averages its weights. Without
+its manifest a step directory does not exist.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from .files import sha256_of
 log = logging.getLogger(__name__)
 
 WEIGHTS, STATE, MANIFEST = "model.safetensors", "state.pt", "manifest.json"
+AVERAGE = "ema.safetensors"  # only of runs that average their weights
 FORMAT = 1  # of the manifest; a reader refuses a higher one
 REPLACED = ".replaced-"  # a checkpoint that was moved aside while its successor took its name
 

@@ -27,7 +27,7 @@ LAYERS = [
     {"interfaces", "distributed", "device", "modes", "state", "steps", "loading", "weights"}
     | {"checkpoint"}
     | {"metrics", "data"},
-    {"initialization", "vision", "text", "generation", "losses", "model"},
+    {"initialization", "vision", "text", "generation", "losses", "model", "layers"},
     {"runners", "report"},
     {"projects"},
     {

@@ -114,6 +114,30 @@ class OptimConfig:
     decay_steps: int = key("Steps between decays of the `step` schedule.", 0, at_least=0)
     clip_norm: float = key("Largest gradient norm; 0 does not clip.", 0.0, at_least=0)
     accumulate: int = key("Micro-batches per optimizer step.", 1, at_least=1)
+    layer_decay: float = key(
+        "Factor on the learning rate for each layer that a weight lies below its tower's end.",
+        1.0,
+        at_least=0,
+    )
+    freeze: list[str] = key(
+        "Parts that are not trained: names of modules or parameters, or shell patterns like "
+        "`visual_encoder.blocks.[0-5]`.",
+        [],
+    )
+    ema_decay: float = key(
+        "Decay of a moving average of the weights, kept beside them; 0 keeps none.", 0.0, at_least=0
+    )
+
+
+@dataclass(frozen=True)
+class CheckpointingConfig:
+    """Layers, from a tower's end, whose activations are computed again instead of kept.
+
+    Less memory, about a third more time, the same numbers. -1 is every layer, 0 none.
+    """
+
+    vision: int = key("Layers of each vision tower.", 0, at_least=-1)
+    text: int = key("Layers of each text tower.", 0, at_least=-1)
 
 
 @dataclass(frozen=True)
@@ -135,6 +159,12 @@ class RunConfig:
     device: str = key("auto, cpu, cuda, cuda:N or mps.", "auto")
     precision: Literal["fp32", "bf16", "fp16"] = key("Autocast type of forward passes.", "fp32")
     compile: bool = key("torch.compile the towers.", False)
+    gradient_checkpointing: CheckpointingConfig = key(
+        "Layers that trade time for memory.", CheckpointingConfig()
+    )
+    eval_weights: Literal["trained", "ema"] = key(
+        "Which weights are evaluated: those of the last step, or their moving average.", "trained"
+    )
     num_threads: int = key(
         "Threads of the training process; 0 leaves torch's choice.", 0, at_least=0
     )
@@ -208,4 +238,5 @@ class PipelineConfig:
     runner: Component = key("The runner.", kind="runner")
     stages: dict[str, Stage] = key("Stage name -> run.")
     run: PipelineRunConfig = key("Output folder and report.")
+    values: dict[str, Any] = key("Values of your own; stages refer to them as `${values.NAME}`.", {})
     plugins: list[str] = key("Files or modules of your own to import first.", [])

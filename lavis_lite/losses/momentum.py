@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import torch
-from torch import nn
+from torch import Tensor
 
 
 @torch.no_grad()
-def momentum_update(
-    online: Iterable[nn.Parameter], average: Iterable[nn.Parameter], decay: float
-) -> None:
-    """``average = decay * average + (1 - decay) * online``, in place, for all parameters at once.
+def momentum_update(online: Iterable[Tensor], average: Iterable[Tensor], decay: float) -> None:
+    """``average = decay * average + (1 - decay) * online``, in place, for all tensors at once.
 
     Reference: MoCo, https://arxiv.org/abs/1911.05722, eq. 2.
     """

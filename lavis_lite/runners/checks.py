@@ -26,6 +26,12 @@ def check(config: TrainConfig) -> None:
         problems.append(f"optim.eps: above 0, not {optim.eps}")
     if optim.schedule == "step" and not optim.decay_steps:
         problems.append("optim.decay_steps: the `step` schedule needs the steps between decays")
+    if not 0 < optim.layer_decay <= 1:
+        problems.append(f"optim.layer_decay: above 0 and at most 1, not {optim.layer_decay}")
+    if optim.ema_decay >= 1:
+        problems.append(f"optim.ema_decay: below 1, not {optim.ema_decay}")
+    if run.eval_weights == "ema" and not optim.ema_decay:
+        problems.append("run.eval_weights: 'ema', but optim.ema_decay is 0, which keeps no average")
     names = evaluator_names(config.evaluate)
     if run.keep_best and run.keep_best.partition("/")[0] not in names:
         near = suggest(run.keep_best.partition("/")[0], names)

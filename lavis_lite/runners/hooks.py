@@ -226,7 +226,8 @@ class Evaluate(Hook):
         names = [name for name in runner.evaluations.parts if name not in done]
         # Everything is saved: a signal need not wait for the evaluation.
         with runner.signals.at_once():
-            found = runner.evaluations.run(runner.model, runner.step, runner.write, names)
+            with runner.evaluated_weights():
+                found = runner.evaluations.run(runner.model, runner.step, runner.write, names)
             best = runner.config.run.keep_best
             if best in found and runner.step:
                 runner.save(found)

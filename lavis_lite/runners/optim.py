@@ -14,25 +14,77 @@ from fvcore.common.param_scheduler import (
 from torch import nn
 
 from lavis_lite.config.schema import OptimConfig
+from lavis_lite.errors import ConfigError
+from lavis_lite.layers import layer_depths, towers
 from lavis_lite.model import decay_groups
 
 Schedule = Callable[[int], float]
 
 
-def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+def parameter_groups(
+    model: nn.Module, weight_decay: float, layer_decay: float = 1.0
+) -> list[dict[str, Any]]:
     """Trainable parameters in groups that are not empty, by `decay_groups` unless the model says.
 
     A model that defines LAVIS's ``get_optimizer_params`` makes its own groups; the ``lr_scale`` of
     a group multiplies its learning rate at every step.
+
+    Args:
+        model: whose parameters with ``requires_grad`` are grouped.
+        weight_decay: of matrices.
+        layer_decay: below 1, groups are divided by depth: ``lr_scale`` is multiplied by it once for
+            each layer from the end of a tower to the parameter, its own included, and once more for
+            embeddings before the first layer. Heads and what follows the layers keep theirs.
+
+    Raises:
+        ConfigError: a layer decay for a model in whose towers no layers can be told.
+
+    Reference: layer-wise decay as in ELECTRA, https://arxiv.org/abs/2003.10555, appendix A.
     """
     its_own: Any = getattr(model, "get_optimizer_params", None)
     groups = its_own(weight_decay) if its_own else decay_groups(model, weight_decay)
+    for group in groups:
+        group["params"] = [p for p in group["params"] if p.requires_grad]
+    if layer_decay != 1.0:
+        groups = _by_depth(groups, _depths(model), layer_decay)
     return [group for group in groups if group["params"]]
+
+
+def _depths(model: nn.Module) -> dict[int, int]:
+    """``id(parameter)`` -> layers between it and its tower's end, over all towers."""
+    found = {**towers(model, "vision"), **towers(model, "text")}
+    depths: dict[int, int] = {}
+    for tower in found.values():
+        of_tower, num_layers = layer_depths(tower)
+        if not num_layers:
+            raise ConfigError(
+                f"optim.layer_decay: {type(tower).__name__} has no list of layers; use 1.0"
+            )
+        depths = {**of_tower, **depths}  # what two towers share counts in the first
+    if not found:
+        raise ConfigError(f"optim.layer_decay: {type(model).__name__} names no towers; use 1.0")
+    return depths
+
+
+def _by_depth(
+    groups: list[dict[str, Any]], depths: dict[int, int], layer_decay: float
+) -> list[dict[str, Any]]:
+    divided = []
+    for group in groups:
+        parts: dict[int, list[nn.Parameter]] = {}
+        for parameter in group["params"]:
+            parts.setdefault(depths.get(id(parameter), 0), []).append(parameter)
+        scale = group.get("lr_scale", 1.0)
+        divided += [
+            {**group, "params": parts[depth], "lr_scale": scale * layer_decay**depth}
+            for depth in sorted(parts)
+        ]
+    return divided
 
 
 def build_optimizer(model: nn.Module, config: OptimConfig) -> torch.optim.AdamW:
     """AdamW over the model's trainable parameters; fused where their device has the kernel."""
-    groups = parameter_groups(model, config.weight_decay)
+    groups = parameter_groups(model, config.weight_decay, config.layer_decay)
     devices = {p.device.type for group in groups for p in group["params"]}
     beta1, beta2 = config.betas
     return torch.optim.AdamW(

@@ -6,7 +6,7 @@ import dataclasses
 import logging
 import time
 from collections.abc import Generator, Iterator
-from contextlib import ExitStack, closing, nullcontext
+from contextlib import AbstractContextManager, ExitStack, closing, nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,7 +19,9 @@ from lavis_lite.config import to_dict
 from lavis_lite.config.schema import TrainConfig
 from lavis_lite.data.loader import TrainData
 from lavis_lite.data.quarantine import Quarantine
+from lavis_lite.layers import recompute_activations
 from lavis_lite.runners import hooks
+from lavis_lite.runners.average import WeightAverage
 from lavis_lite.runners.checks import check
 from lavis_lite.runners.device import join
 from lavis_lite.runners.evaluate import (
@@ -30,6 +32,7 @@ from lavis_lite.runners.evaluate import (
     open_datasets,
 )
 from lavis_lite.runners.folder import RunFolder
+from lavis_lite.runners.frozen import freeze
 from lavis_lite.runners.loggers import Logger, Record, open_loggers, read_records
 from lavis_lite.runners.nonfinite import SkippedSteps
 from lavis_lite.runners.optim import build_optimizer, learning_rate, set_learning_rate
@@ -38,6 +41,8 @@ from lavis_lite.runners.precision import Precision
 from lavis_lite.runners.resume import find_start
 from lavis_lite.runners.seeding import seed_everything
 from lavis_lite.runners.signals import StopSignals
+from lavis_lite.steps import AVERAGE
+from lavis_lite.weights import read_weights
 
 log = logging.getLogger(__name__)
 
@@ -165,6 +170,8 @@ class TrainRunner:
         if loss_ok and norm_ok:
             self.precision.step(self.optimizer)
             self.skipped.clear()
+            if self.average is not None:
+                self.average.update()
         else:
             tolerated = loss_ok and self.precision.is_adapting
             self.skipped.skip(self.model, self.step, keys, losses, tolerated)
@@ -189,8 +196,16 @@ class TrainRunner:
             "scaler": self.precision.state_dict(),
             "skipped": self.skipped.state_dict(),
         }
-        self.checkpointer.save(self.step, self.model, state, to_dict(self.config), found)
+        average = self.average.state_dict() if self.average else None
+        config = to_dict(self.config)
+        self.checkpointer.save(self.step, self.model, state, config, found, average)
         self.saved = self.step
+
+    def evaluated_weights(self) -> AbstractContextManager[None]:
+        """Within it the model has the weights that ``run.eval_weights`` chooses."""
+        if self.average is None or self.config.run.eval_weights == "trained":
+            return nullcontext()
+        return self.average.applied()
 
     def write(self, record: Record) -> None:
         """Hand an evaluation's record to the loggers."""
@@ -242,9 +257,14 @@ class TrainRunner:
         resumes = self.start.checkpoint is not None
         initial = dataclasses.replace(config.model, checkpoint=None) if resumes else config.model
         self.model = zoo.build_model(initial).to(self.device).train()
+        freeze(self.model, config.optim.freeze)
+        recompute_activations(self.model, "vision", run.gradient_checkpointing.vision)
+        recompute_activations(self.model, "text", run.gradient_checkpointing.text)
         self.precision = Precision(run.precision, self.device)
         self.schedule = learning_rate(config.optim, run.max_steps)
         self.optimizer = build_optimizer(self.model, config.optim)
+        decay = config.optim.ema_decay
+        self.average = WeightAverage(self.model, decay) if decay else None
         self.skipped = SkippedSteps(run.max_skipped_steps, self.folder.bad_batch)
         self.quarantine = Quarantine(str(self.folder.quarantine), run.max_bad_fraction)
         self.data = None
@@ -290,6 +310,8 @@ class TrainRunner:
         self.optimizer.load_state_dict(state["optimizer"])
         self.precision.load_state_dict(state["scaler"])
         self.skipped.load_state_dict(state["skipped"])
+        if self.average is not None:
+            self.average.load_state_dict(read_weights(checkpoint / AVERAGE))
         log.info("continues after step %d of %d", self.step, self.config.run.max_steps)
 
     def _first_samples(self) -> dict[str, Any]:

@@ -6,7 +6,9 @@ import pytest
 import torch
 from torch import nn
 
+from lavis_lite import create_model
 from lavis_lite.config.schema import OptimConfig
+from lavis_lite.errors import ConfigError
 from lavis_lite.model import VisionLanguageModel
 from lavis_lite.runners.optim import (
     build_optimizer,
@@ -118,3 +120,67 @@ def test_a_composed_model_and_any_other_are_grouped_by_one_rule():
     names = [[[named[id(p)] for p in group.pop("params")] for group in g] for g in groups]
     assert names[0] == names[1]
     assert groups[0] == groups[1]
+
+
+def rate_by_name(model, **options):
+    optimizer = build_optimizer(model, OptimConfig(lr=1.0, **options))
+    set_learning_rate(optimizer, 0.5)
+    names = {id(p): name for name, p in model.named_parameters()}
+    return {names[id(p)]: g["lr"] for g in optimizer.param_groups for p in g["params"]}
+
+
+def test_layer_decay_lowers_the_rate_once_per_layer_from_a_towers_end():
+    model = create_model("blip_pretrain", "tiny")
+    rates = rate_by_name(model, layer_decay=0.5)
+    assert rates.keys() == {name for name, p in model.named_parameters() if p.requires_grad}
+    image, text = "visual_encoder", "text_encoder"
+    deepest = 0.5 * 0.5**4  # three layers, and the embeddings below them
+    assert rates[f"{image}.pos_embed"] == rates[f"{image}.patch_embed.proj.bias"] == deepest
+    assert rates[f"{text}.embeddings.word_embeddings.weight"] == deepest
+    blocks = [rates[f"{image}.blocks.{n}.attn.qkv.weight"] for n in range(3)]
+    assert blocks == [0.5 * 0.5**depth for depth in (3, 2, 1)]
+    for tower in (f"{text}.encoder", "text_decoder.bert.encoder"):
+        own = [rates[f"{tower}.layer.{n}.attention.self.query.bias"] for n in range(3)]
+        assert own == blocks
+    tops = [f"{image}.norm.weight", "temp", "itm_head.weight", "vision_proj.bias"]
+    assert [rates[name] for name in tops] == [0.5] * 4
+    assert rates["text_decoder.cls.predictions.transform.dense.weight"] == 0.5
+
+
+def test_layer_decay_keeps_weight_decay_and_each_parameter_once():
+    model = create_model("blip_pretrain", "tiny")
+    plain = parameter_groups(model, 0.05)
+    divided = parameter_groups(model, 0.05, layer_decay=0.9)
+    for decay in (0.05, 0.0):
+        sets = [
+            sorted(id(p) for g in groups if g["weight_decay"] == decay for p in g["params"])
+            for groups in (plain, divided)
+        ]
+        assert sets[0] == sets[1]
+    assert len(divided) == 2 * 5  # depths 0 to 4, with and without decay
+
+
+def test_a_models_own_scale_and_layer_decay_multiply():
+    class Scaled(Composed):
+        vision_towers = ("inner",)
+
+        def __init__(self):
+            super().__init__()
+            self.inner = nn.Sequential(nn.Sequential(Small(), Small()), nn.Linear(2, 2))
+
+        def get_optimizer_params(self, weight_decay, lr_scale=1.0):
+            return [{"params": list(self.parameters()), "weight_decay": 0.0, "lr_scale": 0.1}]
+
+    rates = rate_by_name(Scaled(), layer_decay=0.5)
+    assert rates["inner.0.0.linear.weight"] == pytest.approx(0.5 * 0.1 * 0.25)
+    assert rates["inner.1.weight"] == pytest.approx(0.5 * 0.1)
+    assert "inner.0.0.frozen.weight" not in rates
+
+
+def test_layer_decay_without_layers_is_an_error():
+    with pytest.raises(ConfigError, match=r"optim.layer_decay: Small names no towers"):
+        parameter_groups(Small(), 0.05, layer_decay=0.9)
+    model = create_model("blip_caption", "tiny")
+    model.visual_encoder = nn.Linear(3, 2)
+    with pytest.raises(ConfigError, match=r"optim.layer_decay: Linear has no list of layers"):
+        parameter_groups(model, 0.05, layer_decay=0.9)

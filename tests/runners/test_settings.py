@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from toy_runs import toy_config, toy_evaluator
 
+from lavis_lite.config.schema import CheckpointingConfig
 from lavis_lite.runners.settings import differences, fingerprint, settings
 
 
@@ -27,6 +28,7 @@ def test_what_changes_no_result_is_no_difference():
         run__num_threads=3,
         data__num_workers=4,
         run__checkpoint_every=1,
+        run__gradient_checkpointing=CheckpointingConfig(vision=-1),
         plugins=["moved/toy.py"],
     )
     assert found == []

@@ -1,0 +1,116 @@
+"""The layers of a tower, found by its structure: what to recompute, and how deep a weight lies."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Literal
+
+import torch
+from torch import nn
+from torch.utils.checkpoint import checkpoint
+
+from lavis_lite.errors import ConfigError
+
+Modality = Literal["vision", "text"]
+
+
+def towers(model: nn.Module, modality: Modality) -> dict[str, nn.Module]:
+    """A model's towers of one modality by name, as its ``vision_towers``, ``text_towers`` list."""
+    names = getattr(model, f"{modality}_towers", ())
+    found = {name: getattr(model, name, None) for name in names}
+    return {name: tower for name, tower in found.items() if isinstance(tower, nn.Module)}
+
+
+def layers_of(tower: nn.Module) -> list[nn.Module]:
+    """The layers of a tower, the first one first; empty where it has none that can be told.
+
+    They are the items of its outermost lists (``nn.Sequential``, ``nn.ModuleList``) of modules of
+    one class that have parts of their own: the blocks of a ViT or a ResNet, the layers of a BERT,
+    the stages of a Swin.
+    """
+    return list(_layers(tower))
+
+
+def _layers(module: nn.Module) -> Iterator[nn.Module]:
+    for child in module.children():
+        items = list(child.children()) if isinstance(child, nn.Sequential | nn.ModuleList) else []
+        is_composed = all(any(True for _ in item.children()) for item in items)
+        if items and is_composed and len({type(item) for item in items}) == 1:
+            yield from items
+        else:
+            yield from _layers(child)
+
+
+def recompute_activations(model: nn.Module, modality: Modality, num_layers: int) -> None:
+    """Gradient checkpointing: the last layers of a modality's towers forget their activations.
+
+    Their forward pass runs again in the backward pass, with the same dropout: memory for time, the
+    same numbers. Names of weights stay as they are.
+
+    Args:
+        model: with ``vision_towers`` and ``text_towers``.
+        modality: which of its towers.
+        num_layers: layers per tower, counted from its end; -1 is all, 0 none.
+
+    Raises:
+        ConfigError: no such tower, no layers to be told in it, or layers that a second forward pass
+            would change.
+    """
+    if num_layers == 0:
+        return
+    where = f"run.gradient_checkpointing.{modality}"
+    found = towers(model, modality)
+    if not found:
+        raise ConfigError(f"{where}: {type(model).__name__} names no {modality} tower")
+    for name, tower in found.items():
+        layers = layers_of(tower)
+        if not layers:
+            raise ConfigError(f"{where}: {name} ({type(tower).__name__}) has no list of layers")
+        chosen = layers if num_layers < 0 else layers[-num_layers:]
+        if counting := [m for layer in chosen for m in layer.modules() if _keeps_statistics(m)]:
+            raise ConfigError(
+                f"{where}: {name} has running statistics ({type(counting[0]).__name__}), which "
+                "a second forward pass would count twice; use 0"
+            )
+        for layer in chosen:
+            _recompute(layer)
+
+
+def _keeps_statistics(module: nn.Module) -> bool:
+    return getattr(module, "running_mean", None) is not None
+
+
+def _recompute(layer: nn.Module) -> None:
+    """Replace a layer's forward on the object itself: a wrapper would rename its weights."""
+    forward = layer.forward
+
+    def forward_again(*args: Any, **kwargs: Any) -> Any:
+        # In evaluation mode somebody wants gradients of a few samples, or their attention maps.
+        if not (layer.training and torch.is_grad_enabled()):
+            return forward(*args, **kwargs)
+        return checkpoint(forward, *args, use_reentrant=False, **kwargs)
+
+    layer.forward = forward_again
+
+
+def layer_depths(tower: nn.Module) -> tuple[dict[int, int], int]:
+    """How many layers lie between each parameter of a tower and its end.
+
+    Returns:
+        ``id(parameter)`` -> 0 for what comes after the layers, 1 for the last layer, and so on;
+        what comes before them is one deeper than the first. A parameter with several names (tied)
+        has the depth of the first. And the number of layers, 0 where there are none to be told:
+        then all depths are 0.
+    """
+    layers = layers_of(tower)
+    of_layer = {id(p): number for number, layer in enumerate(layers) for p in layer.parameters()}
+    depths: dict[int, int] = {}
+    seen_layers = not layers
+    for parameter in tower.parameters():  # in the order of their definition, ties once
+        number = of_layer.get(id(parameter))
+        seen_layers |= number is not None
+        if number is not None:
+            depths[id(parameter)] = len(layers) - number
+        else:
+            depths[id(parameter)] = 0 if seen_layers else len(layers) + 1
+    return depths, len(layers)
