@@ -81,6 +81,11 @@ class Shared:
         """(B, E) unit length, fp32."""
         return self._compute(lambda: self.model.text_embeds(self.text_tokens))
 
+    @cached_property
+    def class_logits(self) -> Tensor:
+        """(B, C) logits of the classes, fp32."""
+        return self._compute(lambda: self.model.classify(self))
+
     @property
     def temperature(self) -> Tensor:
         """() what similarities are divided by, fp32."""

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from lavis_lite import registry
 from lavis_lite.interfaces import ModelOutput, Samples
 from lavis_lite.modes import cosines, eval_mode
-from lavis_lite.projects.blip.towers import Blip, JointSpace, Matching, Spec, add_joint_space
+from lavis_lite.projects.blip.reading import Matching
+from lavis_lite.projects.blip.towers import Blip, JointSpace, Spec, add_joint_space
 
 
 @registry.register("model", "blip_image_text_matching")

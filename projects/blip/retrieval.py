@@ -8,14 +8,14 @@ from torch import Tensor, nn
 from lavis_lite import registry
 from lavis_lite.interfaces import ModelOutput, Samples
 from lavis_lite.model import LossSpecs
+from lavis_lite.projects.blip.reading import Matching
 from lavis_lite.projects.blip.towers import (
     Blip,
     JointSpace,
-    Matching,
-    MomentumTowers,
     Spec,
     add_joint_space,
     add_momentum,
+    momentum_view,
 )
 
 
@@ -72,6 +72,6 @@ class BlipRetrieval(Matching, JointSpace, Blip):
         return self.temp.float()
 
     @property
-    def momentum(self) -> MomentumTowers:
+    def momentum(self) -> JointSpace:
         """The momentum copy, as something that encodes."""
-        return MomentumTowers(self)
+        return momentum_view(JointSpace, self)

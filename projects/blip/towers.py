@@ -4,25 +4,24 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import linear
 
 from lavis_lite import registry, vision
 from lavis_lite.errors import ConfigError
 from lavis_lite.generation import generate
 from lavis_lite.interfaces import Samples
 from lavis_lite.model import LossSpecs, VisionLanguageModel, unit
-from lavis_lite.modes import eval_mode, full_precision
+from lavis_lite.modes import eval_mode
 from lavis_lite.projects.blip.convert import adapt
-from lavis_lite.text.attention import KeyValue
 from lavis_lite.text.bert import load_bert
 from lavis_lite.text.decoding import GroundedDecoder
 from lavis_lite.text.med import Med, MedDecoder
 from lavis_lite.text.tokenizer import TextBatch, WordPiece, load_tokenizer
 
+T = TypeVar("T")
 Spec = Mapping[str, Any]
 Texts = list[str] | TextBatch
 
@@ -52,13 +51,13 @@ class Blip(VisionLanguageModel):
                 f"model.vision: {vision['name']!r} has no integer `width` (D of its tokens)"
             )
 
-    def build_text(self, text: Spec) -> Med:
-        """A text tower that can look at this model's images."""
+    def build_text(self, text: Spec, source_width: int | None = None) -> Med:
+        """A text tower that can look at this model's images, or at states of another width."""
         tower = registry.build(
             "text_backbone",
             text,
             vocab_size=len(self.tokenizer),
-            encoder_width=self.visual_encoder.width,
+            encoder_width=source_width or self.visual_encoder.width,
         )
         if not isinstance(tower, Med):
             raise ConfigError(
@@ -67,9 +66,9 @@ class Blip(VisionLanguageModel):
             )
         return tower
 
-    def build_decoder(self, text: Spec) -> MedDecoder:
+    def build_decoder(self, text: Spec, source_width: int | None = None) -> MedDecoder:
         """A text tower that writes; where it starts from a BERT, its head starts from BERT's."""
-        decoder = MedDecoder(self.build_text(text))
+        decoder = MedDecoder(self.build_text(text, source_width))
         if text["name"] == "med" and text.get("pretrained"):
             load_bert(decoder, text["pretrained"])
         return decoder
@@ -115,81 +114,6 @@ class JointSpace:
     def text_embeds(self, text_tokens: Tensor) -> Tensor:
         """(B, T, D) -> (B, E) unit length, fp32."""
         return unit(self.text_proj(text_tokens[:, 0]))
-
-
-class MomentumTowers(JointSpace):
-    """A view of a model's momentum copy, with the capabilities of the joint space."""
-
-    def __init__(self, model: Any) -> None:
-        self.visual_encoder = model.visual_encoder_m
-        self.text_encoder = model.text_encoder_m
-        self.vision_proj = model.vision_proj_m
-        self.text_proj = model.text_proj_m
-        self.tokenize = model.tokenize
-
-
-class Matching:
-    """Whether a text holds of an image: the image-grounded text encoder and its head.
-
-    Needs ``text_encoder``, ``itm_head``, ``tokenizer``, ``tokenize``.
-    """
-
-    text_encoder: Med
-    itm_head: nn.Linear
-    tokenizer: WordPiece
-    tokenize: Any
-
-    @property
-    def match_tower(self) -> Med:
-        """The tower whose cross-attention reads the image."""
-        return self.text_encoder
-
-    def match_pairs(self, image_kv: list[KeyValue], text: TextBatch) -> Tensor:
-        """Projected images of B rows and K * B texts, image-major -> (K * B, 2) logits, fp32.
-
-        Under autocast too: half precision would give many texts the same score.
-        """
-        batch = text.replace_first(self.tokenizer.enc_id)
-        states = self.text_encoder(batch.ids, batch.mask, mode="multimodal", image_kv=image_kv)
-        head = self.itm_head
-        with full_precision(states.device):
-            return linear(states[:, 0].float(), head.weight.float(), head.bias.float())
-
-    def match(self, image_tokens: Tensor, text: Texts) -> Tensor:
-        """(B, N, D) and B texts -> (B, 2) logits: does not match, matches.
-
-        Raises:
-            ConfigError: more or fewer texts than images.
-        """
-        batch = text if isinstance(text, TextBatch) else self.tokenize(text)
-        if len(batch.ids) != len(image_tokens):
-            raise ConfigError(
-                f"match: {len(batch.ids)} texts for {len(image_tokens)} images; it takes one "
-                "for each, `rank` takes several"
-            )
-        return self.match_pairs(self.text_encoder.project(image_tokens), batch)
-
-    def rank(self, image_tokens: Tensor, texts: list[list[str]] | TextBatch) -> Tensor:
-        """(B, N, D) and K texts per image -> (B, K) logits of "matches".
-
-        The image is projected once; its texts are folded onto it.
-
-        Raises:
-            ConfigError: not the same number of texts for every image.
-        """
-        batch: TextBatch
-        if isinstance(texts, TextBatch):
-            batch, even = texts, len(texts.ids) % len(image_tokens) == 0
-        else:
-            batch = self.tokenize([text for row in texts for text in row])
-            even = len(texts) == len(image_tokens) and len({len(row) for row in texts}) == 1
-        if not even:
-            raise ConfigError(
-                f"rank: {len(batch.ids)} texts for {len(image_tokens)} images; it takes the same "
-                "number for each"
-            )
-        kv = self.text_encoder.project(image_tokens)
-        return self.match_pairs(kv, batch)[:, 1].unflatten(0, (len(image_tokens), -1))
 
 
 class Captioning:
@@ -294,6 +218,22 @@ def encode(encoder: nn.Module, image: Tensor) -> Tensor:
     return encoder(image)
 
 
+def texts_of(samples: Samples, num_images: int) -> list[str]:
+    """The texts of a batch, one per image; a single str goes with every image.
+
+    Raises:
+        ConfigError: more or fewer texts than images.
+    """
+    texts = samples["text_input"]
+    if isinstance(texts, str):
+        return [texts] * num_images
+    if len(texts) != num_images:
+        raise ConfigError(
+            f"text_input: {len(texts)} texts for {num_images} images; it takes one for each"
+        )
+    return list(texts)
+
+
 def add_joint_space(model: Any, text: Spec, embed_width: int) -> None:
     """Give a Blip the text encoder and the projections of a JointSpace, and a matching head."""
     model.embed_width = embed_width
@@ -304,11 +244,30 @@ def add_joint_space(model: Any, text: Spec, embed_width: int) -> None:
 
 
 def add_momentum(model: Any, losses: LossSpecs | None) -> None:
-    """Give a model with a JointSpace its momentum copy, if one of its losses asks for it."""
+    """Give a model with ``momentum_pairs`` its momentum copy, if one of its losses asks for it."""
     named = [spec["name"] for spec in (losses or {}).values() if "name" in spec]
     wanted = [registry.result("loss", name) for name in named]
-    if not any("momentum" in getattr(loss, "requires", ()) for loss in wanted):
-        return
+    if any("momentum" in getattr(loss, "requires", ()) for loss in wanted):
+        copy_towers(model)
+
+
+def copy_towers(model: Any) -> None:
+    """Give a model its momentum copy: what ``momentum_pairs`` names, frozen, as ``<name>_m``."""
     for name in model.momentum_pairs:
         frozen = copy.deepcopy(getattr(model, name))
         setattr(model, f"{name}_m", frozen.requires_grad_(False))
+
+
+def momentum_view(capability: type[T], model: Any) -> T:
+    """A model's momentum copy as something that has a capability.
+
+    Args:
+        capability: a class without a constructor, such as ``JointSpace``.
+        model: it has copies of what ``momentum_pairs`` names.
+    """
+    view = capability()
+    for name in model.momentum_pairs:
+        setattr(view, name, getattr(model, f"{name}_m"))
+    for shared in ("tokenizer", "tokenize"):
+        setattr(view, shared, getattr(model, shared))
+    return view

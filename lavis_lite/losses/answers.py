@@ -1,0 +1,102 @@
+"""Answering: language modelling of the answers to a question, each with its weight."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from lavis_lite import registry
+from lavis_lite.errors import DataError
+from lavis_lite.interfaces import Samples
+from lavis_lite.losses.shared import Shared, global_mean
+from lavis_lite.text.attention import select
+
+
+class Answers(NamedTuple):
+    """All answers of a batch, their weights, and the number of the question that each belongs to.
+
+    A answers: texts, (A,) weights, (A,) row numbers.
+    """
+
+    texts: list[str]
+    weights: Tensor
+    owners: Tensor
+
+
+def answers_of(samples: Samples) -> Answers:
+    """The answers of a batch of B questions, with weight 1 where none is given.
+
+    Args:
+        samples: ``answers`` and ``weights``, of each question a list; or ``answer`` and
+            ``weight``, flat, with the number of each question's in ``n_answers`` (B,).
+
+    Raises:
+        DataError: no answers, or numbers of answers, weights and questions that do not agree.
+    """
+    num_questions = len(samples["text_input"])
+    if "answers" in samples:
+        lists = [[a] if isinstance(a, str) else list(a) for a in samples["answers"]]
+        counts = [len(own) for own in lists]
+        texts = list(itertools.chain.from_iterable(lists))
+        weights = samples.get("weights")
+    elif "answer" in samples:
+        texts = list(samples["answer"])
+        counts = [int(n) for n in samples.get("n_answers", [1] * num_questions)]
+        weights = samples.get("weight")
+    else:
+        raise DataError("the samples have no `answers` (of each question a list) to learn")
+    weights = [1.0] * len(texts) if weights is None else _flat(weights)
+    if len(counts) != num_questions or not sum(counts) == len(texts) == len(weights):
+        raise DataError(
+            f"answers: {len(texts)} of them with {len(weights)} weights for {num_questions} "
+            f"questions that have {counts}"
+        )
+    rows = torch.repeat_interleave(torch.arange(num_questions), torch.tensor(counts))
+    return Answers(texts, torch.tensor(weights, dtype=torch.float32), rows)
+
+
+def _flat(weights: Any) -> list[float]:
+    """Weights as one list, from a tensor, a list, or a list of either."""
+    if isinstance(weights, Tensor):
+        return weights.flatten().tolist()
+    if isinstance(weights, int | float):
+        return [float(weights)]
+    return [number for part in weights for number in _flat(part)]
+
+
+@registry.register("loss", "answer_lm")
+class AnswerModelling(nn.Module):
+    """Cross-entropy of each answer's tokens given the question and the image.
+
+    Summed over an answer's tokens, times the answer's weight, summed over a question's answers.
+
+    Args:
+        label_smoothing: weight of the uniform distribution in the targets, in [0, 1).
+        model: unused; the decoder is the model's.
+
+    Reference: BLIP, https://arxiv.org/abs/2201.12086, section 5.3.
+    """
+
+    requires = ("read_questions", "tokenize_answers", "answer_losses", "text_decoder")
+
+    def __init__(self, label_smoothing: float = 0.1, *, model: Any = None) -> None:
+        super().__init__()
+        self.label_smoothing = label_smoothing
+
+    def forward(self, shared: Shared) -> Tensor:
+        """() mean over the questions of all processes."""
+        model, samples = shared.model, shared.samples
+        answers = answers_of(samples)
+        states, mask = model.read_questions({**samples, "image_tokens": shared.image_tokens})
+        kv = model.text_decoder.bert.project(states)
+        owners = answers.owners.to(states.device)
+        losses = model.answer_losses(
+            select(kv, owners),
+            mask[owners],
+            model.tokenize_answers(answers.texts),
+            self.label_smoothing,
+        )
+        return global_mean((answers.weights.to(losses.device) * losses).sum(), len(states))
