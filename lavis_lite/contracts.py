@@ -51,9 +51,11 @@ KINDS: dict[str, Contract] = {
     "dataset": Contract(
         """Map-style: ``len(dataset)`` and ``dataset[i]`` -> dict.
 
-        Keys: ``image`` (PIL image, encoded bytes or a path: not yet decoded), ``text_input``
-        (str), ``image_id`` (rows of one image share it), ``key`` (unique str); further fields
-        travel along. An unreadable row raises DataError and is quarantined."""
+        Keys: ``image`` (PIL image, encoded bytes or a path: not yet decoded; a list of them is a
+        video) or ``image0``, ``image1`` ..., ``text_input`` (str), ``image_id`` (rows of one image
+        share it), ``key`` (unique str); further fields travel along. An unreadable row raises
+        DataError and is quarantined. Optional: ``annotation(i)``, the row without images;
+        ``augment(row, rng)``, in training a random variant of the row."""
     ),
     "processor": Contract(
         """A callable ``processor(item, rng=None) -> item``.

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy
 import torch
 
 from lavis_lite.data import images
@@ -16,6 +18,7 @@ from lavis_lite.data.seeding import generator
 from lavis_lite.errors import DataError
 
 _MAX_ATTEMPTS = 1000
+_IMAGE = re.compile(r"image\d*")
 
 
 @dataclass(frozen=True)
@@ -93,20 +96,33 @@ class Reader:
         # Of the row drawn, not of the one that replaces it: that one has its own turn.
         rng = generator("sample", self.seed, *draw)
         row = dataset[index]
-        image = getattr(dataset, "decode", images.decode)(row["image"])
+        if self.training and hasattr(dataset, "augment"):
+            row = dataset.augment(row, rng)
+        decode = getattr(dataset, "decode", images.decode)
+        decoded = {
+            name: [decode(one) for one in value] if isinstance(value, list) else decode(value)
+            for name, value in row.items()
+            if _IMAGE.fullmatch(name)
+        }
         try:
-            image = self.processors.image(image, rng)
+            pictures = {name: self._process(image, rng) for name, image in decoded.items()}
             text = self.processors.text(row["text_input"], rng)
         except Exception as error:
             error.add_note(f"while processing {self._names[draw.dataset]}[{index}]")
             raise
         if self.training and (not text.strip() or text == self._blank):
             raise DataError("empty text")
-        sample = {**row, "image": image, "text_input": text, "index": index}
+        sample = {**row, **pictures, "text_input": text, "index": index}
         if len(self.datasets) > 1 and not isinstance(row["image_id"], str):
             # Number 7 of one dataset is not the image that has number 7 in another.
             sample["image_id"] = f"{draw.dataset}/{row['image_id']}"
         return sample
+
+    def _process(self, image: Any, rng: numpy.random.Generator) -> Any:
+        """A decoded image, or the frames of a video: (3, S, S), or (F, 3, S, S)."""
+        if isinstance(image, list):
+            return torch.stack([self.processors.image(one, rng) for one in image])
+        return self.processors.image(image, rng)
 
     def _record(self, draw: Draw, index: int, reason: str) -> dict[str, Any]:
         try:

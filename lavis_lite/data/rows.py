@@ -17,14 +17,17 @@ from lavis_lite.errors import ConfigError, DataError, suggest
 class Rows:
     """A dataset: `len(ds)` rows, each a dict with these fields and any others.
 
-    `image`: a PIL image, bytes or a path, not decoded. `text_input`: str. `image_id`: int or str,
-    equal for rows that show the same image. `key`: str, unique. Reading a row may raise DataError;
-    the loader then quarantines it.
+    `image`: a PIL image, bytes or a path, not decoded; a list of them is a video; several images
+    are `image0`, `image1`. `text_input`: str. `image_id`: int or str, equal for rows that show the
+    same image. `key`: str, unique. `answers` and `weights`: of a question. Reading a row may raise
+    DataError; the loader then quarantines it.
 
     A subclass sets `name`, and says how many rows it has (`_count`), what they are (`_row`) and,
     where images cost time, what they are without them (`_annotation`). Optional: `facts(text)`,
     what a text states (None where it cannot be read); `decode(image)`, in place of images.decode;
-    `problems`, what was wrong with the files and is missing from the rows, in words.
+    `augment(row, rng)`, in training a random variant of a row; `answer_list`, the answers to rank;
+    `class_names`, of the labels; `problems`, what was wrong with the files and is missing from the
+    rows, in words.
     """
 
     name: str = "rows"

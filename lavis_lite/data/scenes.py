@@ -8,23 +8,18 @@ import numpy
 
 from lavis_lite import registry
 from lavis_lite.data import scene_text, scene_world
-from lavis_lite.data.rows import Rows
-from lavis_lite.data.scene_drawing import draw
-from lavis_lite.data.scene_world import LEVELS, Level, Scene
-from lavis_lite.data.seeding import generator
-from lavis_lite.errors import ConfigError, suggest
+from lavis_lite.data.scene_rows import SceneRows, in_split, scenes_of
+from lavis_lite.data.scene_world import Scene
+from lavis_lite.errors import ConfigError
 
 SIZES = {"human": 1000, "web": 4000, "test": 300}
-# Of ten buckets of scenes. What a split shows depends on the scene alone, never on the seed: a
-# model trained with one seed has not seen another seed's test scenes.
-_BUCKETS = {"test": (0, 1), "human": (1, 4), "web": (4, 10)}
 # Shares of another image's caption, wrong facts and junk: 0.45 of the web in all.
 _NOISE = {"easy": (0.20, 0.10, 0.15), "hard": (0.10, 0.20, 0.15)}
 _KINDS = ("mismatch", "attribute", "junk", "clean")
 
 
 @registry.register("dataset", "scenes")
-class Scenes(Rows):
+class Scenes(SceneRows):
     """Pictures of two or three things on a dark ground, made on the spot.
 
     A row has, besides the usual fields, `clean_text`, a true caption, and `noise`: `clean` where
@@ -60,27 +55,13 @@ class Scenes(Rows):
         where: dict[str, Any] | None = None,
         fold: dict[str, Any] | None = None,
     ):
-        for argument, value, known in (("split", split, SIZES), ("level", level, LEVELS)):
-            if value not in known:
-                raise ConfigError(
-                    f"scenes: no {argument} {value!r}.{suggest(value, known)} Known: {list(known)}"
-                )
-        size = SIZES[split] if size is None else size
+        super().__init__("scenes", SIZES, split, size, image_size, seed, level)
         noise = (sum(_NOISE[level]) if split == "web" else 0.0) if noise is None else noise
-        for argument, good in (
-            (f"size: {size}; at least 1", size >= 1),
-            (f"image_size: {image_size}; at least 16", image_size >= 16),
-            (f"noise: {noise}; from 0 to 1", 0 <= noise <= 1),
-        ):
-            if not good:
-                raise ConfigError(f"scenes: {argument}")
-        self.name = f"scenes-{level}-{split}-{seed}"
-        self.image_size = image_size
-        self._level, self._level_name, self._split, self._seed = LEVELS[level], level, split, seed
-        self._size = size
+        if not 0 <= noise <= 1:
+            raise ConfigError(f"scenes: noise: {noise}; from 0 to 1")
         shares = numpy.array(_NOISE[level])
         self._noise_bounds = numpy.cumsum(shares * noise / shares.sum())
-        self._scenes = _scenes_of(self._level, split, size, seed)
+        self._scenes = scenes_of(self._level, split, self._size, seed)
         self._choose(limit, where, fold)
 
     def facts(self, text: str) -> frozenset[str] | None:
@@ -93,12 +74,6 @@ class Scenes(Rows):
 
     def _scene(self, number: int) -> Scene:
         return self._level.scene(int(self._scenes[number % len(self._scenes)]))
-
-    def _rng(self, number: int, what: str) -> numpy.random.Generator:
-        return generator("scenes", self._level_name, self._split, self._seed, number, what)
-
-    def _count(self) -> int:
-        return self._size
 
     def _annotation(self, number: int) -> dict[str, Any]:
         scene = self._scene(number)
@@ -113,7 +88,7 @@ class Scenes(Rows):
             said = self._wrong_scene(scene, noise, rng)
             # The same wording, as far as it goes: only the facts are wrong.
             text = scene_text.describe(said, self._rng(number, "clean"))
-        key = f"{self.name}-{number:06d}"
+        key = self._key(number)
         return {
             "text_input": text,
             "image_id": key,
@@ -128,31 +103,9 @@ class Scenes(Rows):
         while True:  # another scene of this split
             number = int(rng.integers(self._level.num_scenes))
             other = self._level.scene(number)
-            if other != scene and _in_split(numpy.array([number]), self._split)[0]:
+            if other != scene and in_split(numpy.array([number]), self._split)[0]:
                 return other
 
     def _row(self, number: int) -> dict[str, Any]:
-        image = draw(self._scene(number), self.image_size, self._rng(number, "image"))
+        image = self._draw(self._scene(number), number, "image")
         return {"image": image, **self._annotation(number)}
-
-
-def _scenes_of(level: Level, split: str, size: int, seed: int) -> numpy.ndarray:
-    """Numbers of the first `size` scenes of a split, in the seed's order; fewer if there are."""
-    numbers = numpy.arange(level.num_scenes, dtype=numpy.int32)
-    generator("scenes", seed).shuffle(numbers)
-    # A look at the first part saves the hashing of six million scenes at the hard level.
-    for part in (numbers[: 20 * size], numbers):
-        chosen = part[_in_split(part, split)][:size]
-        if len(chosen) == size:
-            break
-    return chosen.copy()
-
-
-def _in_split(numbers: numpy.ndarray, split: str) -> numpy.ndarray:
-    """Whether each scene is in the split: by a hash (splitmix64) of its number."""
-    mixed = numbers.astype(numpy.uint64) + numpy.uint64(0x9E3779B97F4A7C15)
-    mixed = (mixed ^ (mixed >> numpy.uint64(30))) * numpy.uint64(0xBF58476D1CE4E5B9)
-    mixed = (mixed ^ (mixed >> numpy.uint64(27))) * numpy.uint64(0x94D049BB133111EB)
-    bucket = (mixed ^ (mixed >> numpy.uint64(31))) % numpy.uint64(10)
-    first, last = _BUCKETS[split]
-    return (bucket >= first) & (bucket < last)

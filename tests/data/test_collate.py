@@ -1,4 +1,5 @@
 import numpy
+import pytest
 import torch
 
 from lavis_lite.data.collate import collate, image_number
@@ -38,3 +39,21 @@ def test_image_ids_become_the_same_number_in_every_process():
     assert batch["image_id"].dtype == torch.int64
     assert batch["image_id"][0] == batch["image_id"][2] != batch["image_id"][1]
     assert collate([sample(image_id=2**70)])["image_id"].shape == (1,)
+
+
+def test_answers_are_collated_as_lavis_does():
+    samples = [
+        {"text_input": "what?", "answers": ["red", "pink"], "weights": [0.7, 0.3]},
+        {"text_input": "who?", "answers": ["me"], "weights": [1.0]},
+        {"text_input": "why?", "answers": [], "weights": []},
+    ]
+    batch = collate(samples)
+    assert batch["answer"] == ["red", "pink", "me"]
+    assert batch["weight"].tolist() == pytest.approx([0.7, 0.3, 1.0])
+    assert batch["n_answers"].tolist() == [2, 1, 0]
+    assert not {"answers", "weights"} & batch.keys()
+
+
+def test_a_video_is_a_stack_of_frames():
+    batch = collate([{"image": torch.zeros(4, 3, 8, 8)}, {"image": torch.ones(4, 3, 8, 8)}])
+    assert batch["image"].shape == (2, 4, 3, 8, 8)
