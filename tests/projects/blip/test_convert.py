@@ -21,6 +21,9 @@ MODELS = {
     "I": ("blip_image_text_matching", "base", "large"),
     "R": ("blip_retrieval", "coco", "coco"),
     "P": ("blip_pretrain", "base", "large"),
+    "V": ("blip_vqa", "vqav2", "vqav2"),
+    "L": ("blip_nlvr", "nlvr", "nlvr"),
+    "F": ("blip_feature_extractor", "base", "large"),
 }
 
 
@@ -28,7 +31,7 @@ def published(letter: str, size: str) -> dict[str, list[int]]:
     """Key -> shape of a published checkpoint."""
     letters = {
         "D": 1024 if size == "large" else 768,
-        "N": 197 if letter == "P" else 577,
+        "N": {"P": 197, "F": 197, "V": 901}.get(letter, 577),
     }
     layout = {}
     for line in Path(__file__).with_name("published_layouts.tsv").read_text().splitlines():
@@ -36,12 +39,13 @@ def published(letter: str, size: str) -> dict[str, list[int]]:
             continue
         template, dims, where = line.split("\t")
         depth = 24 if ".blocks." in template and size == "large" else 12
-        for number in range(depth if "*" in template else 1):
+        numbers = range(6, 12) if "+" in template else range(depth if "*" in template else 1)
+        for number in numbers:
             shape = [
                 int(d) if d.isdigit() else int(d[:-1] or 1) * letters[d[-1]] for d in dims.split()
             ]
             if letter in where:
-                layout[template.replace("*", str(number))] = shape
+                layout[re.sub(r"[*+]", str(number), template)] = shape
     return layout
 
 
@@ -79,6 +83,12 @@ def test_a_published_checkpoint_fits_key_by_key_and_shape_by_shape(
             "Rlarge": 1237,
             "Pbase": 1272,
             "Plarge": 1560,
+            "Vbase": 791,
+            "Vlarge": 935,
+            "Lbase": 579,
+            "Llarge": 723,
+            "Fbase": 472,
+            "Flarge": 616,
         }[letter + size]
     )
     model = on_meta(letter, size, bert_size_vocabulary)
