@@ -85,10 +85,15 @@ class HfCaptioner(nn.Module):
         images = [image for image in pixels for _ in range(repeats)]
         inputs = self._inputs(images).to(self.device)
         found = self.model.generate(**inputs, **options)
-        # A decoder that goes on from its prompt hands the prompt out again.
-        given = inputs["input_ids"].shape[1] if self.prompt and "input_ids" in inputs else 0
-        texts = self.processor.batch_decode(found[:, given:], skip_special_tokens=True)
-        return [text.strip() for text in texts]
+        texts = self.processor.batch_decode(found, skip_special_tokens=True)
+        asked = ""
+        if "input_ids" in inputs:  # of every image the same
+            asked = self.processor.batch_decode(inputs["input_ids"][:1], skip_special_tokens=True)[
+                0
+            ]
+        # A decoder that goes on from what it was asked hands that out again, another one does not;
+        # compared as text, since some replace or drop tokens of it.
+        return [text.strip().removeprefix(asked.strip()).strip() for text in texts]
 
     def _inputs(self, images: list[Tensor]) -> Any:
         tokenizer = getattr(self.processor, "tokenizer", self.processor)
@@ -149,5 +154,9 @@ def _load(source: str) -> tuple[nn.Module, Any]:
         raise CheckpointError(
             f"model.source: {source}: no image-text-to-text model of transformers: {reason}"
         ) from None
-    assert "images" in inspect.signature(processor.__call__).parameters
+    if "images" not in inspect.signature(processor.__call__).parameters:
+        raise CheckpointError(
+            f"model.source: {source}: its {type(processor).__name__} takes no images; is its "
+            "preprocessor_config.json missing?"
+        )
     return model, processor

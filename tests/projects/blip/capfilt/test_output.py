@@ -9,10 +9,9 @@ import re
 import tarfile
 
 import numpy
-import pytest
 from PIL import Image
 
-from lavis_lite import registry, runners
+from lavis_lite import registry
 from lavis_lite.data.images import decode
 from lavis_lite.data.loader import Processors, TrainData
 from lavis_lite.data.quarantine import Quarantine
@@ -147,87 +146,3 @@ def test_memory_does_not_grow_with_the_number_of_samples(capfilt, monkeypatch):
     assert len(seen) == 24
     # After a warm-up; 4,000 samples later.
     assert seen[-1] - seen[7] < 4e6
-
-
-@pytest.fixture(scope="module")
-def hf_folder(tmp_path_factory):
-    """A random BLIP of transformers with its processor, as save_pretrained writes them."""
-    import torch
-    from transformers import (
-        BertTokenizerFast,
-        BlipConfig,
-        BlipForConditionalGeneration,
-        BlipImageProcessor,
-        BlipProcessor,
-    )
-
-    folder = tmp_path_factory.mktemp("hf")
-    letters = [chr(code) for code in range(ord("a"), ord("z") + 1)]
-    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *letters, *(f"##{c}" for c in letters)]
-    (folder / "vocab.txt").write_text("\n".join(words))
-    shape = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2}
-    shape |= {"num_attention_heads": 2}
-    torch.manual_seed(0)
-    config = BlipConfig(
-        vision_config={**shape, "image_size": 32, "patch_size": 16},
-        text_config={
-            **shape, "vocab_size": len(words), "encoder_hidden_size": 32, "bos_token_id": 2,
-            "max_position_embeddings": 64, "eos_token_id": 3, "sep_token_id": 3, "pad_token_id": 0,
-        },
-    )  # fmt: skip
-    BlipForConditionalGeneration(config).save_pretrained(folder)
-    images = BlipImageProcessor(size={"height": 32, "width": 32})
-    BlipProcessor(images, BertTokenizerFast(str(folder / "vocab.txt"))).save_pretrained(folder)
-    return folder
-
-
-@pytest.fixture
-def hf_captioner(hf_folder):
-    spec = {"name": "hf_captioner", "source": str(hf_folder), "image_size": 32}
-    return registry.build("model", spec).eval()
-
-
-def test_a_captioner_of_transformers_draws_by_the_seed_and_not_by_the_batch(hf_captioner):
-    import torch
-
-    image = torch.rand(3, 3, 32, 32)
-    options = {"num_captions": 2, "max_new_tokens": 8}
-    together = hf_captioner.generate({"image": image}, seeds=[1, 2, 3], **options)
-    alone = hf_captioner.generate({"image": image[1:2]}, seeds=[2], **options)
-    assert len(together) == 6
-    assert together[2:4] == alone
-    assert alone[0] != alone[1]
-    other = hf_captioner.generate({"image": image[1:2]}, seeds=[4], **options)
-    assert other != alone
-
-
-def test_a_captioner_of_transformers_gets_the_pixels_that_its_own_processor_would(hf_captioner):
-    import torch
-
-    process = registry.build(
-        "processor",
-        {"name": "blip_image_eval", "image_size": 32, "mean": [0, 0, 0], "std": [1, 1, 1]},
-    )
-    picture = Image.effect_mandelbrot((32, 32), (-3, -2.5, 2, 2.5), 100).convert("RGB")
-    inner = hf_captioner.model
-    inputs = hf_captioner.processor(images=[picture], return_tensors="pt")
-    greedy = inner.generate(**inputs, max_new_tokens=8, do_sample=False)
-    expected = hf_captioner.processor.batch_decode(greedy, skip_special_tokens=True)[0].strip()
-    image = process(picture)[None]
-    options = {"method": "greedy", "max_new_tokens": 8}
-    assert hf_captioner.generate({"image": image}, **options) == [expected]
-    assert torch.equal(
-        hf_captioner._inputs([(image[0] * 255).round().to(torch.uint8)])["pixel_values"],
-        inputs["pixel_values"],
-    )
-
-
-def test_models_with_different_processors_share_one_decoding(load, records, hf_folder, tmp_path):
-    captioner = f"captioner={{name: hf_captioner, source: {hf_folder}, image_size: 32}}"
-    options = "captioner.generate={method: beam, num_captions: 2, max_new_tokens: 6}"
-    runners.run(load("out", captioner, options, "data.source.size=6"))
-    found = records(tmp_path / "out")
-    assert all(len(r["synthetic"]) == 2 and all(r["synthetic"]) for r in found)
-    runners.run(load("toys", "data.source.size=6"))
-    web = [r["scores"]["web"] for r in records(tmp_path / "toys")]
-    assert [r["scores"]["web"] for r in found] == web  # the filter still sees its own 4 x 4
