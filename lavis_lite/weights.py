@@ -20,15 +20,15 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from . import steps
 from .errors import CheckpointError
 from .files import publish
-from .io import local_path
 from .loading import LoadReport, bare, load_state, unique_tensors
+from .sources import Origin, find_weights
 
 __all__ = [
     "LoadReport",
     "load_state",
+    "load_weights",
     "read_metadata",
     "read_weights",
     "save_weights",
@@ -37,12 +37,6 @@ __all__ = [
 
 _ALIASES = "lavis_lite.aliases"  # in a safetensors file's metadata: JSON of alias -> key
 _WRAPPERS = ("model", "state_dict", "model_state_dict", "module")
-_IN_FOLDERS = (
-    "model.safetensors",
-    "model.safetensors.index.json",
-    "pytorch_model.bin",
-    "pytorch_model.bin.index.json",
-)
 
 # Types that published checkpoints carry beside their tensors. Building one runs nothing but its
 # own constructor, on plain values.
@@ -79,19 +73,43 @@ def read_weights(source: str | Path, sha256: str | None = None) -> dict[str, Ten
     Args:
         source: a path, URL or ``hf://owner/repo/file`` of a .safetensors, .pth, .pt or .bin file
             (also wrapped as ``{"model": ...}``), a step directory, the output folder of a run
-            (its newest whole checkpoint), or a folder with ``model.safetensors``.
+            (its newest whole checkpoint), a folder with ``model.safetensors``, or a repository of
+            the hub (``owner/repo``).
         sha256: of the file, where known.
 
     Raises:
         CheckpointError: not there, not weights, damaged, or refused as it holds more than data.
         DownloadError: could not be fetched.
     """
-    path = Path(local_path(source, sha256))
+    return _read(find_weights(source, sha256))
+
+
+def load_weights(model: nn.Module, source: str | Path, sha256: str | None = None) -> LoadReport:
+    """Read weights and load them into a model, strictly.
+
+    Args:
+        model: as of ``load_state``. Its ``check_config(config, source)``, where it has one, gets
+            the ``config.json`` of the folder or repository that the weights come from.
+        source: as of ``read_weights``.
+        sha256: of the file, where known.
+
+    Raises:
+        CheckpointError: no weights, or they don't fit; the model is as it was.
+        DownloadError: could not be fetched.
+    """
+    origin = find_weights(source, sha256)
+    check_config = getattr(bare(model), "check_config", None)
+    if origin.config is not None and check_config is not None:
+        check_config(origin.config, str(source))
+    return load_state(model, _read(origin), source=str(source))
+
+
+def _read(origin: Origin) -> dict[str, Tensor]:
     weights: dict[str, Tensor] = {}
-    for file in _files_in(path) if path.is_dir() else [path]:
+    for file in origin.files:
         weights.update(_read_file(file))
     if not weights:
-        raise CheckpointError(f"{path}: holds no tensors")
+        raise CheckpointError(f"{origin.files[0]}: holds no tensors")
     return weights
 
 
@@ -99,38 +117,6 @@ def read_metadata(path: str | Path) -> dict[str, str]:
     """The metadata of a safetensors file, as `save_weights` got it."""
     with _safetensors(Path(path)) as file:
         return {k: v for k, v in (file.metadata() or {}).items() if k != _ALIASES}
-
-
-def _files_in(folder: Path) -> list[Path]:
-    if (folder / steps.MANIFEST).is_file():
-        steps.verify(folder)
-        return [folder / steps.WEIGHTS]
-    for runs in (folder / "checkpoints", folder):
-        try:
-            step = steps.newest(runs)
-        except steps.NothingToResume as error:  # to a reader of weights it is a bad source
-            raise CheckpointError(str(error)) from error
-        if step is not None:
-            return [step / steps.WEIGHTS]
-    for name in _IN_FOLDERS:
-        if (folder / name).is_file():
-            return _shards(folder / name) if name.endswith(".json") else [folder / name]
-    seen = sorted(path.name for path in folder.iterdir())[:10]
-    raise CheckpointError(
-        f"{folder}: holds neither checkpoints nor any of {', '.join(_IN_FOLDERS)}; "
-        f"it has {', '.join(seen) or 'nothing'}"
-    )
-
-
-def _shards(index: Path) -> list[Path]:
-    try:
-        names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise CheckpointError(f"{index}: is no index of weight files") from error
-    for name in names:
-        if not isinstance(name, str) or Path(name).name != name:
-            raise CheckpointError(f"{index}: names {name!r}, which is not beside it")
-    return [index.parent / name for name in names]
 
 
 def _read_file(path: Path) -> dict[str, Tensor]:

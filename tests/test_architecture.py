@@ -22,10 +22,20 @@ LIBRARY = [*CORE, *PROJECTS, ROOT / "run.py"]
 
 # Each layer may import itself and the layers above it. A part is a module or a package of the core.
 LAYERS = [
-    {"errors", "contracts", "plugins", "registry", "config", "zoo"}
+    {"errors", "contracts", "plugins", "registry", "config", "zoo", "cards"}
     | {"io", "files", "download", "transfer"},
-    {"interfaces", "distributed", "device", "modes", "state", "steps", "loading", "weights"}
-    | {"checkpoint"}
+    {
+        "interfaces",
+        "distributed",
+        "device",
+        "modes",
+        "state",
+        "steps",
+        "loading",
+        "weights",
+        "sources",
+    }
+    | {"checkpoint", "model_folder"}
     | {"metrics", "data"},
     {"initialization", "vision", "text", "generation", "losses", "model", "layers"},
     {"runners", "report"},
@@ -39,7 +49,7 @@ LAYERS = [
     },  # "" is lavis_lite/__init__.py, which hands out public names lazily
 ]
 # zoo imports no torch, yet hands out loaded models: these it imports in the functions that do so.
-HANDED_OUT = {"zoo": {"weights", "device"}}
+HANDED_OUT = {"zoo": {"weights", "device", "model_folder"}}
 TORCH_FREE = ["lavis_lite", *(f"lavis_lite.{part}" for part in sorted(LAYERS[0])), "lavis_lite.cli"]
 LAVIS_NAMES = {"blip_image_train", "blip_image_eval", "blip_caption", "blip_question"}
 

@@ -221,7 +221,7 @@ def test_released_weights_are_loaded_unless_a_checkpoint_is_given(
     known = registry.index.zoos[zoo.card("blip_caption")["package"]]["models"]["blip_caption"]
     monkeypatch.setitem(known["types"]["tiny"], "checkpoint", address)
     monkeypatch.setattr(
-        "lavis_lite.weights.local_path", lambda s, *_: str(s).removeprefix("file://")
+        "lavis_lite.sources.local_path", lambda s, *_: str(s).removeprefix("file://")
     )
     expected = ours.visual_encoder.pos_embed
     assert torch.equal(load_model("blip_caption", "tiny").visual_encoder.pos_embed, expected)

@@ -1,0 +1,156 @@
+"""Cards of released weights: complete, of every released file, and used where files are fetched."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lavis_lite import cards, create_model, registry, zoo
+from lavis_lite.cards import WeightCard, known_digest, weight_card, weight_cards
+from lavis_lite.errors import ConfigError, DownloadError, UnknownName
+from lavis_lite.weights import save_weights
+
+CARDS = weight_cards()
+LAYOUT = "{holds: both, fills: [blip_caption], starts: []}"
+CARD = f"""
+licence: BSD-3-Clause
+layouts:
+  caption: {LAYOUT}
+files:
+  a.pth: {{url: "https://a.example/a.pth", layout: caption, vision: base, image_size: 384,
+          trained_for: captions, results: {{}}, source: a paper}}
+"""
+
+
+# ---- the cards that there are
+
+
+@pytest.mark.parametrize("card", CARDS.values(), ids=list(CARDS))
+def test_a_card_is_complete(card: WeightCard) -> None:
+    assert card.url.startswith("https://")
+    assert card.url.endswith(f"/{card.file}")
+    assert card.image_size % 16 == 0
+    assert card.licence == "BSD-3-Clause"
+    assert card.trained_for
+    assert card.source
+    assert card.results
+    for figures in card.results.values():
+        assert figures
+        assert all(0 < value < 150 for value in figures.values())
+    assert card.sha256 is None or re.fullmatch("[0-9a-f]{64}", card.sha256)
+    assert card.fills
+    assert set(card.fills + card.starts) <= set(zoo.list_models())
+
+
+def test_no_two_cards_are_of_one_address() -> None:
+    assert len({card.url for card in CARDS.values()}) == len(CARDS) == 18
+
+
+def released() -> dict[str, tuple[str, str]]:
+    """``model.type`` -> (model, its weights' address) of everything that is fetched."""
+    return {
+        f"{name}.{type}": (name, entry["checkpoint"])
+        for name in zoo.list_models()
+        for type, entry in zoo.card(name)["types"].items()
+        if "://" in (entry or {}).get("checkpoint", "")
+    }
+
+
+@pytest.mark.parametrize("spelled", released())
+def test_every_released_type_has_a_card_that_fills_it(spelled: str) -> None:
+    name, url = released()[spelled]
+    card = weight_card(url)
+    assert name in card.fills
+    assert spelled in card.released_as
+    assert spelled.partition(".")[2] in card.types(name)
+
+
+def test_an_image_size_on_a_card_is_that_of_the_type() -> None:
+    for spelled, (name, url) in released().items():
+        args = zoo.preset(name, spelled.partition(".")[2])
+        default = registry.arguments("model", name)["image_size"].default
+        assert args.get("image_size", default) == weight_card(url).image_size, spelled
+
+
+def test_a_card_is_found_by_file_and_by_address_and_the_nearest_is_named() -> None:
+    card = weight_card("model_large.pth")
+    assert weight_card(card.url) is card
+    with pytest.raises(UnknownName, match=r"'model_larg.pth'. Did you mean 'model_large.pth'\?"):
+        weight_card("model_larg.pth")
+
+
+# ---- what is wrong with a card
+
+
+@pytest.fixture
+def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Makes the cards of an installed package those of a text."""
+
+    def made(text: str) -> None:
+        folder = tmp_path / "acme_cards"
+        folder.mkdir(exist_ok=True)
+        (folder / "__init__.py").touch()
+        (folder / cards.FILE).write_text(text)
+        cards._read.cache_clear()
+
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr(registry.index, "zoos", {"acme_cards": {}})
+    yield made
+    cards._read.cache_clear()
+
+
+def test_the_cards_of_a_package_are_read(package: Any) -> None:
+    package(CARD)
+    assert weight_card("a.pth").fills == ["blip_caption"]
+    assert weight_card("a.pth").sha256 is None
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "complaint"),
+    [
+        ("source: a paper", "sorce: a paper", r"files.a.pth: unknown key 'sorce'. Did you mean"),
+        (", source: a paper", "", r"files.a.pth: no source"),
+        ("layout: caption", "layout: captoin", r"files.a.pth.layout: no layout 'captoin'. Did you"),
+        ("starts: []", "start: []", r"layouts.caption: unknown key 'start'"),
+        ("licence:", "license:", r"checkpoints.yaml: unknown key 'license'"),
+        (LAYOUT, "[]", r"layouts.caption: a mapping is expected"),
+    ],
+)
+def test_a_wrong_card_names_its_file_and_key(
+    package: Any, old: str, new: str, complaint: str
+) -> None:
+    assert old in CARD
+    package(CARD.replace(old, new))
+    with pytest.raises(ConfigError, match=complaint):
+        weight_cards()
+
+
+# ---- digests
+
+
+def test_the_digest_of_a_released_file_is_that_of_its_card() -> None:
+    card = weight_card("model_base_caption_capfilt_large.pth")
+    assert known_digest(card.url) == card.sha256
+    assert known_digest("https://elsewhere.example/model.pth") is None
+    assert known_digest("model_base_caption_capfilt_large.pth") is None  # a file of the user's
+
+
+LOADS = {
+    "create_model": lambda file: create_model("blip_caption", "tiny", checkpoint=file),
+    "load_checkpoint": lambda file: create_model("blip_caption", "tiny").load_checkpoint(file),
+}
+
+
+@pytest.mark.parametrize("load", LOADS.values(), ids=list(LOADS))
+def test_released_weights_with_another_digest_are_refused(
+    load: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = create_model("blip_caption", "tiny")
+    file = str(save_weights(model, tmp_path / "w.safetensors"))
+    load(file)
+    monkeypatch.setattr(cards, "known_digest", {file: "0" * 64}.get)
+    with pytest.raises(DownloadError, match=f"wanted {'0' * 64}"):
+        load(file)
