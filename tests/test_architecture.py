@@ -36,7 +36,7 @@ LAYERS = [
         "sources",
     }
     | {"checkpoint", "model_folder"}
-    | {"metrics", "data"},
+    | {"metrics", "data", "overlay"},
     {"initialization", "vision", "text", "generation", "losses", "model", "layers"},
     {"runners", "report"},
     {"projects"},

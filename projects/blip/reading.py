@@ -13,6 +13,7 @@ from lavis_lite.errors import ConfigError
 from lavis_lite.interfaces import Samples
 from lavis_lite.losses.shared import Shared
 from lavis_lite.modes import eval_mode, full_precision
+from lavis_lite.projects.blip.gradcam import compute_gradcam
 from lavis_lite.projects.blip.towers import Texts, encode, texts_of
 from lavis_lite.text.attention import KeyValue
 from lavis_lite.text.med import Med
@@ -107,6 +108,18 @@ class Matching(Reading):
             )
         kv = self.text_encoder.project(image_tokens)
         return self.match_pairs(kv, batch)[:, 1].unflatten(0, (num_images, -1))
+
+    def localize(self, image: Tensor, texts: list[str], block_num: int | None = None) -> Tensor:
+        """(B, 3, H, W) and B texts -> (B, rows, columns) relevance of each patch, at least 0.
+
+        Args:
+            image: the images.
+            texts: one for each.
+            block_num: the layer whose cross-attention is looked at; by default the one after the
+                middle.
+        """
+        maps, _ = compute_gradcam(self, image, texts, block_num=block_num)
+        return torch.stack([rows[1] for rows in maps])
 
 
 class Classifying(Reading):
