@@ -15,7 +15,7 @@ from lavis_lite.generation import generate
 from lavis_lite.interfaces import Samples
 from lavis_lite.model import LossSpecs, VisionLanguageModel, unit
 from lavis_lite.modes import eval_mode
-from lavis_lite.projects.blip.convert import adapt
+from lavis_lite.projects.blip.formats import Formats
 from lavis_lite.text.bert import load_bert
 from lavis_lite.text.decoding import GroundedDecoder
 from lavis_lite.text.med import Med, MedDecoder
@@ -26,7 +26,7 @@ Spec = Mapping[str, Any]
 Texts = list[str] | TextBatch
 
 
-class Blip(VisionLanguageModel):
+class Blip(Formats, VisionLanguageModel):
     """An image tower and a tokenizer: what all of BLIP's models start from.
 
     Args:
@@ -80,10 +80,6 @@ class Blip(VisionLanguageModel):
     def tokenize(self, texts: list[str]) -> TextBatch:
         """B texts to ids and mask (B, T), [CLS] first."""
         return self.tokenizer.encode(texts, self.max_length, device=self.device)
-
-    def adapt_weights(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Weights in any published BLIP layout, in this model's names and sizes."""
-        return adapt(self, weights)
 
 
 class JointSpace:
