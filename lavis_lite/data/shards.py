@@ -38,13 +38,14 @@ class WebDataset(Rows):
         image_id: the JSON field that says which samples show the same image; by default each
             sample has its own.
         cache: a folder that keeps the indices of the shards for the next run.
-        missing_ok: go on without shards that are missing.
+        missing_ok: go on without shards that are missing or no tar files.
         exif: turn images as their EXIF tag says (the originals ignore it).
         max_pixels: images larger than this are quarantined.
         limit, where, fold: a choice of the rows, see `Rows._choose`; they read the texts once.
 
     Raises:
-        DataError: shards that are missing or none, an address that would run a command.
+        DataError: shards that are missing, none or no tar files, an address that would run a
+            command.
     """
 
     def __init__(
@@ -69,7 +70,7 @@ class WebDataset(Rows):
             self._warn(f"{shard}: the shard is missing")
         self._image_extension, self._text, self._image_id = image, text, image_id
         self._names = _shard_names(self._paths)
-        self._samples = PackedRows(self._index(cache))
+        self._samples = PackedRows(self._index(cache, missing_ok))
         self._files: OrderedDict[int, int] = OrderedDict()
         if not len(self._samples):
             raise DataError(f"{shards}: no samples in {len(self._paths)} shards")
@@ -77,9 +78,20 @@ class WebDataset(Rows):
         self.decode = functools.partial(decode, exif=exif, max_pixels=max_pixels)
         self._choose(limit, where, fold)
 
-    def _index(self, cache: str | None) -> Iterator[dict[str, Any]]:
+    @property
+    def files(self) -> list[Path]:
+        """The shards, in order."""
+        return self._paths
+
+    def _index(self, cache: str | None, missing_ok: bool) -> Iterator[dict[str, Any]]:
         for shard, path in enumerate(self._paths):
-            index = index_shard(path, cache)
+            try:
+                index = index_shard(path, cache)
+            except DataError as error:
+                if not missing_ok:
+                    raise DataError(f"{error}. To go on without: missing_ok: true") from None
+                self._warn(f"{error}; the shard is left out")
+                continue
             if index.cut:
                 self._warn(
                     f"{path}: {index.cut}; the shard was cut, {len(index.samples)} samples are read"

@@ -78,6 +78,8 @@ def _read_index(path: Path) -> ShardIndex:
     size = path.stat().st_size
     if size == 0:
         raise DataError(f"{path}: empty file")
+    if not os.access(path, os.R_OK):
+        raise DataError(f"{path}: may not be read: no permission")
     try:
         with tarfile.open(path, "r:") as tar:
             for member in _members(tar, size, index):

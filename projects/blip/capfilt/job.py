@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -113,6 +113,8 @@ def facts(models: dict[str, nn.Module], source: Any, device: torch.device) -> Se
     found: Settings = {f"weights of the {n}": weights_hash(m) for n, m in models.items()}
     found["rows of data.source"] = len(source)
     found["some rows of data.source"] = rows_hash(source)
+    if hasattr(source, "files"):
+        found["files of data.source"] = files_hash(source.files)
     found["device"] = device_name(device)
     found["lavis_lite"] = lavis_lite.__version__
     found["torch"] = torch.__version__
@@ -141,6 +143,14 @@ def rows_hash(source: Any) -> str:
         except (DataError, OSError) as error:
             text = type(error).__name__
         digest.update(f"{index} {text}\n".encode("utf-8", "surrogatepass"))
+    return digest.hexdigest()[:16]
+
+
+def files_hash(files: Iterable[Path]) -> str:
+    """A hash of names and sizes: a shard that was made anew shows, one that was moved does not."""
+    digest = hashlib.sha256()
+    for file in files:
+        digest.update(f"{file.name} {file.stat().st_size}\n".encode())
     return digest.hexdigest()[:16]
 
 
@@ -181,7 +191,7 @@ def refuse_changed(folder: Folder, settings: Settings, *, only_config: bool = Fa
         )
 
 
-_FACTS = ("device", "lavis_lite", "torch", "weights of", "rows of", "some rows of")
+_FACTS = ("device", "lavis_lite", "torch", "weights of", "rows of", "some rows of", "files of")
 
 
 def open_job(config: CapfiltConfig, settings: Settings, source: Any, shard_size: int) -> Job:

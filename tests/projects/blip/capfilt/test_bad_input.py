@@ -11,7 +11,7 @@ import zlib
 import pytest
 from PIL import Image
 
-from lavis_lite.errors import DataError
+from lavis_lite.errors import ConfigError, DataError
 
 
 def quarantined(folder):
@@ -155,6 +155,37 @@ def test_hostile_and_cut_tar_shards_give_what_is_good_in_them(capfilt, records, 
     for problem in ("out of the archive", "a pickle", "comes twice", "was cut"):
         assert problem in said
     assert not (hostile.parent / "x.png").exists()
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (b"", "empty file"),
+        (b"<html>not found</html>" * 99, "not a plain tar file"),
+        (b"\x1f\x8b" + bytes(600), "not a plain tar file: compressed: unpack it"),
+    ],
+)
+def test_an_unreadable_shard_is_refused_or_left_out_and_named(
+    capfilt, records, hostile, data, reason
+):
+    (hostile / "00001.tar").write_bytes(data)
+    source = f"data.source={{name: webdataset, shards: {hostile}}}"
+    with pytest.raises(DataError, match=f"00001.tar: {reason}.*missing_ok: true"):
+        capfilt("out", source)
+    folder = capfilt("tolerant", source, "data.source.missing_ok=true", "run.report=page.html")
+    assert {r["key"] for r in records(folder)} == {"00000/0", "00000/1"}
+    problems = json.loads((folder / "stats.json").read_text())["problems"]
+    assert any("00001.tar" in one and reason in one and "left out" in one for one in problems)
+    assert "00001.tar" in (folder / "page.html").read_text()
+
+
+def test_a_shard_that_was_made_anew_is_another_input(capfilt, hostile):
+    source = f"data.source={{name: webdataset, shards: {hostile}/00000.tar}}"
+    capfilt("out", source)
+    with (hostile / "00000.tar").open("ab") as file:
+        file.write(bytes(512))
+    with pytest.raises(ConfigError, match=r"files of data\.source"):
+        capfilt("out", source)
 
 
 @pytest.mark.parametrize(
