@@ -47,7 +47,7 @@ def relevance_map(
 
 
 # LAVIS's name for it.
-getAttMap = relevance_map  # noqa: N816
+getAttMap = relevance_map
 
 
 def overlay(picture: Image.Image, relevance: Any, blur: bool = True) -> Image.Image:
