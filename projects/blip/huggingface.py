@@ -40,16 +40,19 @@ def save(model: Any, folder: str | Path) -> Path:
     name = class_for(model)
     config = transformers.BlipConfig(**config_of(model))
     exported = getattr(transformers, name)(config).eval()
-    weights = exportable(model)
-    missing, unexpected = exported.load_state_dict(weights, strict=False)
-    wrong = [
-        *(f"it has no {key}" for key in missing),
-        *(f"{key} has no place" for key in unexpected),
+    weights, places = exportable(model), exported.state_dict()
+    wrong = [f"it has no {key}" for key in places if key not in weights]
+    wrong += [f"{key} has no place" for key in weights if key not in places]
+    wrong += [
+        f"{key} is {tuple(tensor.shape)}, not {tuple(places[key].shape)}"
+        for key, tensor in weights.items()
+        if key in places and tensor.shape != places[key].shape
     ]
     if wrong:
         raise ConfigError(
             f"{type(model).__name__} is no {name} of transformers: {'; '.join(wrong[:5])}"
         )
+    exported.load_state_dict(weights)
     check_images(model, exported)
     exported.save_pretrained(folder)
     processor_of(model).save_pretrained(folder)
