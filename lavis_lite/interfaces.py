@@ -20,10 +20,19 @@ Samples = dict[str, Any]
 
 
 class Evaluation(NamedTuple):
-    """What a metric found: figures by name, and the predictions they come from (JSON rows)."""
+    """What a metric found.
+
+    Attributes:
+        metrics: figures by name.
+        predictions: what they come from, JSON rows.
+        submission: the predictions as the evaluation server of the dataset takes them (JSON).
+        missing: figures that could not be computed here, with the reason.
+    """
 
     metrics: dict[str, float]
     predictions: list[dict[str, Any]]
+    submission: Any = None
+    missing: dict[str, str] = {}
 
 
 class ModelOutput:

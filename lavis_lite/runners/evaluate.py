@@ -180,9 +180,13 @@ class Evaluations:
         if distributed.is_main():
             lines = (json.dumps(row, ensure_ascii=False) for row in result.predictions)
             write_text(self.folder.predictions(name), "".join(f"{line}\n" for line in lines))
+            if result.submission is not None:
+                text = json.dumps(result.submission, ensure_ascii=False)
+                write_text(self.folder.submission(name), text)
         figures = {key: float(value) for key, value in result.metrics.items()}
+        unknown = {key: f"n/a: {reason}" for key, reason in result.missing.items()}
         seconds = round(time.perf_counter() - begin, 3)
-        return {"step": step, "evaluate": name, **figures, "seconds": seconds}
+        return {"step": step, "evaluate": name, **figures, **unknown, "seconds": seconds}
 
 
 def figures(records: Iterable[Record], step: int) -> dict[str, float]:
@@ -192,7 +196,7 @@ def figures(records: Iterable[Record], step: int) -> dict[str, float]:
         for record in records
         if "evaluate" in record and record["step"] == step
         for key, value in record.items()
-        if key not in ("step", "evaluate", "seconds")
+        if key not in ("step", "evaluate", "seconds") and not isinstance(value, str)
     }
 
 

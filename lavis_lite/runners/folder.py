@@ -49,6 +49,10 @@ class RunFolder:
         """Where an evaluator's predictions go."""
         return self.path / "predictions" / f"{name}.jsonl"
 
+    def submission(self, name: str) -> Path:
+        """Where an evaluator's predictions go in the format of an evaluation server."""
+        return self.path / "predictions" / f"{name}_submission.json"
+
     @contextlib.contextmanager
     def alone(self) -> Iterator[None]:
         """Keep other runs out of the folder; the lock goes when the process does, however it ends.

@@ -11,6 +11,7 @@ from two_processes import run_on_two_processes
 
 from lavis_lite.config.schema import Component, EvaluateConfig, Evaluator
 from lavis_lite.errors import ConfigError, DataError
+from lavis_lite.interfaces import Evaluation
 from lavis_lite.runners.evaluate import EvaluationContext, Evaluations, evaluator_names
 from lavis_lite.runners.folder import RunFolder
 from lavis_lite.runners.precision import Precision
@@ -134,3 +135,17 @@ def test_batches_for_a_gpu_come_from_pinned_memory(tmp_path, monkeypatch, device
     folder, model = RunFolder(tmp_path), TOYS.ToyModel()
     Evaluations(config.evaluate, [TOYS.ToyRows()], config.data, model, folder, context, 0.1)
     assert seen["pin_memory"] == pinned
+
+
+def test_a_servers_format_is_written_and_a_figure_that_is_missing_says_why(tmp_path, monkeypatch):
+    def evaluate(self, model, data, runner):
+        answers = [{"question_id": 7, "answer": "two"}]
+        return Evaluation({"bleu": 0.5}, [], answers, {"spice": "no java on the PATH"})
+
+    monkeypatch.setattr(TOYS.ToyError, "evaluate", evaluate)
+    found = run(evaluate_config(tmp_path))
+    (record,) = records(tmp_path)
+    assert record["spice"] == "n/a: no java on the PATH"
+    assert found["metrics"] == {f"{record['evaluate']}/bleu": 0.5}
+    file = tmp_path / "predictions" / f"{record['evaluate']}_submission.json"
+    assert json.loads(file.read_text()) == [{"question_id": 7, "answer": "two"}]

@@ -1,0 +1,67 @@
+"""The rows of a dataset, each given to a model once, for metrics that judge them one by one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from torch import Tensor
+
+from lavis_lite import distributed
+from lavis_lite.errors import DataError
+from lavis_lite.interfaces import Context, EvaluationData, Samples
+from lavis_lite.metrics.pairs import evaluating
+
+Row = dict[str, Any]
+
+
+def predict_rows(
+    model: Any,
+    data: EvaluationData,
+    runner: Context,
+    predict: Callable[[Samples, list[Row]], list[Row]],
+) -> list[Row]:
+    """What a model finds of every readable row, whatever the batch and world size.
+
+    Args:
+        model: put into evaluation mode meanwhile.
+        data: the rows.
+        runner: device and precision.
+        predict: a batch on the device, and its rows as the dataset has them (without images), to
+            what is found of each.
+
+    Returns:
+        ``key``, ``index`` and what was found of each row, in the order of the dataset, on every
+        process.
+
+    Raises:
+        DataError: no row can be read.
+    """
+    found: list[Row] = []
+    with evaluating(model, runner):
+        for samples, rows in _batches(data, runner):
+            parts = predict(samples, rows)
+            found += [
+                {"key": row["key"], "index": row["index"], **part}
+                for row, part in zip(rows, parts, strict=True)
+            ]
+    found = [row for part in distributed.all_gather_object(found) for row in part]
+    if not found:
+        raise DataError(f"nothing to evaluate: none of {len(data.dataset)} rows could be read")
+    return found
+
+
+def _batches(data: EvaluationData, runner: Context) -> Iterator[tuple[Samples, list[Row]]]:
+    for samples in data.batches(list(distributed.shard(len(data.dataset)))):
+        rows = [row_of(data, int(index)) for index in samples["index"]]
+        for name, value in samples.items():
+            if isinstance(value, Tensor):
+                samples[name] = value.to(runner.device, non_blocking=True)
+        yield samples, rows
+
+
+def row_of(data: EvaluationData, index: int) -> Row:
+    """A row with its ``index``, without its images where the dataset can leave them out."""
+    dataset: Any = data.dataset
+    row = dataset.annotation(index) if hasattr(dataset, "annotation") else dataset[index]
+    return {**row, "index": index}
