@@ -83,8 +83,10 @@ def _checked(source: Source, file: str) -> Any:
 
 
 def _located(source: Source) -> dict[str, Any]:
-    """The tree, with plug-ins and stages that stand beside the config naming them as full paths."""
+    """The tree, with plug-ins and configs that stand beside the one naming them as full paths."""
     tree = dict(source.tree)
+    if "cfg" in tree:
+        tree["cfg"] = beside(tree["cfg"], source.origin.get(("cfg",)))
     if isinstance(plugins := tree.get("plugins"), list):
         tree["plugins"] = [beside(p, source.origin.get(("plugins",))) for p in plugins]
     if isinstance(stages := tree.get("stages"), dict):

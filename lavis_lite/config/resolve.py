@@ -13,6 +13,8 @@ from typing import Any
 from lavis_lite.config.files import KeyPath, Source, items, origin_of, spell
 from lavis_lite.errors import ConfigError, suggest
 
+# What a sweep's arms say is laid onto another config, and resolved there.
+_LATER = "arms"
 _ALLOWED = re.compile(r"\$\{(?:stage:([\w-]+)|[\w.\[\]-]+)\}")
 
 
@@ -26,21 +28,24 @@ def resolve(source: Source, file: str) -> Source:
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
+    here = {key: value for key, value in source.tree.items() if key != _LATER}
     problems = [
         f"{origin_of(source, path, file)}: {spell(path)}: {problem}"
-        for path, text in _texts(source.tree)
-        if (problem := _problem(text, source.tree.get("stages")))
+        for path, text in _texts(here)
+        if (problem := _problem(text, here.get("stages")))
     ]
     if problems:
         raise ConfigError("\n".join(problems))
     if not OmegaConf.has_resolver("stage"):
         OmegaConf.register_resolver("stage", _stage_folder, annotation_validation="off")
     try:
-        tree = OmegaConf.to_container(OmegaConf.create(source.tree), resolve=True)
+        tree = OmegaConf.to_container(OmegaConf.create(here), resolve=True)
     except (OmegaConfBaseException, RecursionError, ValueError) as error:
         where = getattr(error, "full_key", None)
         reason = str(error).strip().splitlines()[0]
         raise ConfigError(f"{file}: {f'{where}: ' if where else ''}{reason}") from None
+    if _LATER in source.tree:
+        tree[_LATER] = source.tree[_LATER]  # type: ignore[index,call-overload]
     return Source(tree, source.origin)  # type: ignore[arg-type]
 
 

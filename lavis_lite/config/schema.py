@@ -238,5 +238,5 @@ class PipelineConfig:
     runner: Component = key("The runner.", kind="runner")
     stages: dict[str, Stage] = key("Stage name -> run.")
     run: PipelineRunConfig = key("Output folder and report.")
-    values: dict[str, Any] = key("Values of your own; stages refer to them as `${values.NAME}`.", {})
+    values: dict[str, Any] = key("Values of your own: stages refer to `${values.NAME}`.", {})
     plugins: list[str] = key("Files or modules of your own to import first.", [])

@@ -12,6 +12,7 @@ from typing import Any
 from lavis_lite import registry
 from lavis_lite.data.images import MAX_PIXELS, decode
 from lavis_lite.data.rows import PackedRows, Rows
+from lavis_lite.data.seeding import stable_hash
 from lavis_lite.data.tar_index import Members, index_shard
 from lavis_lite.errors import ConfigError, DataError, suggest
 
@@ -29,6 +30,7 @@ _TEXTS = {  # which texts of a record: (web, synthetic, only those that were kep
     "web": (True, False, False),
     "synthetic": (False, True, False),
     "all": (True, True, False),
+    "web_at_random": (True, False, False),
 }
 
 
@@ -42,13 +44,14 @@ class Bootstrapped(Rows):
     """The texts that a bootstrapping run kept, each a row with its image.
 
     A row has, besides the usual fields, `origin` (`web` or `synthetic`), `score` (None where there
-    was no filter) and the fields that its sample had in the source. Images come from the run's tar
-    shards where it wrote some, else from where the source has them.
+    was no filter), `kept` and the fields that its sample had in the source. Images come from the
+    run's tar shards where it wrote some, else from where the source has them.
 
     Args:
         path: the run's output folder.
         texts: `kept`, `kept_web`, `kept_synthetic`; or, whatever the filter said, `web`,
-            `synthetic`, `all`.
+            `synthetic`, `all`; or `web_at_random`, as many web texts as were kept, by chance: what
+            a filter is to be compared with.
         unfinished_ok: read the shards that are done of a run that is not.
         limit, where, fold: a choice of the rows, see `Rows._choose`.
 
@@ -76,10 +79,10 @@ class Bootstrapped(Rows):
         self._source = job["source"]
         numbers = _finished(self._folder, job["num_shards"], unfinished_ok)
         self._tars = {n: tar for n in numbers if (tar := self._path(n, IMAGES)).is_file()}
-        self._keys: set[str] = set()
-        self._rows = PackedRows(
-            row for number in numbers for row in self._read(number, *_TEXTS[texts])
-        )
+        rows = self._all(numbers, texts)
+        if texts == "web_at_random":
+            rows = _at_random(rows, self._all(numbers, texts))
+        self._rows = PackedRows(rows)
         del self._keys
         if not len(self._rows):
             raise DataError(f"{path}: no texts ({texts}) in its {len(numbers)} shards")
@@ -89,6 +92,11 @@ class Bootstrapped(Rows):
 
     def _path(self, number: int, suffix: str) -> Path:
         return self._folder / SHARDS / f"{shard_name(number)}{suffix}"
+
+    def _all(self, numbers: list[int], texts: str) -> Iterator[dict[str, Any]]:
+        self._keys: set[str] = set()
+        for number in numbers:
+            yield from self._read(number, *_TEXTS[texts])
 
     def _read(
         self, number: int, web: bool, synthetic: bool, only_kept: bool
@@ -108,7 +116,7 @@ class Bootstrapped(Rows):
             key = self._unique(record["key"], record["index"])
             if web and record["web_text"].strip() and (kept["web"] or not only_kept):
                 own = {"text_input": record["web_text"], "score": scores["web"], "origin": "web"}
-                yield {**shared, **own, "key": f"{key}/web"}
+                yield {**shared, **own, "kept": kept["web"], "key": f"{key}/web"}
             for place, text in enumerate(record["synthetic"] if synthetic else ()):
                 if text.strip() and (kept["synthetic"][place] or not only_kept):
                     own = {"text_input": text, "score": scores["synthetic"][place]}
@@ -116,6 +124,7 @@ class Bootstrapped(Rows):
                         **shared,
                         **own,
                         "origin": "synthetic",
+                        "kept": kept["synthetic"][place],
                         "key": f"{key}/synthetic-{place}",
                     }
 
@@ -155,10 +164,36 @@ class Bootstrapped(Rows):
             raise DataError(f"truncated shard: {self._tars[shard]} has shrunk")
         return data
 
+    def facts(self, text: str) -> frozenset[str] | None:
+        """What a text states, as the source reads it.
+
+        Raises:
+            ConfigError: it reads no facts.
+        """
+        read = getattr(self._dataset, "facts", None)
+        if read is None:
+            raise ConfigError(f"{self.name}: its source cannot tell the facts of a text")
+        return read(text)
+
     @functools.cached_property
     def _dataset(self) -> Any:
         """The source, for images that are no files."""
         return registry.build("dataset", self._source)
+
+
+def _at_random(
+    rows: Iterator[dict[str, Any]], again: Iterator[dict[str, Any]]
+) -> Iterator[dict[str, Any]]:
+    """As many of the rows as were kept, by the hashes of their keys, in their order.
+
+    Args:
+        rows: all.
+        again: the same once more, so that none need be held.
+    """
+    pairs = [(stable_hash("at random", row["key"]), row["kept"]) for row in rows]
+    number = sum(kept for _, kept in pairs)
+    chosen = {hashed for hashed, _ in sorted(pairs)[:number]}
+    return (row for row in again if stable_hash("at random", row["key"]) in chosen)
 
 
 def _image(members: Members) -> tuple[int, int]:

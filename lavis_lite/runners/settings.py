@@ -94,9 +94,15 @@ def differences(old: Settings, new: Settings, *, evaluation: bool = True) -> lis
     return lines
 
 
-def fingerprint(values: Settings, *parts: str) -> str:
-    """A short hash of all settings that have an effect on what is learnt, and of further parts."""
-    effective = {k: v for k, v in values.items() if _counts(k, evaluation=False)}
+def fingerprint(values: Settings, *parts: str, evaluation: bool = False) -> str:
+    """A short hash of all settings that have an effect on what is learnt, and of further parts.
+
+    Args:
+        values: the settings.
+        parts: more to be told apart by.
+        evaluation: whether what is evaluated counts too.
+    """
+    effective = {k: v for k, v in values.items() if _counts(k, evaluation)}
     text = json.dumps([effective, parts], sort_keys=True)
     return hashlib.sha256(text.encode("utf-8")).hexdigest()[:16]
 

@@ -1,0 +1,72 @@
+"""Every key of a sweep; imports no torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from lavis_lite.config.schema import Component, key
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One variant."""
+
+    set: dict[str, Any] = key("Overrides of `cfg` by dotted key; none: as it is.", {})
+    about: str = key("What it is, for the table.", "")
+    against: str | None = key(
+        "Another arm; the difference to it is taken seed by seed, before any mean.", None
+    )
+    seeds: list[int] | None = key("Only these of the sweep's seeds; null: all.", None)
+
+
+@dataclass(frozen=True)
+class Measure:
+    """A column of the table."""
+
+    figures: list[str] = key(
+        "`evaluator/figure` of a run, `stage/evaluator/figure` of a pipeline; several: their mean."
+    )
+    scale: float = key("A factor, such as 100 for a share in %.", 1.0)
+    digits: int = key("Decimals in the table.", 1, at_least=0)
+    better: int = key("1: high is good; -1: low is good; 0: neither.", 1, at_least=-1)
+
+
+@dataclass(frozen=True)
+class SweepChart:
+    """A measure over a number that arms differ in."""
+
+    measure: str = key("One of `measures`.")
+    x: str = key("What the number is.")
+    lines: dict[str, dict[str, float]] = key("Line -> arm -> the number.")
+    difference: bool = key("The difference to the arm's `against`, not the measure.", False)
+
+
+@dataclass(frozen=True)
+class SweepRunConfig:
+    """Where a sweep goes."""
+
+    output_dir: str = key("Folder of the tables, with the runs below it.")
+    report: str | None = key("File name of the HTML report; null writes none.", "report.html")
+    title: str = key("Title of the report.", "lavis_lite sweep")
+
+
+@dataclass(frozen=True)
+class SweepConfig:
+    """Variants of a config, each with several seeds (`runner: {name: sweep}`)."""
+
+    runner: Component = key("The runner, with `workers`.", kind="runner")
+    cfg: str = key("The config that is varied: a pipeline, or one run.")
+    seeds: list[int] = key("Each arm runs once with each.")
+    arms: dict[str, Arm] = key("Arm -> how it differs.")
+    measures: dict[str, Measure] = key("Column -> the figures behind it.")
+    run: SweepRunConfig = key("Output folder and report.")
+    seed_key: str = key("The key of `cfg` that takes the seed.", "run.seed")
+    results: list[str] = key(
+        "Stages of the pipeline that every arm needs; others run where these build on them. "
+        "Empty: all.",
+        [],
+    )
+    also: list[str] = key("Stages that run where what they build on runs.", [])
+    charts: dict[str, SweepChart] = key("Title -> a measure over a number.", {})
+    plugins: list[str] = key("Files or modules of your own to import first.", [])
