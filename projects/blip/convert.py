@@ -17,28 +17,15 @@ from lavis_lite.projects.blip.names import published
 
 log = logging.getLogger(__name__)
 
-# Parts that one BLIP model has and another does not, by the start of their keys. A file may hold
-# more of these than the model at hand; anything else that does not fit is an error.
-PARTS = (
-    "visual_encoder_m.",
-    "text_encoder_m.",
-    "vision_proj_m.",
-    "text_proj_m.",
-    "cls_head_m.",
-    "visual_encoder.",
-    "text_encoder.",
-    "text_decoder.",
-    "vision_proj.",
-    "text_proj.",
-    "itm_head.",
-    "cls_head.",
-    "temp",
-    "image_queue",
-    "text_queue",
-    "idx_queue",
-    "queue_ptr",
-)
 QUEUE = ("image_queue", "text_queue", "idx_queue", "queue_ptr")
+# Parts that one BLIP model has and another does not: modules, and tensors of their own. A file may
+# hold more of these than the model at hand; anything else that does not fit is an error.
+MODULES = (
+    *("visual_encoder_m.", "text_encoder_m.", "vision_proj_m.", "text_proj_m.", "cls_head_m."),
+    *("visual_encoder.", "text_encoder.", "text_decoder.", "vision_proj.", "text_proj."),
+    *("itm_head.", "cls_head."),
+)
+PARTS = (*MODULES, "temp", *QUEUE)
 # A file with one of these is pre-trained, or trained for something else than a class.
 NOT_A_CLASSIFIER = ("itm_head.", "text_decoder.")
 _OF_TWO_IMAGES = re.compile(r"(crossattention\.self|crossattention\.output\.dense)[01]\.")
@@ -56,8 +43,8 @@ def adapt(model: Any, weights: dict[str, Tensor]) -> dict[str, Tensor]:
     wanted = {published(key): key for key in own}
     file = {published(key): value for key, value in weights.items()}
     file = {k: v for k, v in file.items() if not k.endswith("embeddings.position_ids")}
-    missing_parts = [p for p in PARTS if not any(k.startswith(p) for k in wanted)]
-    kept = {k: v for k, v in file.items() if not k.startswith(tuple(missing_parts))}
+    parts = {_part_of(key) for key in wanted}
+    kept = {k: v for k, v in file.items() if _part_of(k) in parts or _part_of(k) not in PARTS}
     fresh = _add_second_image(kept, wanted)
     if any(key.startswith(NOT_A_CLASSIFIER) for key in file):
         fresh += [k for k in wanted if k.startswith("cls_head.") and k not in kept]
@@ -68,6 +55,12 @@ def adapt(model: Any, weights: dict[str, Tensor]) -> dict[str, Tensor]:
     _add_queue(kept, wanted, own)
     _resample_positions(kept, model)
     return {wanted.get(key, key): value for key, value in kept.items()}
+
+
+def _part_of(key: str) -> str:
+    """``text_encoder.`` of a key inside of a module; a tensor of its own is its own part."""
+    module, dot, _ = key.partition(".")
+    return module + dot
 
 
 def _add_second_image(kept: dict[str, Tensor], wanted: dict[str, str]) -> list[str]:
