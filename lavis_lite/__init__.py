@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from lavis_lite import registry as registry
+    from lavis_lite.data import dataset_zoo as dataset_zoo
     from lavis_lite.data import load_dataset as load_dataset
+    from lavis_lite.data import load_processor as load_processor
     from lavis_lite.zoo import create_model as create_model
     from lavis_lite.zoo import list_models as list_models
     from lavis_lite.zoo import load_model as load_model
@@ -25,11 +27,13 @@ __version__ = "0.1.0"
 
 _PUBLIC = {
     "create_model": "lavis_lite.zoo",
+    "dataset_zoo": "lavis_lite.data",
     "list_models": "lavis_lite.zoo",
     "load_dataset": "lavis_lite.data",
     "load_model": "lavis_lite.zoo",
     "load_model_and_preprocess": "lavis_lite.zoo",
     "load_preprocess": "lavis_lite.zoo",
+    "load_processor": "lavis_lite.data",
     "model_zoo": "lavis_lite.zoo",
 }
 

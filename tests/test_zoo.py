@@ -300,11 +300,13 @@ def test_processors_come_from_a_section_as_lavis_writes_it() -> None:
 def test_the_public_names_are_those_of_the_design() -> None:
     assert set(lavis_lite.__all__) == {
         "create_model",
+        "dataset_zoo",
         "list_models",
         "load_dataset",
         "load_model",
         "load_model_and_preprocess",
         "load_preprocess",
+        "load_processor",
         "model_zoo",
         "registry",
     }

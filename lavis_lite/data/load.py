@@ -1,7 +1,8 @@
-"""A registered dataset by its name, as LAVIS's users ask for it."""
+"""Registered datasets and processors by name, as LAVIS's users ask for them."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from lavis_lite import registry
@@ -42,6 +43,43 @@ def load_dataset(
         split: registry.build("dataset", {"name": name, "split": split, **arguments})
         for split in splits
     }
+
+
+class DatasetZoo:
+    """The names of all datasets, for ``load_dataset``."""
+
+    def get_names(self) -> list[str]:
+        """Sorted names."""
+        return registry.names("dataset")
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.get_names())
+
+    def __len__(self) -> int:
+        return len(self.get_names())
+
+    def __repr__(self) -> str:
+        return "\n".join(self.get_names())
+
+
+dataset_zoo = DatasetZoo()
+
+
+def load_processor(
+    name: str, cfg: Mapping[str, Any] | None = None, **arguments: Any
+) -> Callable[..., Any]:
+    """A processor by its name: `load_processor("blip_image_eval", image_size=224)`.
+
+    Args:
+        name: a registered processor.
+        cfg: its arguments.
+        arguments: more of them; they win.
+
+    Raises:
+        UnknownName: no such processor.
+        ConfigError: an argument that it doesn't take, or misses.
+    """
+    return registry.build("processor", {**(cfg or {}), **arguments, "name": name})
 
 
 def _read(path: str | None) -> dict[str, Any]:

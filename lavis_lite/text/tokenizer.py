@@ -136,7 +136,7 @@ class WordPiece:
             IndexError: an id outside the vocabulary.
         """
         pieces = []
-        for index in ids.tolist() if isinstance(ids, Tensor) else ids:
+        for index in map(int, ids.tolist() if isinstance(ids, Tensor) else ids):
             if index not in self._tokens:
                 raise IndexError(f"no token {index} in a vocabulary of {len(self)}")
             if index not in self._special_ids:

@@ -11,6 +11,7 @@ from lavis_lite.interfaces import ModelOutput, Samples
 from lavis_lite.modes import cosines, eval_mode
 from lavis_lite.projects.blip.reading import Matching
 from lavis_lite.projects.blip.towers import Blip, JointSpace, Spec, add_joint_space
+from lavis_lite.text.tokenizer import TextBatch
 
 
 @registry.register("model", "blip_image_text_matching")
@@ -24,6 +25,8 @@ class BlipITM(Matching, JointSpace, Blip):
         tokenizer: a vocabulary's folder, file or hub id; None is the small one of the package.
         embed_width: width E of the joint space.
         max_length: tokens that a text is cut to.
+        first_token: what a text starts with where it is read with an image: ``enc``, as the
+            models were trained, or ``cls``, as in BLIP's own matching demo, whose figures it gives.
     """
 
     def __init__(
@@ -34,9 +37,11 @@ class BlipITM(Matching, JointSpace, Blip):
         tokenizer: str | None = None,
         embed_width: int = 256,
         max_length: int = 35,
+        first_token: Literal["enc", "cls"] = "enc",
     ) -> None:
         super().__init__(vision, image_size, tokenizer, max_length)
         add_joint_space(self, text, embed_width)
+        self.first_token = first_token
         self.losses = nn.ModuleDict()
 
     def forward(
@@ -49,12 +54,39 @@ class BlipITM(Matching, JointSpace, Blip):
             match_head: ``itm`` gives (B, 2) logits, whose softmax[:, 1] is the probability of a
                 match; ``itc`` the (B images, B texts) cosine similarities, in [-1, 1].
         """
-        if match_head not in ("itm", "itc"):
-            raise ValueError(f"match_head is 'itm' or 'itc', not {match_head!r}")
         with eval_mode(self):
             tokens = self.encode_image(samples["image"].to(self.device))
             texts: Any = samples["text_input"]
             texts = [texts] * len(tokens) if isinstance(texts, str) else texts
-            if match_head == "itm":
-                return self.match(tokens, texts)
-            return cosines(self.image_embeds(tokens), self.text_embeds(self.encode_text(texts)))
+            return self._score(tokens, self.tokenize(texts), match_head)
+
+    def itm_rank(
+        self,
+        image_embeds: Tensor,
+        image_atts: Tensor | None,
+        encoder_input_ids: Tensor,
+        match_head: Literal["itm", "itc"] = "itm",
+    ) -> Tensor:
+        """Scores of texts that a captioner wrote, as LAVIS's Img2Prompt asks for them.
+
+        ``rank`` scores any texts, and several per image.
+
+        Args:
+            image_embeds: (B, N, D) image tokens, as ``encode_image`` gives them.
+            image_atts: not looked at: all image tokens are real.
+            encoder_input_ids: (B, T) ids that start with ``[DEC]`` and a prompt of three tokens
+                ("a picture of"); the first three are left out and the fourth becomes the start.
+            match_head: as in ``forward``.
+        """
+        ids = encoder_input_ids[:, 3:].clone().to(self.device)
+        mask = (ids != self.tokenizer.pad_id).long()
+        ids[:, 0] = self.tokenizer.cls_id
+        with eval_mode(self):
+            return self._score(image_embeds.to(self.device), TextBatch(ids, mask), match_head)
+
+    def _score(self, tokens: Tensor, text: TextBatch, match_head: str) -> Tensor:
+        if match_head == "itm":
+            return self.match(tokens, text)
+        if match_head == "itc":
+            return cosines(self.image_embeds(tokens), self.text_embeds(self.encode_text(text)))
+        raise ValueError(f"match_head is 'itm' or 'itc', not {match_head!r}")

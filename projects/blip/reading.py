@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -29,13 +29,15 @@ class Reading:
     text_encoder: Med
     tokenizer: WordPiece
     tokenize: Any
+    first_token: Literal["enc", "cls"] = "enc"
 
     def read(self, image_kv: list[KeyValue], text: TextBatch) -> Tensor:
         """Projected images of B rows and K * B texts, image-major -> (K * B, T, D) states.
 
-        ``[ENC]`` takes the place of ``[CLS]``, as in training.
+        ``[ENC]`` takes the place of ``[CLS]``, as in training, unless ``first_token`` is ``cls``.
         """
-        batch = text.replace_first(self.tokenizer.enc_id)
+        enc_id = self.tokenizer.enc_id
+        batch = text if self.first_token == "cls" else text.replace_first(enc_id)
         return self.text_encoder(batch.ids, batch.mask, mode="multimodal", image_kv=image_kv)
 
 

@@ -152,6 +152,7 @@ def test_replacing_the_first_token_leaves_the_given_batch_alone() -> None:
 def test_decoding_skips_special_tokens_and_takes_a_tensor() -> None:
     batch = tokenizer.encode(["A dog, standing."], 20, pad_to_max=True)
     assert tokenizer.decode(batch.ids[0]) == "a dog, standing."
+    assert tokenizer.decode([batch.ids[0][2]]) == "dog"  # a list of tensors, as LAVIS's users write
 
 
 def test_decoding_an_id_outside_the_vocabulary_is_an_error() -> None:

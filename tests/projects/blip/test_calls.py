@@ -45,6 +45,36 @@ def test_texts_that_do_not_go_with_the_images_are_refused() -> None:
             model.rank(tokens, texts)
 
 
+def test_one_list_of_texts_is_ranked_for_every_image_and_no_image_is_repeated(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model = bench_model("blip_image_text_matching").eval()
+    with torch.no_grad():
+        tokens = model.encode_image(batch(2)["image"])
+        each = [[model.match(t[None], [c])[0, 1].item() for c in CAPTIONS] for t in tokens]
+    projected = []
+    project = model.text_encoder.project
+    monkeypatch.setattr(
+        model.text_encoder, "project", lambda x: (projected.append(len(x)), project(x))[1]
+    )
+    with torch.no_grad():
+        for scores in (model.rank(tokens, CAPTIONS), model.rank(tokens, [CAPTIONS, CAPTIONS])):
+            torch.testing.assert_close(scores, torch.tensor(each), atol=1e-4, rtol=1e-4)
+    assert projected == [2, 2]
+
+
+def test_a_captioner_s_ids_are_scored_as_lavis_asks_for_it() -> None:
+    model = bench_model("blip_image_text_matching").eval()
+    tokens = model.encode_image(batch(2)["image"])
+    written = model.tokenizer.encode([f"x y z {text}" for text in CAPTIONS[:2]], 30)
+    for head in ("itm", "itc"):
+        scores = model.itm_rank(tokens, None, written.ids, match_head=head)
+        expected = model({**batch(2), "text_input": CAPTIONS[:2]}, match_head=head)
+        torch.testing.assert_close(scores, expected, atol=1e-5, rtol=1e-4)
+    with pytest.raises(ValueError, match="match_head is 'itm' or 'itc', not 'cosine'"):
+        model.itm_rank(tokens, None, written.ids, match_head="cosine")
+
+
 @pytest.mark.parametrize("name", ["blip_caption", "blip_pretrain"])
 def test_an_image_of_another_size_is_refused_by_an_encoder_of_one_size(name: str) -> None:
     model = create_model(name, "tiny")

@@ -58,15 +58,22 @@ def test_captioner_gives_the_published_loss_tokens_and_beams(
     assert ids == [[t for t in row[4:] if t not in (0, 102)] for row in recorded["beam3_ids"]]
 
 
-@pytest.mark.parametrize("head", ["itm", "itc"])
+@pytest.mark.parametrize(
+    ("head", "first", "name"),
+    [("itm", "enc", "itm_enc"), ("itm", "cls", "itm_cls"), ("itc", "enc", "itc")],
+)
 def test_matching_gives_the_published_scores(
-    head: str, golden: Any, golden_weights: Any, golden_images: Any, tmp_path: Path
-) -> None:
+    head: str, first: str, name: str, golden: Any, golden_weights: Any, golden_images: Any,
+    tmp_path: Path,
+) -> None:  # fmt: skip
     recorded = golden["itm"]
-    model = build("blip_image_text_matching", recorded, golden_weights, tmp_path, embed_width=256)
+    model = build(
+        "blip_image_text_matching", recorded, golden_weights, tmp_path,
+        embed_width=256, first_token=first,
+    )  # fmt: skip
     image = golden_images(2, recorded["image_seed"])
     scores = model({"image": image, "text_input": recorded["captions"]}, match_head=head)
-    expected = torch.tensor(recorded["itm_enc" if head == "itm" else "itc"]).view(2, 2)
+    expected = torch.tensor(recorded[name]).view(2, 2)
     torch.testing.assert_close(scores.detach(), expected, atol=ATOL, rtol=0)
 
 
