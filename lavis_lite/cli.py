@@ -1,4 +1,4 @@
-"""The command line: ``lavis-lite run | list | info | env``.
+"""The command line: ``lavis-lite run | list | info | convert | env``.
 
 Exit codes: 0 done, 2 an error of the user's (shown without traceback), 3 nothing whole to resume
 from, 130 and 143 stopped by a signal after saving.
@@ -102,6 +102,21 @@ def info(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def convert(arguments: argparse.Namespace) -> int:
+    """``lavis-lite convert``: weights from one format into another."""
+    from lavis_lite import conversion
+
+    done = conversion.convert(
+        arguments.source,
+        arguments.target,
+        model=arguments.model,
+        to=arguments.to,
+        overrides=arguments.overrides,
+    )
+    print(done)
+    return 0
+
+
 def env(arguments: argparse.Namespace) -> int:
     """``lavis-lite env``: versions, devices, folders, and what is wrong with the installation."""
     from lavis_lite.information import environment_report
@@ -141,6 +156,7 @@ def _parser(program: str) -> argparse.ArgumentParser:
     informer.add_argument(
         "--kind", choices=list(registry.kinds()), help="where names are ambiguous"
     )
+    _add_convert(_add(commands, "convert", convert, "write weights in another format"))
     _add(commands, "env", env, "show versions, devices, folders; diagnose the installation")
     return parser
 
@@ -149,6 +165,14 @@ def _add(commands: Any, name: str, command: Any, help: str) -> argparse.Argument
     parser = commands.add_parser(name, help=help)
     parser.set_defaults(command=command)
     return parser
+
+
+def _add_convert(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("source", help="a file, folder, URL or hub id; `released` with --model")
+    parser.add_argument("target", help="a .safetensors file, or a folder for transformers")
+    parser.add_argument("--model", metavar="NAME[.TYPE]", help="load them into this model first")
+    parser.add_argument("--to", choices=("safetensors", "transformers"), default="safetensors")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="like image_size=480")
 
 
 def _add_run(parser: argparse.ArgumentParser) -> None:

@@ -43,6 +43,7 @@ LAYERS = [
     {
         "",
         "cli",
+        "conversion",
         "dry_run",
         "information",
         "run",
