@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -87,9 +88,21 @@ class VisionLanguageModel(nn.Module):
 
     def load_checkpoint(self, url_or_filename: str) -> LoadReport:
         """Load weights from a file, folder, URL or ``hf://`` address; strict, with a report."""
-        from lavis_lite.weights import load_state, read_weights
+        from lavis_lite.cards import known_digest
+        from lavis_lite.weights import load_weights
 
-        return load_state(self, read_weights(url_or_filename))
+        return load_weights(self, url_or_filename, known_digest(url_or_filename))
+
+    def save_pretrained(
+        self, folder: str | Path, metrics: Mapping[str, float] | None = None
+    ) -> Path:
+        """Write the model as a folder that ``load_model(checkpoint=folder)`` gives back to the bit.
+
+        See ``lavis_lite.model_folder.save``.
+        """
+        from lavis_lite import model_folder
+
+        return model_folder.save(self, folder, metrics)
 
     def show_n_params(self, return_str: bool = True) -> str | int:
         """Number of parameters, as ``"1.1M"`` or exactly."""

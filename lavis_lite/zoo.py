@@ -27,6 +27,8 @@ from lavis_lite.errors import CheckpointError, ConfigError, UnknownName, suggest
 if TYPE_CHECKING:
     from torch import nn
 
+    from lavis_lite.model_folder import SavedModel
+
 Processors = dict[str, Callable[..., Any]]
 RELEASED = "released"
 logger = logging.getLogger(__name__)
@@ -110,20 +112,27 @@ def build_model(model: ModelComponent) -> nn.Module:
 
     The checkpoint ``released`` stands for the released weights of the model's type.
     """
-    args, source = model_args(model), model.checkpoint
+    source = model.checkpoint
     if source == RELEASED:
         source = released_weights(model.name, model.type)
-    built = registry.build("model", {**args, "name": model.name})
-    built.card = {"name": model.name, "type": model.type or default_type(model.name), "args": args}
-    if source is not None:
-        from lavis_lite.weights import load_state, read_weights
+    card = {"name": model.name, "type": model.type or default_type(model.name)}
+    return _build({**card, "args": model_args(model)}, source)
 
-        built.load_report = load_state(built, read_weights(source))
+
+def _build(card: dict[str, Any], source: str | None) -> nn.Module:
+    """A model with the name and arguments of its card, and the weights of ``source``."""
+    built = registry.build("model", {**card["args"], "name": card["name"]})
+    built.card = {**card, "checkpoint": source}
+    if source is not None:
+        from lavis_lite.cards import known_digest
+        from lavis_lite.weights import load_weights
+
+        built.load_report = load_weights(built, source, known_digest(source))
     return built
 
 
 def create_model(
-    name: str,
+    name: str | None = None,
     model_type: str | None = None,
     pretrained: bool = False,
     checkpoint: str | None = None,
@@ -132,17 +141,22 @@ def create_model(
     """A model with random weights; with released ones by ``pretrained=True``; or with your own.
 
     Args:
-        name: ``blip_caption``, or with its type ``blip_caption.base_coco``.
+        name: ``blip_caption``, or with its type ``blip_caption.base_coco``. None: what the
+            checkpoint says, which then is a folder of ``save_pretrained`` or of a run.
         model_type: one of ``types(name)``; the first by default.
         pretrained: load the released weights of the type (downloads them at first use).
-        checkpoint: a file, folder, URL or ``hf://`` address to load instead.
-        overrides: the builder's arguments, laid onto the type's preset.
+        checkpoint: a file, folder, URL or ``hf://`` address to load instead. Where it says itself
+            that it is such a model, and no type is asked for, its own arguments are used.
+        overrides: the builder's arguments, laid onto the type's preset, or onto those of the
+            checkpoint.
 
     Raises:
         UnknownName: no such model or type.
-        ConfigError: an override that the builder does not take.
+        ConfigError: an override that the builder does not take; no name and none in the checkpoint.
         CheckpointError: weights that do not fit, for example after an override of their shape.
     """
+    if saved := _saved(name, model_type, checkpoint):
+        return _build({**vars(saved), "args": merge(saved.args, overrides)}, checkpoint)
     name, model_type = _name_and_type(name, model_type)
     if pretrained and checkpoint is None:
         checkpoint = RELEASED
@@ -152,7 +166,7 @@ def create_model(
 
 
 def load_model(
-    name: str,
+    name: str | None = None,
     model_type: str | None = None,
     is_eval: bool = False,
     device: str = "cpu",
@@ -164,11 +178,13 @@ def load_model(
     A type without released weights (``tiny``) comes with random ones, and a warning says so. The
     remaining arguments are those of ``create_model``.
     """
-    name, model_type = _name_and_type(name, model_type)
-    released = "checkpoint" in _type_card(name, model_type)
-    if not released and checkpoint is None:
-        kind = f" of type {model_type!r}" if model_type else ""
-        logger.warning("%s%s has no released weights: these are random", name, kind)
+    released = False
+    if checkpoint is None:
+        name, model_type = _name_and_type(name, model_type)
+        released = "checkpoint" in _type_card(name, model_type)
+        if not released:
+            kind = f" of type {model_type!r}" if model_type else ""
+            logger.warning("%s%s has no released weights: these are random", name, kind)
     model = create_model(name, model_type, pretrained=released, checkpoint=checkpoint, **overrides)
     if device == "auto":
         from lavis_lite.device import best_device
@@ -178,20 +194,19 @@ def load_model(
 
 
 def load_model_and_preprocess(
-    name: str,
+    name: str | None = None,
     model_type: str | None = None,
     is_eval: bool = False,
     device: str = "cpu",
     **overrides: Any,
 ) -> tuple[nn.Module, Processors, Processors]:
-    """A model with released weights and its processors.
+    """A model with released weights, or those of ``checkpoint``, and its processors.
 
     Returns:
         The model; image processors ``{"train", "eval"}``; text processors ``{"train", "eval"}``.
     """
-    name, model_type = _name_and_type(name, model_type)
-    model = load_model(name, model_type, is_eval, device, **overrides)
-    sections = card(name).get("processors", {})
+    model: Any = load_model(name, model_type, is_eval, device, **overrides)
+    sections = model.card.get("processors") or card(model.card["name"]).get("processors", {})
     image_size = getattr(model, "image_size", None)
     return (
         model,
@@ -256,8 +271,24 @@ class ModelZoo:
 model_zoo = ModelZoo()
 
 
-def _name_and_type(name: str, type: str | None) -> tuple[str, str | None]:
+def _saved(name: str | None, type: str | None, checkpoint: str | None) -> SavedModel | None:
+    """What a checkpoint says of itself, if it is asked for alone or by the name that it has."""
+    if checkpoint is None or checkpoint == RELEASED or "://" in str(checkpoint):
+        return None
+    from lavis_lite import model_folder
+
+    saved = model_folder.read(checkpoint)
+    fits = saved and type is None and name in (None, saved.name)
+    return saved if fits else None
+
+
+def _name_and_type(name: str | None, type: str | None) -> tuple[str, str | None]:
     """``blip_caption.base_coco`` as name and type; any other name as it is."""
+    if name is None:
+        raise ConfigError(
+            "which model? Give its name, or as checkpoint a folder of save_pretrained or of a run. "
+            f"Models: {', '.join(list_models())}"
+        )
     base, dot, tag = name.partition(".")
     return (base, type or tag) if dot and registry.problem("model", name) else (name, type)
 
