@@ -60,10 +60,14 @@ class WeightCard:
     starts: list[str]
     sha256: str | None = None
 
-    def types(self, model: str) -> list[str]:
-        """The types of a model that have this file's size."""
-        cards = zoo.card(model)["types"]
-        return [name for name, entry in cards.items() if (entry or {}).get("preset") == self.vision]
+    def types(self, *models: str) -> list[str]:
+        """``model.type`` of the models' types of this file's size."""
+        return [
+            f"{model}.{type}"
+            for model in models
+            for type, entry in zoo.card(model)["types"].items()
+            if (entry or {}).get("preset") == self.vision
+        ]
 
     @property
     def released_as(self) -> list[str]:

@@ -151,7 +151,9 @@ def _parser(program: str) -> argparse.ArgumentParser:
     lister.add_argument("--json", action="store_true", help="for programs")
     informer = _add(commands, "info", info, "explain a kind or a registered name")
     informer.add_argument(
-        "name", help='a kind ("loss") or a name ("blip_caption", "timm/resnet18")'
+        "name",
+        help='a kind ("loss"), a name ("blip_caption", "timm/resnet18"), a released file '
+        '("model_base.pth"), or "checkpoints" for all of these',
     )
     informer.add_argument(
         "--kind", choices=list(registry.kinds()), help="where names are ambiguous"

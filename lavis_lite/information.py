@@ -8,26 +8,35 @@ import platform
 import sys
 from typing import Any
 
-from lavis_lite import registry, zoo
+from lavis_lite import cards, registry, zoo
 from lavis_lite.errors import UnknownName, suggest
 
+CHECKPOINTS = "checkpoints"  # stands for all cards of released weights
 PACKAGES = ("lavis_lite", "torch", "torchvision", "timm", "transformers", "fvcore", "iopath")
 
 
 def about(name: str, kind: str | None = None) -> str:
-    """A kind's contract; or of a registered name where it is defined, its arguments and types.
+    """What ``lavis-lite info`` prints.
+
+    Of a kind its contract; of a registered name where it is defined, its arguments and types; of a
+    released file its card, and of ``checkpoints`` those of all.
 
     Raises:
-        UnknownName: neither a kind nor a registered name; the message lists the nearest.
+        UnknownName: none of these; the message lists the nearest.
     """
     if kind is None and name in registry.kinds():
         return f"{name}: {inspect.cleandoc(registry.kinds()[name])}"
+    if kind is None and name == CHECKPOINTS:
+        return "\n\n".join(_weights(card) for card in cards.weight_cards().values())
+    if kind is None and name in cards.weight_cards():
+        return _weights(cards.weight_card(name))
     base = name.partition(".")[0] if kind in (None, "model") else name
     kinds = [k for k in ([kind] if kind else registry.kinds()) if _known(k, name)]
     if not kinds and _known("model", base):
         return _model(base)
     if not kinds:
         every = [n for k in registry.kinds() for n in registry.names(k)]
+        every += [CHECKPOINTS, *cards.weight_cards()]
         raise UnknownName(f"nothing is registered as {name!r}.{suggest(name, every)}")
     return "\n\n".join(_model(name) if k == "model" else _component(k, name) for k in kinds)
 
@@ -59,7 +68,39 @@ def _model(name: str) -> str:
     for type, entry in card["types"].items():
         weights = (entry or {}).get("checkpoint", "random weights")
         lines.append(f"  {type}: {weights}")
+        known = [c for c in cards.weight_cards().values() if c.url == weights]
+        lines += [f"    {line}" for c in known for line in _facts(c)]
+    others = [
+        c.file
+        for c in cards.weight_cards().values()
+        if name in (*c.fills, *c.starts) and c.types(name)
+        if not any(spelled.startswith(f"{name}.") for spelled in c.released_as)
+    ]
+    lines += ["", f"other released files that load: {', '.join(others)}"] if others else []
     return "\n".join(lines)
+
+
+def _weights(card: cards.WeightCard) -> str:
+    """The card of a released file."""
+    lines = [card.file, f"  {card.url}", *(f"  {fact}" for fact in _facts(card))]
+    lines += [f"  holds: {card.holds}", f"  sha256: {card.sha256 or 'noted at the first download'}"]
+    for what, types in (
+        ("weights of", card.released_as),
+        ("fills", card.types(*card.fills)),
+        ("starts, to be trained", card.types(*card.starts)),
+    ):
+        lines += [f"  {what}: {', '.join(types)}"] if types else []
+    return "\n".join(lines)
+
+
+def _facts(card: cards.WeightCard) -> list[str]:
+    """Task, size, licence and published figures, a line each."""
+    figures = [
+        f"{data}: {', '.join(f'{metric} {value:g}' for metric, value in found.items())}"
+        for data, found in card.results.items()
+    ]
+    size = f"ViT-{card.vision}, images of {card.image_size} pixels, licence {card.licence}"
+    return [card.trained_for, size, *figures, f"({card.source})"]
 
 
 def environment_report() -> str:

@@ -140,6 +140,35 @@ def test_info_of_a_model_lists_its_types_and_weights(lavis_lite_: Command) -> No
         assert "  tiny: random weights" in output.lines
 
 
+def test_info_of_a_model_shows_the_cards_of_its_weights(lavis_lite_: Command) -> None:
+    lines = lavis_lite_("info", "blip_caption.base_coco").lines
+    start = next(i for i, line in enumerate(lines) if line.startswith("  base_coco: https://"))
+    assert lines[start + 2] == "    ViT-base, images of 384 pixels, licence BSD-3-Clause"
+    assert lines[start + 3] == "    COCO test: BLEU-4 39.9, CIDEr 133.5, SPICE 23.7"
+    assert lines[-1].startswith("other released files that load: model_base_14M.pth, ")
+    assert "blip_coco_caption_base.pth" not in lines[-1]
+    assert "retrieval" not in lines[-1]
+
+
+def test_info_of_a_released_file_is_its_card(lavis_lite_: Command) -> None:
+    output = lavis_lite_("info", "model_large.pth")
+    assert output.lines[0] == "model_large.pth"
+    assert output.lines[1].endswith("/BLIP/models/model_large.pth")
+    assert "  weights of: blip_feature_extractor.large, blip_pretrain.large" in output.lines
+    (fills,) = [line for line in output.lines if line.startswith("  fills: ")]
+    assert "blip_caption.large_coco" in fills
+    assert "base" not in fills
+    assert "starts" not in output.out  # there are no large types of what it could start
+
+
+def test_info_of_checkpoints_is_every_card(lavis_lite_: Command) -> None:
+    lines = lavis_lite_("info", "checkpoints").lines
+    files = [line for line in lines if line and not line.startswith(" ")]
+    assert len(files) == 18
+    assert all(name.endswith(".pth") for name in files)
+    assert sum(line.startswith("  sha256: ") for line in lines) == 18
+
+
 def test_info_of_a_name_of_several_kinds_shows_all_or_the_chosen(lavis_lite_: Command) -> None:
     both = lavis_lite_("info", "blip_caption").out
     assert "blip_caption (model), defined" in both
@@ -157,6 +186,7 @@ def test_info_of_nothing_names_the_nearest(lavis_lite_: Command) -> None:
     output = lavis_lite_("info", "itmm")
     assert output.code == 2
     assert output.err == "UnknownName: nothing is registered as 'itmm'. Did you mean 'itm'?\n"
+    assert "Did you mean 'model_base.pth'?" in lavis_lite_("info", "model_bse.pth").err
 
 
 # ---- env
