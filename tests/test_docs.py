@@ -18,7 +18,10 @@ ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
 PAGES = sorted(p for p in DOCS.rglob("*.rst") if "_build" not in p.parts)
 HOWTOS = [p for p in PAGES if p.parent.name == "howto"]
-WITH_CODE = [*HOWTOS, DOCS / "start.rst", DOCS / "concepts.rst", DOCS / "gallery.rst"]
+WITH_CODE = [
+    *HOWTOS,
+    *(DOCS / f"{page}.rst" for page in ("start", "concepts", "gallery", "from_lavis")),
+]
 
 
 class Block(NamedTuple):
