@@ -54,14 +54,23 @@ def find(path: str | list[str]) -> list[Path]:
     raise DataError(f"{missing}: no such file or folder.{suggest(local.name, beside)}")
 
 
-def json_rows(path: Path) -> Iterator[Row]:
-    """The objects of a JSON list, or of a known layout: COCO's, Karpathy's, one list in a dict."""
+def load_json(path: Path) -> Any:
+    """Whatever a JSON file holds.
+
+    Raises:
+        DataError: it is not JSON.
+    """
     with _open_text(path) as file:
         try:
-            data = json.load(file)
+            return json.load(file)
         except ValueError as error:
             hint = " (JSON lines? Use name: jsonl)" if "Extra data" in str(error) else ""
             raise DataError(f"{path}: not JSON: {error}{hint}") from None
+
+
+def json_rows(path: Path) -> Iterator[Row]:
+    """The objects of a JSON list, or of a known layout: COCO's, Karpathy's, one list in a dict."""
+    data = load_json(path)
     if isinstance(data, dict):
         data = _layout(path, data)
     if not isinstance(data, list):
@@ -163,6 +172,7 @@ def _coco(path: Path, pictures: list[Row], annotations: list[Row]) -> list[Row]:
             "image": picture["file_name"],
             "caption": captions[picture["id"]],
             "image_id": picture["id"],
+            **({"domain": picture["domain"]} if "domain" in picture else {}),  # of NoCaps
         }
         for picture in pictures
     ]

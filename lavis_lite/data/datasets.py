@@ -71,9 +71,10 @@ class Annotations(Rows):
         path: str | list[str],
         folder: str | None,
         columns: tuple[str | None, ...],
+        name: str | None = None,
     ) -> None:
         first = path if isinstance(path, str) else path[0]
-        self.name = Path(first).name.split(".")[0]
+        self.name = name or Path(first).name.split(".")[0]
         self._folder = Path(folder if folder is not None else Path(first).parent)
         if folder is not None and not self._folder.is_dir():
             raise DataError(f"images: {folder}: no such folder")

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from lavis_lite import registry
+from lavis_lite.data import cards
 from lavis_lite.errors import ConfigError
 
 
@@ -21,7 +22,7 @@ def load_dataset(
     A dataset without splits of its own comes as the split `train`.
 
     Args:
-        name: a registered dataset.
+        name: a registered dataset, or LAVIS's name of it.
         cfg_path: a YAML file with arguments of the dataset.
         vis_path: the folder of the images, where the dataset takes one.
         data_type: `images`, the only one there is.
@@ -34,6 +35,7 @@ def load_dataset(
     """
     if data_type not in (None, "images"):
         raise ConfigError(f"load_dataset: data_type {data_type!r}; there are only 'images'")
+    name = cards.registered_name(name)
     arguments = {**_read(cfg_path), **({"images": vis_path} if vis_path else {}), **arguments}
     splits = getattr(registry.get("dataset", name), "splits", None)
     if not splits or "split" in arguments:
