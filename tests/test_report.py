@@ -18,6 +18,7 @@ from PIL import Image
 
 from lavis_lite import report
 from lavis_lite.report import charts, histograms, tables
+from lavis_lite.report.bars import Part, divided_bars
 from lavis_lite.report.examples import evenly
 from lavis_lite.report.markup import Html, join, tag
 from lavis_lite.report.pictures import data_uri
@@ -228,6 +229,19 @@ def test_bars_are_shares_and_outliers_count_at_the_ends() -> None:
 
 def _decoded(uri: str) -> Image.Image:
     return Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2])))
+
+
+def test_a_divided_bar_shows_shares_totals_and_no_empty_parts() -> None:
+    rows = {"web": [Part("kept", 30, 0), Part("rejected", 9), Part("empty", 0, 4), Part("odd", 1)]}
+    page = Page(divided_bars(rows, unit=" s"))
+    parts = [(p["class"], p["style"], p["title"]) for p in page.all("i")]
+    assert parts == [
+        ("c0", "width:75.00%", "kept: 30 s (75.0 %)"),
+        ("rest", "width:22.50%", "rejected: 9 s (22.5 %)"),
+        ("rest", "width:2.50%", "odd: 1 s (2.5 %)"),
+    ]
+    assert page.text == "web75 %22 %40 s"  # too narrow a part says nothing
+    assert Page(divided_bars({"nothing": [Part("kept", 0, 0)]})).all("i") == []
 
 
 def test_tiny_images_are_kept_exactly_and_large_ones_are_made_small() -> None:

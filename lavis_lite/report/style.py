@@ -72,6 +72,7 @@ svg .guide-label { fill: var(--ink); font-size: 10.5px; paint-order: stroke; str
 .c0 { --c: var(--c0); } .c1 { --c: var(--c1); } .c2 { --c: var(--c2); }
 .c3 { --c: var(--c3); } .c4 { --c: var(--c4); } .c5 { --c: var(--c5); }
 .legend { margin: 0 0 12px; font-size: 14px; display: flex; flex-wrap: wrap; gap: 4px 18px; }
+.charts .legend { margin: 6px 4px 0; }
 .swatch { display: inline-block; width: 18px; height: 4px; border-radius: 2px; margin-right: 7px;
   vertical-align: 3px; background: var(--c); }
 .gallery { display: grid; grid-template-columns: repeat(auto-fill, minmax(150px, 1fr));
@@ -94,6 +95,21 @@ svg .guide-label { fill: var(--ink); font-size: 10.5px; paint-order: stroke; str
 .bar { flex: 1; height: 5px; border-radius: 3px; background: var(--line); overflow: hidden; }
 .bar i { display: block; height: 100%; background: var(--good); }
 .bar i.low { background: var(--bad); }
+.divided { max-width: 780px; margin: 4px 0 20px; font-size: 14px; }
+.divided .row { display: grid; grid-template-columns: minmax(90px, 170px) 1fr 84px; gap: 14px;
+  align-items: center; padding: 4px 0; }
+.divided .name { overflow-wrap: anywhere; }
+.divided .amount { text-align: right; color: var(--muted); font-variant-numeric: tabular-nums; }
+.whole { display: flex; height: 22px; border-radius: 5px; overflow: hidden;
+  background: var(--line); }
+.whole i { background: var(--c); color: var(--card); font-style: normal; font-weight: 600;
+  font-size: 12px; line-height: 22px; min-width: 2px; text-indent: 7px; overflow: hidden;
+  white-space: nowrap; font-variant-numeric: tabular-nums; }
+.whole i.rest { background: none; color: var(--muted); }
+.texts { grid-template-columns: repeat(auto-fill, minmax(196px, 1fr)); }
+.texts .text + .text { border-top: 1px solid var(--line); margin-top: 10px; padding-top: 9px; }
+.origin { color: var(--muted); font-size: 12px; display: flex; justify-content: space-between; }
+.rejected .said { color: var(--muted); font-weight: 450; }
 .queries { display: flex; flex-direction: column; margin-bottom: 22px; }
 .query { display: grid; grid-template-columns: minmax(170px, 1fr) minmax(0, 2.6fr); gap: 24px;
   align-items: center; padding: 14px 0; border-top: 1px solid var(--line); }

@@ -50,7 +50,8 @@ class Slot:
     @property
     def text(self) -> str:
         """The text."""
-        return self.record["web_text"] if self.place is None else self._get("synthetic")
+        record = self.record
+        return record["web_text"] if self.place is None else record["synthetic"][self.place]
 
     @property
     def is_web(self) -> bool:
@@ -62,6 +63,18 @@ class Slot:
         """Its score; None where it has none."""
         scores = self.record["scores"]
         return scores["web"] if self.place is None else scores["synthetic"][self.place]
+
+    @property
+    def kept(self) -> bool:
+        """Whether it was kept."""
+        kept = self.record["kept"]
+        return kept["web"] if self.place is None else kept["synthetic"][self.place]
+
+    @property
+    def reason(self) -> str:
+        """Why it was kept or not."""
+        reason = self.record["reason"]
+        return reason["web"] if self.place is None else reason["synthetic"][self.place]
 
     def set(self, what: str, value: Any) -> None:
         """Write down its ``scores``, ``kept`` or ``reason``."""
@@ -81,9 +94,6 @@ class Slot:
         """Keep it or not, and why."""
         self.set("kept", kept)
         self.set("reason", reason)
-
-    def _get(self, name: str) -> Any:
-        return self.record[name][self.place]
 
 
 def slots(record: Record) -> Iterator[Slot]:

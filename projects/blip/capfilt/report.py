@@ -4,25 +4,23 @@ from __future__ import annotations
 
 import itertools
 import json
-import logging
 from collections.abc import Iterator
 from typing import Any
 
-from lavis_lite import registry, report
-from lavis_lite.data import images
+from lavis_lite import report
 from lavis_lite.data.bootstrapped import RECORDS
 from lavis_lite.projects.blip.capfilt.config import CapfiltConfig
 from lavis_lite.projects.blip.capfilt.job import Folder
 from lavis_lite.projects.blip.capfilt.records import Record
+from lavis_lite.projects.blip.capfilt.report_pairs import galleries, is_right
 from lavis_lite.projects.blip.capfilt.stats import NUM_BARS, RANGES
-from lavis_lite.report import Column, Example, Headline, Section
+from lavis_lite.report import Chart, Column, Headline, Line, Section, line_chart
+from lavis_lite.report.bars import Part, divided_bars
 from lavis_lite.report.markup import Html, join, tag
 from lavis_lite.runners.folder import read_json
 
-log = logging.getLogger(__name__)
 _SHARDS_LOOKED_AT = 20
 _RECORDS_LOOKED_AT = 5000
-_CARDS = 12
 _MOST_VALUES = 50_000  # in a histogram, whose counts are drawn as shares
 _QUARANTINE_ROWS = 30
 
@@ -43,11 +41,10 @@ def write(folder: Folder, config: CapfiltConfig, total: dict[str, Any], name: st
 def sections(folder: Folder, config: CapfiltConfig, total: dict[str, Any]) -> list[Section]:
     """What was kept, scores, examples, what was set aside, and speed."""
     records = list(itertools.islice(_sample(folder, total["shards"]), _RECORDS_LOOKED_AT))
-    pictures = _Pictures(config)
     found = [
         _kept(total),
-        _scores(config, total),
-        *_galleries(records, pictures),
+        _scores(config, total, records),
+        *galleries(records, config),
         _quarantine(folder, total),
         _throughput(folder),
     ]
@@ -61,6 +58,13 @@ def _headline(total: dict[str, Any]) -> list[Headline]:
             found.append(Headline(_percent(total[origin]), label, "%"))
     share = 100 * total["images_with_a_text"] / max(1, total["images"])
     found.append(Headline(f"{share:.1f}", "images with a text afterwards", "%"))
+    truth = total.get("truth") or {}
+    for name, label in (
+        ("precision", "of the web texts kept are right"),
+        ("recall", "of the right web texts were kept"),
+    ):
+        if truth.get(name) is not None:
+            found.append(Headline(f"{100 * truth[name]:.1f}", label, "%"))
     return found
 
 
@@ -69,55 +73,72 @@ def _percent(part: dict[str, Any]) -> str:
 
 
 def _kept(total: dict[str, Any]) -> Section:
-    rows = {}
-    for origin in ("web", "synthetic"):
-        part = total[origin]
-        if part["texts"]:
-            rows[f"{origin} texts"] = _rate(part) | {
-                "empty": part["empty"],
-                "repeated": part["repeated"],
-            }
-    for label, part in sorted(total["labels"].items()):
-        rows[f"web texts known to be: {label}"] = _rate(part)
-    columns = [
-        Column("texts", "texts", digits=0, better=0),
-        Column("kept", "kept", digits=0, better=0),
-        Column("share", "kept, %", better=0),
-        Column("empty", "empty", digits=0, better=0),
-        Column("repeated", "repeats", digits=0, better=0),
-    ]
-    note = "A text is kept when the filter finds that it fits its image; both may be."
+    rows = {
+        f"{origin} texts": [
+            Part("kept", part["kept"], colour),
+            Part("rejected", part["texts"] - part["kept"] - part["empty"] - part["repeated"]),
+            Part("empty", part["empty"], 4),
+            Part("repeats another text of the image", part["repeated"], 3),
+        ]
+        for colour, origin in enumerate(("web", "synthetic"))
+        if (part := total[origin])["texts"]
+    }
+    known = {
+        label: [Part("kept", part["kept"], 0), Part("rejected", part["texts"] - part["kept"])]
+        for label, part in sorted(total["labels"].items())
+    }
+    note = "A text is kept (coloured) when the filter finds that it fits its image; both may be."
     if total["keys_in_several_shards"]:
         note += f" {total['keys_in_several_shards']:,} samples have the key of another one."
-    return Section("What was kept", report.metric_table(columns, rows), note)
+    body = join(
+        divided_bars(rows),
+        join(tag("h3", "Web texts by what they are known to be"), divided_bars(known))
+        if known
+        else None,
+    )
+    return Section("What was kept", body, note)
 
 
-def _rate(part: dict[str, Any]) -> dict[str, float | None]:
-    share = 100 * part["kept"] / max(1, part["texts"])
-    return {"texts": part["texts"], "kept": part["kept"], "share": share}
-
-
-def _scores(config: CapfiltConfig, total: dict[str, Any]) -> Section | None:
+def _scores(config: CapfiltConfig, total: dict[str, Any], records: list[Record]) -> Section | None:
     if config.filter is None:
         return None
     low, high = RANGES[config.filter.score]
-    series = {
+    limit = config.filter.limit
+    shared: dict[str, Any] = {
+        "low": low,
+        "high": high,
+        "threshold": None if limit is None else (limit, f"kept above {limit:g}"),
+        "x": "probability of a match" if config.filter.score == "itm" else "cosine similarity",
+    }
+    origins = {
         origin: _values(total[origin]["histogram"], low, high)
         for origin in ("web", "synthetic")
         if sum(total[origin]["histogram"])
     }
-    limit = config.filter.limit
-    histogram = report.Histogram(
-        "Scores of texts",
-        series,
-        low=low,
-        high=high,
-        threshold=None if limit is None else (limit, f"kept above {limit:g}"),
-        x="probability of a match" if config.filter.score == "itm" else "cosine similarity",
-    )
-    chart = tag("div", report.histogram_chart(histogram), class_="charts")
-    body = join(report.legend(list(series)), chart)
-    return Section("Scores", body, "Shares of the web's texts and of the synthetic ones.")
+    charts = [_histogram("Web and synthetic texts", origins, shared)]
+    if config.data.label is not None and config.data.right:
+        known: dict[str, list[float]] = {"right": [], "wrong": []}
+        for record in records:
+            if (score := record["scores"]["web"]) is not None:
+                known["right" if is_right(record, config) else "wrong"].append(score)
+        charts.append(_histogram("Web texts, right and wrong ones", known, shared))
+    if "roc" in (truth := total.get("truth") or {}):
+        charts.append(_curve(truth))
+    body = tag("div", charts, class_="charts")
+    return Section("Scores", body, "Shares of the texts of each kind.")
+
+
+def _histogram(title: str, series: dict[str, list[float]], shared: dict[str, Any]) -> Html:
+    drawn = report.histogram_chart(report.Histogram(title, series, **shared))
+    return tag("div", drawn, report.legend(list(series)))
+
+
+def _curve(truth: dict[str, Any]) -> Html:
+    title = f"Right web texts kept, by threshold (area {truth['auc']:.3f})"
+    points = [(wrong, right) for wrong, right in truth["roc"]]
+    lines = [Line("filter", points), Line("by chance", [(0.0, 0.0), (1.0, 1.0)], 5)]
+    chart = Chart(title, lines, x="share of the wrong ones kept", smooth=False)
+    return tag("div", line_chart(chart))
 
 
 def _values(counts: list[int], low: float, high: float) -> list[float]:
@@ -134,80 +155,6 @@ def _sample(folder: Folder, num_shards: int) -> Iterator[Record]:
         with folder.file(shard, RECORDS).open(encoding="utf-8") as file:
             for line in itertools.islice(file, _RECORDS_LOOKED_AT // _SHARDS_LOOKED_AT):
                 yield json.loads(line)
-
-
-class _Pictures:
-    """Images of the source by row; None where one cannot be had."""
-
-    def __init__(self, config: CapfiltConfig) -> None:
-        self._rows = registry.build("dataset", config.data.source.spec)
-        self._decode = getattr(self._rows, "decode", images.decode)
-
-    def __getitem__(self, index: int) -> Any:
-        try:
-            return self._decode(self._rows[index]["image"])
-        except (ValueError, LookupError, OSError) as error:
-            log.warning("no image of row %d in the report: %s", index, error)
-            return None
-
-
-def _galleries(records: list[Record], pictures: _Pictures) -> Iterator[Section]:
-    both = [r for r in records if any(r["kept"]["synthetic"]) and not r["kept"]["web"]]
-    written = [r for r in records if r["synthetic"] and r["scores"]["web"] is not None]
-    choices = (
-        (
-            "Replaced",
-            "The web's text was rejected, a synthetic one was kept: the widest gaps in score.",
-            sorted(both, key=_gap, reverse=True),
-        ),
-        (
-            "Captions rejected",
-            "The web's text fits better than what the captioner wrote.",
-            sorted((r for r in written if not any(r["kept"]["synthetic"])), key=_gap),
-        ),
-        (
-            "Kept together",
-            "Both texts fit, and stay as two pairs.",
-            [r for r in records if r["kept"]["web"] and any(r["kept"]["synthetic"])],
-        ),
-        (
-            "Lost",
-            "No text of these images was kept.",
-            [r for r in records if not r["kept"]["web"] and not any(r["kept"]["synthetic"])],
-        ),
-    )
-    for title, note, chosen in choices:
-        if chosen:
-            cards = [card for r in chosen[: _CARDS // 2] for card in _cards(r, pictures)]
-            yield Section(title, report.gallery(cards[:_CARDS]), note)
-
-
-def _gap(record: Record) -> float:
-    """How much better the best synthetic text fits than the web's."""
-    best = max((s for s in record["scores"]["synthetic"] if s is not None), default=0.0)
-    return best - (record["scores"]["web"] or 0.0)
-
-
-def _cards(record: Record, pictures: _Pictures) -> Iterator[Example]:
-    """The web's text and the best synthetic one of an image, each a card."""
-    image = pictures[record["index"]]
-    scores, kept, reason = record["scores"], record["kept"], record["reason"]
-    yield Example(
-        image,
-        record["web_text"],
-        match=scores["web"],
-        right=kept["web"],
-        remark=f"web: {reason['web']}",
-    )
-    if record["synthetic"]:
-        place = max(range(len(record["synthetic"])), key=lambda n: scores["synthetic"][n] or 0.0)
-        yield Example(
-            image,
-            record["synthetic"][place],
-            match=scores["synthetic"][place],
-            right=kept["synthetic"][place],
-            remark=f"synthetic: {reason['synthetic'][place]}",
-        )
 
 
 def _quarantine(folder: Folder, total: dict[str, Any]) -> Section | None:
@@ -237,16 +184,23 @@ def _throughput(folder: Folder) -> Section | None:
             stages[stage] = stages.get(stage, 0.0) + seconds
     if not num_images:
         return None
+    total = stages.pop("total", sum(stages.values()))
+    parts = [Part(stage, seconds, n) for n, (stage, seconds) in enumerate(stages.items())]
+    parts.append(Part("other", max(0.0, total - sum(stages.values()))))
     rows = {
         stage: {"seconds": seconds, "speed": num_images / seconds if seconds else None}
-        for stage, seconds in stages.items()
+        for stage, seconds in {**stages, "all": total}.items()
     }
     columns = [
         Column("seconds", "seconds of all workers", better=0),
         Column("speed", "images/s of one worker", better=0),
     ]
-    table: Html = report.metric_table(columns, rows)
-    return Section("Throughput", table, f"{num_images:,} images; `read` is waiting for them.")
+    body = join(
+        report.legend(list(stages)),
+        divided_bars({"time": parts}, digits=1, unit=" s"),
+        report.metric_table(columns, rows),
+    )
+    return Section("Throughput", body, f"{num_images:,} images; `read` is waiting for them.")
 
 
 def _timings(folder: Folder) -> Iterator[dict[str, Any]]:

@@ -43,11 +43,10 @@ def count(
     for record in records:
         for slot in slots(record):
             part = stats["web" if slot.is_web else "synthetic"]
-            kept, reason = _verdict(record, slot.place)
             part["texts"] += 1
-            part["kept"] += kept
-            part["empty"] += reason == EMPTY
-            part["repeated"] += reason == REPEATED
+            part["kept"] += slot.kept
+            part["empty"] += slot.reason == EMPTY
+            part["repeated"] += slot.reason == REPEATED
             if slot.score is not None:
                 part["histogram"][_bar(slot.score, *RANGES[score])] += 1
         kept_web, kept_synthetic = record["kept"]["web"], record["kept"]["synthetic"]
@@ -63,12 +62,6 @@ def count(
 
 def _no_texts() -> Stats:
     return {"texts": 0, "kept": 0, "empty": 0, "repeated": 0, "histogram": [0] * NUM_BARS}
-
-
-def _verdict(record: Record, place: int | None) -> tuple[bool, str]:
-    if place is None:
-        return record["kept"]["web"], record["reason"]["web"]
-    return record["kept"]["synthetic"][place], record["reason"]["synthetic"][place]
 
 
 def _bar(score: float, low: float, high: float) -> int:

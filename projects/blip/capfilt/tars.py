@@ -59,8 +59,7 @@ def best_text(record: Record) -> str | None:
     """The kept text with the highest score, the first of equals; None where none is kept."""
     best: tuple[float, str] | None = None
     for slot in slots(record):
-        kept = record["kept"]
-        if not (kept["web"] if slot.place is None else kept["synthetic"][slot.place]):
+        if not slot.kept:
             continue
         score = slot.score if slot.score is not None else 0.0
         if best is None or score > best[0]:

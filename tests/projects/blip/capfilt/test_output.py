@@ -92,24 +92,54 @@ def test_images_travel_along_and_are_read_back_without_the_source(capfilt, tmp_p
         assert decode(io.BytesIO(rows[number]["image"]).getvalue()).size == (9, 7)
 
 
+def shown(page):
+    return " ".join(re.sub(r"<[^>]+>", " ", page).split())
+
+
 def test_the_page_shows_rates_scores_pairs_and_what_was_set_aside(capfilt):
     source = "data.source={name: toy_pairs, broken: [1], size: 40}"
     folder = capfilt("out", source, "run.report=page.html", "data.label=kind")
     page = (folder / "page.html").read_text()
     stats = json.loads((folder / "stats.json").read_text())
-    shown = re.sub(r"<[^>]+>", " ", page)
+    text = shown(page)
     for origin in ("web", "synthetic"):
         part = stats[origin]
-        assert f"{100 * part['kept'] / part['texts']:.1f}" in shown
-    for title in ("What was kept", "Scores", "Replaced", "Kept together", "Quarantine"):
-        assert title in shown
-    assert "kept above 0.5" in shown
-    assert "pair-1 (shard 0)" in shown
-    assert "truncated image" in shown
-    assert "web texts known to be: kind0" in shown
+        assert f"{100 * part['kept'] / part['texts']:.1f}" in text
+    for title in ("What was kept", "Scores", "Replaced", "Close calls", "Kept together"):
+        assert title in text
+    assert "kept above 0.5" in text
+    assert "Quarantine" in text
+    assert "pair-1 (shard 0) truncated image" in text
+    assert "kind0" in text
+    for stage in ("read", "caption", "filter", "write"):
+        assert f"{stage} " in text.partition("Throughput")[2]
     assert page.count("<svg") == 1
     assert len(set(re.findall(r'src="data:image/png;base64,([^"]+)"', page))) > 4
     assert "://" not in page.replace("http://www.w3.org/", "")  # it loads nothing
+
+
+def test_the_page_shows_where_the_filter_contradicts_what_is_known(capfilt, records):
+    known = ("data.label=kind", "data.right=[kind0]", "run.report=page.html")
+    folder = capfilt("out", *known)
+    page = (folder / "page.html").read_text()
+    sections = dict(re.findall(r"<h2>(.*?)</h2>(.*?)</section>", page, re.DOTALL))
+    found = records(folder)
+    wrong = [r for r in found if r["kept"]["web"] and r["fields"]["kind"] == "kind1"]
+    right = [r for r in found if not r["kept"]["web"] and r["fields"]["kind"] == "kind0"]
+    for title, chosen, sign in (
+        ("Wrong texts that were kept", wrong, -1),
+        ("Right texts that were rejected", right, 1),
+    ):
+        first = min(chosen, key=lambda r: sign * r["scores"]["web"])
+        cards = re.findall(r"<figure>(.*?)</figure>", sections[title], re.DOTALL)
+        assert len(cards) == min(len(chosen), 8)
+        text = shown(cards[0])
+        assert first["web_text"] in text
+        assert all(written in text for written in first["synthetic"])
+        assert f"kind: {first['fields']['kind']}" in text
+    assert page.count("<svg") == 3  # two histograms and the curve
+    truth = json.loads((folder / "stats.json").read_text())["truth"]
+    assert f"{100 * truth['precision']:.1f} % of the web texts kept are right" in shown(page)
 
 
 def test_a_hostile_text_is_shown_and_not_run(capfilt, tmp_path):
