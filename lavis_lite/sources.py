@@ -11,7 +11,7 @@ from typing import Any
 
 from . import steps
 from .errors import CheckpointError, DownloadError
-from .io import local_path, offline
+from .io import cache_dir, local_path, offline
 
 IN_FOLDERS = (
     "model.safetensors",
@@ -132,7 +132,7 @@ def _from_hub(source: str, repository: re.Match[str]) -> Path:
                 fetch(shard.name)
             fetch(CONFIG)
             return found.parent
-    where = "offline, and the cache" if offline() else "the hub's repository"
+    where = f"offline, and {cache_dir() / 'hub'}" if offline() else "the hub's repository"
     raise DownloadError(
         f"{source}: {where} has none of {', '.join(IN_FOLDERS)}; a folder that you fetched "
         "elsewhere can be given by its path"
