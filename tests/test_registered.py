@@ -140,7 +140,7 @@ def test_a_text_backbone_gives_states(name: str) -> None:
     spec = {"name": name, **{k: v for k, v in wanted.items() if k in taken}}
     backbone = registry.build("text_backbone", spec, vocab_size=50, encoder_width=8)
     ids = torch.randint(0, 50, (2, 5))
-    assert backbone(ids, torch.ones_like(ids), mode="text").shape == (2, 5, backbone.width)
+    assert backbone(ids, torch.ones_like(ids)).shape == (2, 5, backbone.width)
 
 
 @pytest.mark.parametrize("name", of("loss"))

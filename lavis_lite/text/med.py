@@ -160,7 +160,7 @@ class Med(nn.Module):
         ids: Tensor,
         mask: Tensor | None = None,
         *,
-        mode: Mode,
+        mode: Mode = "text",
         image_kv: list[KeyValue] | None = None,
         image_mask: Tensor | None = None,
         cache: Cache | None = None,
@@ -332,6 +332,7 @@ def med(
     mlp_width: int = 3072,
     max_length: int = 512,
     dropout: float = 0.1,
+    layer_norm_eps: float = 1e-12,
     position_std: float = INIT_STD,
     init_scale: float | None = None,
     cross_attention: bool = True,
@@ -345,7 +346,8 @@ def med(
     Args:
         init_scale: draw the matrices with deviation ``init_scale / sqrt(fan-in)``; for small
             towers, which BERT's fixed 0.02 keeps from learning.
-        pretrained: folder or hub id of a BERT checkpoint to start from.
+        pretrained: folder or hub id of a BERT or RoBERTa checkpoint to start from. RoBERTa needs
+            ``layer_norm_eps: 1e-5``, and the model ``tokenizer: hf/<the same>``.
     """
     tower = Med(
         width=width,
@@ -356,6 +358,7 @@ def med(
         encoder_width=encoder_width,
         max_length=max_length,
         dropout=dropout,
+        layer_norm_eps=layer_norm_eps,
         cross_attention=cross_attention,
         position_std=position_std,
     )
