@@ -135,6 +135,30 @@ class Generates(Protocol):
         ...
 
 
+class Answers(Protocol):
+    """A model that answers questions about images."""
+
+    def predict_answers(self, samples: Samples, **options: Any) -> list[str]:
+        """``samples["image"]`` (B, 3, H, W) and B questions in ``text_input`` -> B answers."""
+        ...
+
+
+class Classifies(Protocol):
+    """A model that tells the class of an image, or of several, with a text."""
+
+    def predict(self, samples: Samples) -> dict[str, Any]:
+        """B samples -> ``predictions``, (B, C) logits, and ``targets``, their labels or None."""
+        ...
+
+
+class Localizes(Protocol):
+    """A model that tells where in an image a text is found."""
+
+    def localize(self, image: Tensor, texts: list[str]) -> Tensor:
+        """(B, 3, H, W) and B texts -> (B, rows, columns) relevance of each patch, at least 0."""
+        ...
+
+
 class RowDataset(Protocol):
     """Map-style rows; see the contract of the kind ``dataset``."""
 

@@ -33,6 +33,7 @@ class Answering(Reading):
     text_decoder: MedDecoder
     encode_image: Any
     device: torch.device
+    _listed: tuple[list[str], TextBatch] | None = None  # the last list of answers, tokenised
 
     @torch.no_grad()
     def predict_answers(
@@ -152,7 +153,7 @@ class Answering(Reading):
             answers: what to choose from.
             num_candidates: how many are scored whole.
         """
-        batch = self.tokenize_answers(answers)
+        batch = self._tokenize_list(answers)
         num_candidates = min(num_candidates, len(answers))
         start = batch.ids[:1, :1].expand(len(mask), 1)
         states = self.text_decoder.bert(start, mode="decoder", image_kv=kv, image_mask=mask)
@@ -167,6 +168,12 @@ class Answering(Reading):
             best = losses.view(numbers.shape).argmin(1, keepdim=True)
             chosen.append(numbers.gather(1, best)[:, 0])
         return torch.cat(chosen)
+
+    def _tokenize_list(self, answers: list[str]) -> TextBatch:
+        """An evaluation asks with the same thousands of answers again and again."""
+        if self._listed is None or self._listed[0] != answers:
+            self._listed = list(answers), self.tokenize_answers(answers)
+        return self._listed[1].to(self.device)
 
     def _write_answers(
         self,

@@ -17,10 +17,11 @@ from lavis_lite.projects.blip.towers import Blip, Spec, copy_towers, momentum_vi
 class PairClassifying(Classifying):
     """The class of a text with two images, ``image0`` and ``image1``."""
 
+    looks_at = ("image0", "image1")
+
     def image_kv(self, shared: Shared) -> list[Any]:
         """Both images, read in one pass of the vision encoder, projected for their halves."""
-        samples = shared.samples
-        tokens = self.encode_image(torch.cat([samples["image0"], samples["image1"]]))
+        tokens = self.encode_image(torch.cat([shared.samples[name] for name in self.looks_at]))
         return project_pairs(self.text_encoder, *tokens.chunk(2))
 
 

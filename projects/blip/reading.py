@@ -133,6 +133,7 @@ class Classifying(Reading):
     visual_encoder: nn.Module
     cls_head: nn.Module
     device: torch.device
+    looks_at: tuple[str, ...] = ("image",)  # the images of a sample, by name
 
     def encode_image(self, image: Tensor) -> Tensor:
         """(B, 3, H, W) -> (B, N, D) tokens."""
@@ -154,13 +155,17 @@ class Classifying(Reading):
 
         Returns:
             ``predictions`` (B, C) logits and ``targets``, the labels (None where unknown).
+
+        Raises:
+            ConfigError: samples without an image, or not one text for each.
         """
+        if missing := [name for name in self.looks_at if name not in samples]:
+            raise ConfigError(f"predict: the samples have no {', '.join(missing)}")
         given = {
             key: value.to(self.device) if isinstance(value, Tensor) else value
             for key, value in samples.items()
         }
-        num_pairs = next(len(value) for key, value in given.items() if key.startswith("image"))
-        given["text_input"] = texts_of(samples, num_pairs)
+        given["text_input"] = texts_of(samples, len(given[self.looks_at[0]]))
         with torch.no_grad(), eval_mode(self):
             logits = self.classify(Shared(self, given))
         return {"predictions": logits, "targets": given.get("label")}

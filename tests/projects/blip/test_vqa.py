@@ -229,6 +229,20 @@ def test_a_ranked_answer_does_not_depend_on_batch_or_chunks(
     assert len(set(together)) > 1
 
 
+def test_a_list_of_answers_is_tokenised_once(
+    model: Any, samples: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tokenised = []
+    tokenize = model.tokenize_answers
+    monkeypatch.setattr(model, "tokenize_answers", lambda x: (tokenised.append(x), tokenize(x))[1])
+    answers = ["yes", "no", "maybe"]
+    first = model.predict_answers(samples, answer_list=answers)
+    assert model.predict_answers(samples, answer_list=list(answers)) == first
+    assert len(tokenised) == 1
+    answers[:] = ["red"]  # changed in place
+    assert model.predict_answers(samples, answer_list=answers) == ["red"] * 8
+
+
 def test_neither_image_nor_question_is_repeated_for_the_candidates(
     model: Any, samples: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
