@@ -22,6 +22,7 @@ extensions = [
     "recorded_runs",
     "registry_tables",
     "scenes_gallery",
+    "weight_cards",
 ]
 if importlib.util.find_spec("myst_parser"):
     extensions.append("myst_parser")
