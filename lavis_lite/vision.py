@@ -28,6 +28,7 @@ class TimmTokens(nn.Module):
     width: int
     grid: Grid | None
     has_map: bool
+    pools_by_attention: bool
 
     def forward(self, image: Tensor) -> Tensor:
         """(B, 3, H, W) -> (B, N, D): prefix tokens, then patches row by row."""
@@ -39,13 +40,18 @@ class TimmTokens(nn.Module):
         return features.flatten(2).transpose(1, 2)
 
     def pooled(self, tokens: Tensor) -> Tensor:
-        """(B, N, D) -> (B, D): as the timm model pools; the mean where its features are a map.
+        """(B, N, D) -> (B, D): as the timm model pools.
 
-        Some timm models have a method ``pool`` that their head relies on, hence another name.
+        The mean where its features are a map, unless attention pools it (CLIP's ResNets). Some timm
+        models have a method ``pool`` that their head relies on, hence another name.
         """
-        if self.has_map:
+        if not self.has_map:
+            return self.forward_head(tokens, pre_logits=True)  # type: ignore[operator]
+        if not self.pools_by_attention:
             return tokens.mean(dim=1)
-        return self.forward_head(tokens, pre_logits=True)  # type: ignore[operator]
+        assert self.grid is not None
+        features = tokens.transpose(1, 2).unflatten(2, self.grid)  # (B, D, rows, columns)
+        return self.forward_head(features, pre_logits=True)  # type: ignore[operator]
 
 
 def timm_names(pattern: str) -> list[str]:
@@ -109,6 +115,7 @@ def timm_encoder(
     model.__class__ = type(f"Timm{type(model).__name__}", (TimmTokens, type(model)), {})
     model.width = model.num_features
     model.has_map = len(tokens) == 4
+    model.pools_by_attention = "AttentionPool2d" in type(getattr(model, "head", None)).__name__
     model.grid = _grid(model, tokens, prefix)
     if init_scale is not None:
         draw_matrices(model, init_scale)

@@ -10,6 +10,7 @@ import os
 import pathlib
 import re
 import types
+import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -164,6 +165,12 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
 
 
 def _read_pickled(path: Path) -> dict[str, Tensor]:
+    if _is_torchscript(path):
+        raise CheckpointError(
+            f"{path}: is a TorchScript archive, a program with its weights, and programs are not "
+            "run here. Take the weights out where you trust the file: "
+            "torch.save(torch.jit.load(FILE, map_location='cpu').state_dict(), 'weights.pt')"
+        )
     try:
         with torch.serialization.safe_globals(_INERT):
             content = torch.load(path, map_location="cpu", weights_only=True)
@@ -175,6 +182,15 @@ def _read_pickled(path: Path) -> dict[str, Tensor]:
             return {str(k): v.detach() for k, v in content.items() if isinstance(v, Tensor)}
         content = inner
     raise CheckpointError(f"{path}: holds a {type(content).__name__}, not a mapping of tensors")
+
+
+def _is_torchscript(path: Path) -> bool:
+    """Whether a zip holds code: what `torch.jit.save` writes, also as some published `.pt`."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return any(name.endswith("/constants.pkl") for name in archive.namelist())
+    except (zipfile.BadZipFile, OSError, ValueError):  # damaged: torch says how
+        return False
 
 
 def _why_not(error: Exception) -> str:

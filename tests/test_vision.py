@@ -145,6 +145,7 @@ def test_an_encoder_s_own_pooling_wins() -> None:
         ("vit_base_patch16_224", TINY_VIT),  # the class token
         ("deit_tiny_distilled_patch16_224", TINY_VIT),
         ("test_resnet", {}),
+        ("resnet50_clip", {}),  # attention over a map
     ],
 )
 def test_a_timm_model_pools_as_timm_does(name: str, args: dict[str, Any]) -> None:

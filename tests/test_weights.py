@@ -153,6 +153,15 @@ def test_a_whole_module_or_an_unknown_class_is_refused_by_name(tmp_path):
         read_weights(tmp_path / "w.pth")
 
 
+def test_a_torchscript_archive_is_refused_and_says_how_to_take_its_weights_out(tmp_path):
+    torch.jit.save(torch.jit.trace(nn.Linear(1, 1), torch.zeros(1, 1)), tmp_path / "ViT.pt")
+    with pytest.raises(CheckpointError, match=r"ViT.pt: is a TorchScript.*\.state_dict\(\)"):
+        read_weights(tmp_path / "ViT.pt")
+    state = torch.jit.load(tmp_path / "ViT.pt").state_dict()  # as the message says
+    torch.save(state, tmp_path / "weights.pt")
+    assert list(read_weights(tmp_path / "weights.pt")) == ["weight", "bias"]
+
+
 def test_reading_leaves_no_type_allowed_for_others(tmp_path):
     before = torch.serialization.get_safe_globals()
     torch.save(WEIGHTS, tmp_path / "w.pth")
