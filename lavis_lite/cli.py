@@ -1,4 +1,4 @@
-"""The command line: ``lavis-lite run | list | info | convert | env``.
+"""The command line: ``lavis-lite run | list | info | data | convert | env``.
 
 Exit codes: 0 done, 2 an error of the user's (shown without traceback), 3 nothing whole to resume
 from, 130 and 143 stopped by a signal after saving.
@@ -117,6 +117,24 @@ def convert(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def data(arguments: argparse.Namespace) -> int:
+    """``lavis-lite data list | info``: published datasets, what to get and where to put it."""
+    from lavis_lite.data import cards
+
+    if arguments.action == "list":
+        width = max(map(len, cards.names()))
+        for name in cards.names():
+            print(f"{name:<{width}}  {cards.card(name).summary}")
+        return 0
+    if arguments.name in set(registry.names("dataset")) - set(cards.names()):
+        from lavis_lite.information import about  # made on the spot, or of one's own files
+
+        print(about(arguments.name, "dataset"))
+    else:
+        print(cards.card(arguments.name))
+    return 0
+
+
 def env(arguments: argparse.Namespace) -> int:
     """``lavis-lite env``: versions, devices, folders, and what is wrong with the installation."""
     from lavis_lite.information import environment_report
@@ -159,6 +177,7 @@ def _parser(program: str) -> argparse.ArgumentParser:
         "--kind", choices=list(registry.kinds()), help="where names are ambiguous"
     )
     _add_convert(_add(commands, "convert", convert, "write weights in another format"))
+    _add_data(_add(commands, "data", data, "published datasets: what to get, where to put it"))
     _add(commands, "env", env, "show versions, devices, folders; diagnose the installation")
     return parser
 
@@ -175,6 +194,13 @@ def _add_convert(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", metavar="NAME[.TYPE]", help="load them into this model first")
     parser.add_argument("--to", choices=("safetensors", "transformers"), default="safetensors")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="like image_size=480")
+
+
+def _add_data(parser: argparse.ArgumentParser) -> None:
+    actions = parser.add_subparsers(required=True, dest="action", metavar="ACTION")
+    actions.add_parser("list", help="the datasets that have a card")
+    informer = actions.add_parser("info", help="what to get of one, and where to put it")
+    informer.add_argument("name", help='"coco_caption", or a name that LAVIS has for a dataset')
 
 
 def _add_run(parser: argparse.ArgumentParser) -> None:
