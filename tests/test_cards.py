@@ -82,6 +82,21 @@ def test_a_card_is_found_by_file_and_by_address_and_the_nearest_is_named() -> No
         weight_card("model_larg.pth")
 
 
+def test_the_documentation_shows_every_card_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("sphinx")
+    folder = Path(__file__).resolve().parents[1] / "docs" / "_ext"
+    monkeypatch.syspath_prepend(str(folder))
+    from weight_cards import lines
+
+    text = "\n".join(lines())
+    for card in CARDS.values():
+        assert text.count(f"`{card.file} <{card.url}>`__") == 1
+        assert card.trained_for in text
+    for spelled in released():
+        assert f"**{spelled}**" in text
+    assert "to be trained: ``blip_vqa.vqav2``" in text
+
+
 # ---- what is wrong with a card
 
 
