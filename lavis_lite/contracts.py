@@ -38,7 +38,9 @@ KINDS: dict[str, Contract] = {
     "text_backbone": Contract(
         """An nn.Module from ids (B, T) and mask (B, T) to states (B, T, D), with ``width`` = D.
 
-        A backbone that also reads images (``med``) takes projected image tokens.""",
+        Optional: ``max_length``, most tokens of a text (default: any), ``pool(states, mask) ->
+        (B, D)`` (default: the first token's state). A backbone that also reads images (``med``)
+        takes projected image tokens.""",
         runtime=("vocab_size", "encoder_width"),
     ),
     "loss": Contract(

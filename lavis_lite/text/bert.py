@@ -1,29 +1,36 @@
-"""Starting a MED from a BERT checkpoint of any make."""
+"""Starting a MED from a checkpoint of BERT or of its kin with the same layers (RoBERTa)."""
 
 from __future__ import annotations
 
+import json
 import re
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 
-from lavis_lite.errors import CheckpointError
+from lavis_lite.errors import CheckpointError, ConfigError, DownloadError
 from lavis_lite.loading import load_state
-from lavis_lite.text.med import INIT_STD, Med, MedDecoder
+from lavis_lite.text.med import INIT_STD, Layer, Med, MedDecoder
 from lavis_lite.text.source import locate
+from lavis_lite.text.tokenizer import ADDED
 from lavis_lite.weights import read_weights
 
 WORDS = "embeddings.word_embeddings.weight"
 POSITIONS = "embeddings.position_embeddings.weight"
 TOKEN_TYPES = "embeddings.token_type_embeddings.weight"
 HEAD = "cls.predictions."
-SPELLINGS = ((r"^bert\.", ""), (r"LayerNorm\.gamma$", "LayerNorm.weight"),
-             (r"LayerNorm\.beta$", "LayerNorm.bias"))  # fmt: skip
+SPELLINGS = ((r"^(bert|roberta)\.", ""), (r"LayerNorm\.gamma$", "LayerNorm.weight"),
+             (r"LayerNorm\.beta$", "LayerNorm.bias"),
+             (r"^lm_head\.(dense|decoder)", rf"{HEAD}transform.\1"),
+             (r"^lm_head\.layer_norm", f"{HEAD}transform.LayerNorm"),
+             (r"^lm_head\.bias", f"{HEAD}bias"))  # fmt: skip
 
 
 def load_bert(model: Med | MedDecoder, source: str | Path) -> None:
-    """Fills a MED, or a decoder with its head, from a BERT checkpoint.
+    """Fills a MED, or a decoder with its head, from a BERT or RoBERTa checkpoint.
 
     Cross-attention, which BERT lacks, stays as it is. Words that the checkpoint lacks ([DEC] and
     [ENC]) are drawn anew with deviation 0.02. Token types are gone from a MED: the embedding of
@@ -34,7 +41,7 @@ def load_bert(model: Med | MedDecoder, source: str | Path) -> None:
     Args:
         model: where to; its vocabulary and lengths decide the shapes.
         source: a folder with ``model.safetensors`` or ``pytorch_model.bin``, such a file, or a hub
-            id such as ``bert-base-uncased``.
+            id such as ``bert-base-uncased`` or ``roberta-base``.
 
     Raises:
         CheckpointError: not a BERT, or one of another size.
@@ -44,14 +51,57 @@ def load_bert(model: Med | MedDecoder, source: str | Path) -> None:
     path = Path(source).expanduser()
     if not path.exists():
         path = locate(source, ("model.safetensors", "pytorch_model.bin"), "BERT checkpoint")
-    weights = plain_names(read_weights(path))
+    weights = plain_names(raw := read_weights(path))
     if WORDS not in weights or POSITIONS not in weights:
         some = ", ".join(sorted(weights)[:3])
         raise CheckpointError(f"{where}: no {WORDS} in it; it is no BERT, it has {some}")
     tower = model.bert if isinstance(model, MedDecoder) else model
+    config = read_config(source)
+    if differing := "; ".join(differences(tower, config)):
+        raise CheckpointError(f"{where}: {differing}")
+    if unused := unused_positions(raw, config):
+        weights[POSITIONS] = weights[POSITIONS][unused:]
     load_state(tower, tower_weights(tower, weights, where), source=where)
     if isinstance(model, MedDecoder) and f"{HEAD}bias" in weights:
         load_state(model.cls, head_weights(model, weights), source=f"{where}, head")
+
+
+def read_config(source: str | Path) -> dict[str, Any]:
+    """The ``config.json`` that comes with a checkpoint; empty where none does."""
+    path = Path(source).expanduser()
+    folder = path.parent if path.is_file() else path
+    try:
+        found = locate(folder if path.exists() else source, ("config.json",), "BERT's config")
+        config = json.loads(found.read_text(encoding="utf-8"))
+    except (ConfigError, DownloadError, ValueError):
+        return {}
+    return config if isinstance(config, dict) else {}
+
+
+def differences(tower: Med, config: Mapping[str, Any]) -> list[str]:
+    """What shapes do not show, yet changes the numbers: heads, epsilon, activation."""
+    num_heads = cast(Layer, tower.encoder.layer[0]).attention.self.num_heads
+    own: dict[str, tuple[str, float]] = {
+        "num_attention_heads": ("num_heads", num_heads),
+        "layer_norm_eps": ("layer_norm_eps", tower.embeddings.LayerNorm.eps),
+    }
+    wrong = [
+        f"its {theirs} is {config[theirs]}, the tower's {value}: "
+        f"set model.text.{key}={config[theirs]}"
+        for theirs, (key, value) in own.items()
+        if config.get(theirs, value) != value
+    ]
+    activation = config.get("hidden_act", "gelu")
+    return wrong + ([f"its activation is {activation}, a MED's gelu"] * (activation != "gelu"))
+
+
+def unused_positions(weights: Mapping[str, Tensor], config: Mapping[str, Any]) -> int:
+    """Rows before the first token's position: RoBERTa counts from the one after its padding id."""
+    kind = config.get("model_type", "")
+    prefixed = any(key.startswith(("roberta.", "lm_head.")) for key in weights)
+    if not (prefixed or "roberta" in kind or kind == "camembert"):
+        return 0
+    return int(config.get("pad_token_id") or 1) + 1
 
 
 def plain_names(weights: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -78,7 +128,13 @@ def tower_weights(tower: Med, weights: dict[str, Tensor], where: str) -> dict[st
         )
     if len(found[POSITIONS]) < num_positions:
         raise CheckpointError(
-            f"{where}: it has {len(found[POSITIONS])} positions; max_length is {num_positions}"
+            f"{where}: it has {len(found[POSITIONS])} positions; max_length is {num_positions}: "
+            f"set model.text.max_length={len(found[POSITIONS])}"
+        )
+    if num_words - len(found[WORDS]) > len(ADDED):
+        raise CheckpointError(
+            f"{where}: it has {len(found[WORDS])} words, the tokenizer {num_words}, of which only "
+            f"{' and '.join(ADDED)} may be new; use the tokenizer of the checkpoint"
         )
     fresh = torch.randn(num_words - len(found[WORDS]), found[WORDS].shape[1]) * INIT_STD
     found[WORDS] = torch.cat([found[WORDS], fresh.to(found[WORDS])])
@@ -93,7 +149,7 @@ def head_weights(decoder: MedDecoder, weights: dict[str, Tensor]) -> dict[str, T
     found = {
         key.removeprefix("cls."): tensor
         for key, tensor in weights.items()
-        if key.startswith(HEAD) and not key.startswith(f"{HEAD}decoder.")
+        if key.startswith(HEAD) and ".decoder." not in key
     }
     bias = found["predictions.bias"]
     num_words = decoder.cls.predictions.bias.shape[0]

@@ -5,6 +5,7 @@ For models that encode texts alone. BLIP needs cross-attention, which is ``med``
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -13,6 +14,11 @@ from torch import Tensor, nn
 from lavis_lite import registry
 from lavis_lite.errors import ConfigError, DownloadError
 from lavis_lite.io import offline
+from lavis_lite.modes import eval_mode
+from lavis_lite.text.pooling import Pooling, pool_states
+from lavis_lite.text.source import first_line
+
+POSITIONS = ("position_embeddings", "position_embedding", "embed_positions", "wpe")
 
 
 class HfEncoder(nn.Module):
@@ -20,24 +26,103 @@ class HfEncoder(nn.Module):
 
     Args:
         model: any transformers text encoder; of an encoder-decoder the encoder is taken.
+        pooling: which state speaks for a text; None finds out.
+
+    Attributes:
+        width: D.
+        vocab_size: word embeddings.
+        max_length: most tokens that it takes; None where its positions know no end.
+        pooling: ``last`` for a causal model, ``first`` for one whose texts start with a class
+            token, ``mean`` for an encoder-decoder's encoder, whose texts do not.
     """
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: Any, pooling: Pooling | None = None) -> None:
         super().__init__()
-        self.model = model.get_encoder() if model.config.is_encoder_decoder else model
-        self.width: int = model.config.hidden_size
-        self.vocab_size: int = model.config.vocab_size
+        config = model.config
+        self.model = model.get_encoder() if config.is_encoder_decoder else model
+        self.width: int = config.hidden_size
+        self.vocab_size: int = config.vocab_size
+        self.max_length = most_tokens(self.model)
+        whole = "mean" if config.is_encoder_decoder else "first"
+        self.pooling: Pooling = pooling or ("last" if is_causal(self.model) else whole)  # type: ignore[assignment]
 
     def forward(self, ids: Tensor, mask: Tensor | None = None) -> Tensor:
         """(B, T) ids, mask 1 for real tokens -> (B, T, D) states of the last layer."""
+        if mask is None:  # some models would take the padding token's id for padding
+            mask = torch.ones_like(ids)
         return self.model(input_ids=ids, attention_mask=mask).last_hidden_state
+
+    def pool(self, states: Tensor, mask: Tensor | None = None) -> Tensor:
+        """(B, T, D) and mask (B, T) -> (B, D), one vector per text."""
+        return pool_states(states, mask, self.pooling)
+
+
+def most_tokens(model: Any) -> int | None:
+    """How many tokens a transformers model takes; None where nothing limits it.
+
+    RoBERTa and its kin count positions from the one after the padding token's, OPT from 2: their
+    tables have that many rows more than texts can have tokens.
+    """
+    stated = getattr(model.config, "max_position_embeddings", None)
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Embedding) and name.rsplit(".", 1)[-1] in POSITIONS:
+            padding = getattr(module, "padding_idx", None)
+            offset = getattr(module, "offset", 0 if padding is None else padding + 1)
+            return module.num_embeddings - offset
+    return stated
+
+
+def is_causal(model: Any) -> bool:
+    """Whether later tokens leave the states of earlier ones alone, found by trying.
+
+    What models say of themselves cannot be trusted (CLIP's text tower denies it). Without storage
+    there is nothing to try: then it is what their attention says.
+    """
+    if next(model.parameters()).is_meta:
+        return any(getattr(module, "is_causal", False) for module in model.modules())
+    device = next(model.parameters()).device
+    ids = torch.tensor([[1, 2], [1, 3]], device=device) % model.config.vocab_size
+    with torch.no_grad(), eval_mode(model):
+        states = model(input_ids=ids, attention_mask=torch.ones_like(ids)).last_hidden_state
+    return bool(torch.allclose(states[0, 0], states[1, 0], rtol=0, atol=1e-6))
+
+
+def hf_problems(spec: Mapping[str, Any], model: Mapping[str, Any]) -> Iterator[str]:
+    """What is wrong with an ``hf/*`` component, as far as files on this machine tell.
+
+    Args:
+        spec: the component.
+        model: the arguments of the model around it.
+    """
+    from transformers import AutoConfig, AutoModel
+
+    name = spec["name"].removeprefix("hf/")
+    try:
+        config = AutoConfig.from_pretrained(
+            name, revision=spec.get("revision"), trust_remote_code=False, local_files_only=True
+        )
+        with torch.device("meta"):
+            encoder = AutoModel.from_config(config)
+    except (OSError, ValueError, KeyError):  # to be fetched first: said when it is built
+        return
+    yield from length_problems(spec["name"], most_tokens(encoder), model.get("max_length"))
+
+
+def length_problems(name: str, holds: int | None, wanted: Any) -> Iterator[str]:
+    """A text tower too short for the texts that its model gives it."""
+    if isinstance(wanted, int) and holds is not None and holds < wanted:
+        yield (
+            f"text_backbone {name!r} holds {holds} tokens, the texts of its model have up to "
+            f"{wanted} (`max_length` of the model): use model.max_length={holds}, or a longer tower"
+        )
 
 
 @registry.register("text_backbone", "hf/*")
 def hf_encoder(
     name: str,
-    pretrained: bool = True,
+    pretrained: bool = False,
     revision: str | None = None,
+    pooling: Pooling | None = None,
     *,
     vocab_size: int | None = None,
 ) -> HfEncoder:
@@ -47,6 +132,7 @@ def hf_encoder(
         name: hub id or folder.
         pretrained: load its weights; without, its config alone gives the shape.
         revision: commit or tag of the hub repository.
+        pooling: ``first``, ``last`` or ``mean``; by default what fits the model.
         vocab_size: of the tokenizer in use; must not be larger than the model's.
 
     Raises:
@@ -63,17 +149,13 @@ def hf_encoder(
             model = AutoModel.from_config(AutoConfig.from_pretrained(name, **options))
     except OSError as error:
         failure = DownloadError if offline() else ConfigError
-        raise failure(f"hf/{name}: {_first_line(error)} A folder works too: hf//path/to") from None
+        raise failure(f"hf/{name}: {first_line(error)} A folder works too: hf//path/to") from None
     except ValueError as error:
-        raise ConfigError(f"hf/{name}: {_first_line(error)}") from None
-    encoder = HfEncoder(model)
+        raise ConfigError(f"hf/{name}: {first_line(error)}") from None
+    encoder = HfEncoder(model, pooling)
     if vocab_size is not None and vocab_size > encoder.vocab_size:
         raise ConfigError(
             f"hf/{name} knows {encoder.vocab_size} tokens, the tokenizer {vocab_size}: "
-            f"take the model's own tokenizer (`tokenizer: {name}`)"
+            f"take the model's own tokenizer (`tokenizer: hf/{name}`)"
         )
     return encoder
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0]

@@ -186,7 +186,8 @@ def load_tokenizer(source: str | Path | None = None) -> WordPiece:
 
     Args:
         source: None for the small vocabulary of the package; a ``vocab.txt`` or ``tokenizer.json``;
-            a folder with one of them; or a hub id such as ``bert-base-uncased``.
+            a folder with one of them; or a hub id such as ``bert-base-uncased``. After ``hf/``,
+            the folder or hub id of a tokenizer of any kind (``hf/roberta-base``).
 
     Raises:
         ConfigError: nothing there, or not a WordPiece vocabulary.
@@ -194,6 +195,10 @@ def load_tokenizer(source: str | Path | None = None) -> WordPiece:
     """
     if source is None:
         return read_vocab(PACKAGED)
+    if str(source).startswith("hf/"):
+        from lavis_lite.text.hf_tokenizer import HfTokenizer
+
+        return HfTokenizer(str(source).removeprefix("hf/"), ADDED)  # type: ignore[return-value]
     path = locate(source, ("vocab.txt", "tokenizer.json"), "tokenizer")
     return read_json(path) if path.suffix == ".json" else read_vocab(path)
 
@@ -230,7 +235,10 @@ def read_json(path: Path) -> WordPiece:
             f"{path}: not a tokenizer.json ({type(error).__name__}: {error})"
         ) from None
     if kind != "WordPiece":
-        raise ConfigError(f"{path}: a {kind} tokenizer; expected WordPiece, as BERT's")
+        raise ConfigError(
+            f"{path}: a {kind} tokenizer; expected WordPiece, as BERT's; "
+            f"`tokenizer: hf/{path.parent}` reads tokenizers of any kind"
+        )
     vocab |= {token["content"]: token["id"] for token in content.get("added_tokens") or []}
     lowercase = (content.get("normalizer") or {}).get("lowercase", True)
     return WordPiece(vocab, lowercase=lowercase, where=str(path))
