@@ -129,6 +129,22 @@ def grid_of(encoder: nn.Module) -> Grid | None:
     return getattr(encoder, "grid", None)
 
 
+def encode(encoder: nn.Module, image: Tensor) -> Tensor:
+    """(B, 3, H, W) -> (B, N, D) tokens.
+
+    Raises:
+        ConfigError: a size that the encoder was not built for; many take any.
+    """
+    patches: Any = getattr(encoder, "patch_embed", None)  # timm's; strict where the size is fixed
+    wanted = patches.img_size if getattr(patches, "strict_img_size", False) else None
+    if wanted is not None and tuple(image.shape[-2:]) != tuple(wanted):
+        seen, built = (" x ".join(map(str, size)) for size in (image.shape[-2:], wanted))
+        raise ConfigError(
+            f"image: {seen} pixels; the vision encoder takes {built} (model.image_size)"
+        )
+    return encoder(image)
+
+
 def pool(encoder: nn.Module, tokens: Tensor) -> Tensor:
     """(B, N, D) -> (B, D) by the encoder's own ``pool``, else class token, else mean."""
     if isinstance(encoder, TimmTokens):

@@ -14,10 +14,11 @@ from lavis_lite.interfaces import Samples
 from lavis_lite.losses.shared import Shared
 from lavis_lite.modes import eval_mode, full_precision
 from lavis_lite.projects.blip.gradcam import compute_gradcam
-from lavis_lite.projects.blip.towers import Texts, encode, texts_of
+from lavis_lite.projects.blip.towers import Texts, texts_of
 from lavis_lite.text.attention import KeyValue
 from lavis_lite.text.med import Med
 from lavis_lite.text.tokenizer import TextBatch, WordPiece
+from lavis_lite.vision import encode
 
 
 class Reading:

@@ -20,6 +20,7 @@ from lavis_lite.text.bert import load_bert
 from lavis_lite.text.decoding import GroundedDecoder
 from lavis_lite.text.med import Med, MedDecoder
 from lavis_lite.text.tokenizer import TextBatch, WordPiece, load_tokenizer
+from lavis_lite.vision import encode
 
 T = TypeVar("T")
 Spec = Mapping[str, Any]
@@ -196,22 +197,6 @@ class Captioning:
                 seeds=seeds,
             )
         return [self.tokenizer.decode(row[len(prompt) :]) for row in ids]
-
-
-def encode(encoder: nn.Module, image: Tensor) -> Tensor:
-    """(B, 3, H, W) -> (B, N, D) tokens.
-
-    Raises:
-        ConfigError: a size that the encoder was not built for; many take any.
-    """
-    patches: Any = getattr(encoder, "patch_embed", None)  # timm's; strict where the size is fixed
-    wanted = patches.img_size if getattr(patches, "strict_img_size", False) else None
-    if wanted is not None and tuple(image.shape[-2:]) != tuple(wanted):
-        seen, built = (" x ".join(map(str, size)) for size in (image.shape[-2:], wanted))
-        raise ConfigError(
-            f"image: {seen} pixels; the vision encoder takes {built} (model.image_size)"
-        )
-    return encoder(image)
 
 
 def texts_of(samples: Samples, num_images: int) -> list[str]:
