@@ -10,7 +10,9 @@ from lavis_lite.config.schema import Component, ModelComponent, key
 
 @dataclass(frozen=True)
 class Captioner(ModelComponent):
-    """A model that can `generate`. Without a checkpoint, the type's released weights."""
+    """A model that can `generate`. Without a checkpoint, the type's released weights; `random`
+    gives seeded random ones, to measure speed.
+    """
 
     generate: dict[str, Any] = key(
         "Arguments of the model's `generate`; `method: nucleus` (p 0.9) unless given.", {}
@@ -24,7 +26,9 @@ class Captioner(ModelComponent):
 
 @dataclass(frozen=True)
 class Filter(ModelComponent):
-    """A model that can `match`. Without a checkpoint, the type's released weights."""
+    """A model that can `match`. Without a checkpoint, the type's released weights; `random` gives
+    seeded random ones, to measure speed.
+    """
 
     score: Literal["itm", "itc"] = key(
         "`itm`: probability of a match; `itc`: cosine similarity of the embeddings.", "itm"

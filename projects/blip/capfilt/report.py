@@ -14,6 +14,7 @@ from lavis_lite.projects.blip.capfilt.job import Folder
 from lavis_lite.projects.blip.capfilt.records import Record
 from lavis_lite.projects.blip.capfilt.report_pairs import galleries, is_right
 from lavis_lite.projects.blip.capfilt.stats import NUM_BARS, RANGES
+from lavis_lite.projects.blip.capfilt.throughput import read_timings
 from lavis_lite.report import Chart, Column, Headline, Line, Section, line_chart
 from lavis_lite.report.bars import Part, divided_bars
 from lavis_lite.report.markup import Html, join, tag
@@ -176,38 +177,22 @@ def _quarantine(folder: Folder, total: dict[str, Any]) -> Section | None:
 
 
 def _throughput(folder: Folder) -> Section | None:
-    stages: dict[str, float] = {}
-    num_images = 0
-    for line in _timings(folder):
-        num_images += line["images"]
-        for stage, seconds in line["seconds"].items():
-            stages[stage] = stages.get(stage, 0.0) + seconds
-    if not num_images:
+    found = read_timings(folder)
+    if not found.images:
         return None
-    total = stages.pop("total", sum(stages.values()))
-    parts = [Part(stage, seconds, n) for n, (stage, seconds) in enumerate(stages.items())]
-    parts.append(Part("other", max(0.0, total - sum(stages.values()))))
+    parts = [Part(stage, seconds, n) for n, (stage, seconds) in enumerate(found.stages.items())]
+    parts.append(Part("other", max(0.0, found.total - sum(found.stages.values()))))
     rows = {
-        stage: {"seconds": seconds, "speed": num_images / seconds if seconds else None}
-        for stage, seconds in {**stages, "all": total}.items()
+        stage: {"seconds": seconds, "speed": found.images / seconds if seconds else None}
+        for stage, seconds in {**found.stages, "all": found.total}.items()
     }
     columns = [
         Column("seconds", "seconds of all workers", better=0),
         Column("speed", "images/s of one worker", better=0),
     ]
     body = join(
-        report.legend(list(stages)),
+        report.legend(list(found.stages)),
         divided_bars({"time": parts}, digits=1, unit=" s"),
         report.metric_table(columns, rows),
     )
-    return Section("Throughput", body, f"{num_images:,} images; `read` is waiting for them.")
-
-
-def _timings(folder: Folder) -> Iterator[dict[str, Any]]:
-    if folder.timings.is_file():
-        with folder.timings.open(encoding="utf-8") as file:
-            for line in file:
-                try:
-                    yield json.loads(line)
-                except ValueError:  # cut when its writer was killed
-                    continue
+    return Section("Throughput", body, f"{found.images:,} images; `read` is waiting for them.")

@@ -28,6 +28,7 @@ from lavis_lite.projects.blip.capfilt.job import (
     refuse_changed,
 )
 from lavis_lite.projects.blip.capfilt.stats import add
+from lavis_lite.projects.blip.capfilt.throughput import bytes_written, read_timings
 from lavis_lite.projects.blip.capfilt.truth import judge_filter
 from lavis_lite.report import Section
 from lavis_lite.runners.folder import RunFolder, read_json, write_json, write_text
@@ -93,10 +94,15 @@ class CapfiltRunner:
     def _finish(self, folder: Folder, total: dict[str, Any], seconds: float) -> None:
         name = self.config.run.report
         page = report.write(folder, self.config, total, name) if name else None
-        figures = shares(total)
+        speed = read_timings(folder)
+        figures = shares(total) | {
+            "images_per_second": round(speed.images_per_second or 0.0, 3),
+            "bytes_per_image": round(sum(total["bytes"].values()) / max(1, total["images"])),
+        }
         record = {"step": 0, "evaluate": self.config.runner.name, **figures, "seconds": seconds}
         write_text(folder.path / "metrics.jsonl", json.dumps(record) + "\n")
         summary = {"step": 0, "seconds": seconds, "report": page, "metrics": figures}
+        summary["seconds_by_stage"] = {n: round(s, 3) for n, s in speed.stages.items()}
         if total["truth"] and "roc" in total["truth"]:
             summary["roc"] = total["truth"]["roc"]
         write_json(folder.path / "complete.json", summary)
@@ -172,6 +178,7 @@ def collect(folder: Folder, data: SourceConfig) -> dict[str, Any]:
     total["shards"] = num_shards
     total["keys_in_several_shards"] = repeated_keys(folder, num_shards, total["images"])
     total["truth"] = judge_filter(folder, data, num_shards, total["images"])
+    total["bytes"] = bytes_written(folder, num_shards)
     total["problems"] = job["problems"]
     write_json(folder.stats, total)
     return total

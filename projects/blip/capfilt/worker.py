@@ -130,10 +130,13 @@ def load_tools(
 def load(component: ModelComponent, part: str, seed: int) -> nn.Module:
     """A model with its checkpoint; without one, with the released weights of its type.
 
-    Where there are none either, its weights are random, by the seed, and a warning says so.
+    Where there are none either, its weights are random, by the seed, and a warning says so; with
+    ``checkpoint: random`` they are meant to be.
     """
     seed_everything(seed, part)
-    if component.checkpoint is None:
+    if component.checkpoint == "random":
+        component = dataclasses.replace(component, checkpoint=None)
+    elif component.checkpoint is None:
         try:
             released = zoo.released_weights(component.name, component.type)
             component = dataclasses.replace(component, checkpoint=released)

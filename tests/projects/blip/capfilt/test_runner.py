@@ -173,3 +173,40 @@ def test_the_shipped_config_captions_and_filters_scenes(tmp_path, records, caplo
     assert "of the right web texts were kept" in page
     assert page.count("<img") >= 4
     assert torch.get_num_threads() == 1
+
+
+def test_speed_and_sizes_are_summed_up(capfilt):
+    folder = capfilt("out", "output.images=true")
+    with (folder / "timings.jsonl").open("a") as file:
+        file.write('{"shard": 9, "ima')  # cut by a kill
+    capfilt("out", "output.images=true")
+    done = json.loads((folder / "complete.json").read_text())
+    lines = (folder / "timings.jsonl").read_text().splitlines()[:3]
+    seconds = [json.loads(line)["seconds"] for line in lines]
+    assert done["metrics"]["images_per_second"] == pytest.approx(
+        24 / sum(one["total"] for one in seconds), rel=1e-3
+    )
+    assert done["seconds_by_stage"]["caption"] == pytest.approx(
+        sum(one["caption"] for one in seconds), abs=1e-3
+    )
+    written = {suffix: 0 for suffix in ("jsonl", "quarantine.jsonl", "stats.json", "tar")}
+    for suffix in written:
+        written[suffix] = sum(
+            f.stat().st_size for f in (folder / "shards").glob(f"shard-??????.{suffix}")
+        )
+    assert stats_of(folder)["bytes"] == written
+    assert done["metrics"]["bytes_per_image"] == round(sum(written.values()) / 24)
+
+
+def test_random_weights_are_used_only_when_asked_for(tmp_path, monkeypatch, caplog):
+    from lavis_lite import zoo
+    from lavis_lite.config.schema import ModelComponent
+    from lavis_lite.projects.blip.capfilt.worker import load
+
+    monkeypatch.setattr(zoo, "released_weights", lambda *_: pytest.fail("asked for weights"))
+    component = ModelComponent("blip_caption", {}, type="tiny", checkpoint="random")
+    first, again, other = (load(component, "captioner", seed) for seed in (0, 0, 1))
+    name, weight = next(iter(first.named_parameters()))
+    assert torch.equal(weight, again.get_parameter(name))
+    assert not torch.equal(weight, other.get_parameter(name))
+    assert caplog.text == ""

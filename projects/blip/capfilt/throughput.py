@@ -1,0 +1,56 @@
+"""How fast a run was, as its workers noted it, and the size of what they wrote."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+
+from lavis_lite.data.bootstrapped import DONE
+from lavis_lite.projects.blip.capfilt.job import Folder
+from lavis_lite.runners.folder import read_json
+
+
+@dataclass
+class Throughput:
+    """Images, and seconds of all workers together by stage.
+
+    ``total`` is from the beginning of a shard to its mark; ``read`` is waiting for images.
+    """
+
+    images: int = 0
+    total: float = 0.0
+    stages: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def images_per_second(self) -> float | None:
+        """Of one worker; None where nothing was computed."""
+        return self.images / self.total if self.total else None
+
+
+def read_timings(folder: Folder) -> Throughput:
+    """The sum of all shards, those included that were computed anew."""
+    found = Throughput()
+    if not folder.timings.is_file():
+        return found
+    with folder.timings.open(encoding="utf-8") as file:
+        for line in file:
+            try:
+                note = json.loads(line)
+            except ValueError:  # cut when its writer was killed
+                continue
+            seconds = note["seconds"]
+            found.images += note["images"]
+            found.total += seconds.pop("total")
+            for stage, value in seconds.items():
+                found.stages[stage] = found.stages.get(stage, 0.0) + value
+    return found
+
+
+def bytes_written(folder: Folder, num_shards: int) -> dict[str, int]:
+    """Bytes of all shards by kind of file, as their marks have them: ``{"jsonl": 812, ...}``."""
+    found: dict[str, int] = {}
+    for shard in range(num_shards):
+        for name, file in read_json(folder.file(shard, DONE))["files"].items():
+            kind = name.partition(".")[2]
+            found[kind] = found.get(kind, 0) + file["size"]
+    return found
