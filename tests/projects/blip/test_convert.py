@@ -13,6 +13,7 @@ from torch import Tensor
 from lavis_lite import create_model, registry, zoo
 from lavis_lite.errors import CheckpointError
 from lavis_lite.projects.blip.convert import PARTS
+from lavis_lite.projects.blip.names import to_transformers
 from lavis_lite.vision import interpolate_pos_embed
 from lavis_lite.weights import load_state, read_weights, save_weights
 
@@ -100,6 +101,37 @@ def test_a_published_checkpoint_fits_key_by_key_and_shape_by_shape(
     counters = {k for k in layout if k.endswith("position_ids")}
     taken = {id(tensor) for tensor in adapted.values()}
     assert {key for key, tensor in file.items() if id(tensor) not in taken} == counters
+
+
+OF_TRANSFORMERS = {
+    "C": "BlipForConditionalGeneration",
+    "I": "BlipForImageTextRetrieval",
+    "V": "BlipForQuestionAnswering",
+}
+
+
+@pytest.mark.parametrize("spelled", ["Cbase", "Clarge", "Ibase", "Ilarge", "Vbase"])
+def test_a_published_checkpoint_maps_onto_transformers_one_to_one(spelled: str) -> None:
+    import transformers
+
+    letter, size = spelled[0], spelled[1:]
+    width, depth = {"base": (768, 12), "large": (1024, 24)}[size]
+    config = transformers.BlipConfig(
+        vision_config={
+            "hidden_size": width,
+            "intermediate_size": 4 * width,
+            "num_hidden_layers": depth,
+            "num_attention_heads": width // 64,
+            "image_size": 480 if letter == "V" else 384,
+        },
+        text_config={"num_attention_heads": 12},
+    )
+    with torch.device("meta"):
+        model = getattr(transformers, OF_TRANSFORMERS[letter])(config)
+    theirs = {key: list(tensor.shape) for key, tensor in model.state_dict().items()}
+    layout = published(letter, size)
+    ours = {to_transformers(k): v for k, v in layout.items() if not k.endswith("position_ids")}
+    assert ours == theirs
 
 
 def test_encoder_and_decoder_share_all_but_self_attention(bert_size_vocabulary: str) -> None:
