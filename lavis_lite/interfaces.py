@@ -35,6 +35,32 @@ class Evaluation(NamedTuple):
     missing: dict[str, str] = {}
 
 
+class Named:
+    """Values by name, as attributes or by key; one that was not computed is None.
+
+    Args:
+        values: name -> value.
+    """
+
+    def __init__(self, values: dict[str, Any]) -> None:
+        self._values = values
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        return self._values.get(name)
+
+    def __getitem__(self, name: str) -> Any:
+        return self._values.get(name)
+
+    def __repr__(self) -> str:
+        return f"({', '.join(f'{name}={_brief(value)}' for name, value in self._values.items())})"
+
+    def keys(self) -> list[str]:
+        """The names of what was computed."""
+        return list(self._values)
+
+
 class ModelOutput:
     """The losses of one batch, by name and summed.
 

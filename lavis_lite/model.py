@@ -49,7 +49,7 @@ class VisionLanguageModel(nn.Module):
         self.losses = nn.ModuleDict(built)
 
     def forward(self, samples: Samples) -> ModelOutput:
-        """The losses of a batch.
+        """The losses of a batch, and as extras what was computed on the way (``Shared.extras``).
 
         Args:
             samples: ``image`` (B, 3, H, W), ``text_input`` B texts; ``image_id`` (B,) where known;
@@ -58,7 +58,8 @@ class VisionLanguageModel(nn.Module):
         if torch.is_grad_enabled() and not samples.get("micro_step", 0):
             self.update_momentum()
         shared = Shared(self, samples)
-        return ModelOutput({name: loss(shared) for name, loss in self.losses.items()})
+        losses = {name: loss(shared) for name, loss in self.losses.items()}
+        return ModelOutput(losses, **shared.extras())
 
     def update_momentum(self) -> None:
         """Move the momentum copy, where there is one, towards the online weights."""

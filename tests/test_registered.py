@@ -101,7 +101,8 @@ def test_a_model_tells_its_class_and_builds_tiny(name: str) -> None:
     if model.losses:
         output = model(samples)
         assert output.loss.isfinite()
-        assert output.keys() == ["loss", *(f"loss_{k}" for k in model.losses)]
+        named = ["loss", *(f"loss_{k}" for k in model.losses)]
+        assert output.keys()[: len(named)] == named
 
 
 @pytest.mark.parametrize("name", TINY)

@@ -91,12 +91,9 @@ class AnswerModelling(nn.Module):
         model, samples = shared.model, shared.samples
         answers = answers_of(samples)
         states, mask = model.read_questions({**samples, "image_tokens": shared.image_tokens})
+        shared.hand_out(encoder_output=states)
         kv = model.text_decoder.bert.project(states)
         owners = answers.owners.to(states.device)
-        losses = model.answer_losses(
-            select(kv, owners),
-            mask[owners],
-            model.tokenize_answers(answers.texts),
-            self.label_smoothing,
-        )
+        texts = model.tokenize_answers(answers.texts)
+        losses = model.answer_losses(select(kv, owners), mask[owners], texts, self.label_smoothing)
         return global_mean((answers.weights.to(losses.device) * losses).sum(), len(states))

@@ -55,11 +55,14 @@ class Classification(nn.Module):
             )
         logits = shared.class_logits
         labels = torch.as_tensor(labels, device=logits.device)
+        shared.hand_out(logits=logits)
         loss = F.cross_entropy(
             logits, labels, label_smoothing=self.label_smoothing, reduction="sum"
         )
         if self.alpha:
             alpha = self.alpha * min(1.0, shared.progress / self.ramp if self.ramp else 1.0)
-            opinion = shared.momentum.class_logits.softmax(dim=1)
-            loss = (1 - alpha) * loss + alpha * soft_cross_entropy(logits, opinion)
+            opinion = shared.momentum.class_logits
+            shared.hand_out(logits_m=opinion)
+            soft = soft_cross_entropy(logits, opinion.softmax(dim=1))
+            loss = (1 - alpha) * loss + alpha * soft
         return global_mean(loss, len(labels))

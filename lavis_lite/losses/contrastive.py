@@ -71,10 +71,10 @@ class ImageTextContrast(nn.Module):
         labels = self._labels(shared, ids, first, len(image_columns))
         momentum = shared.momentum
         loss = self._direction(
-            shared, shared.image_embeds, momentum.image_embeds, text_columns, labels
+            shared, "i2t", shared.image_embeds, momentum.image_embeds, text_columns, labels
         )
         loss += self._direction(
-            shared, shared.text_embeds, momentum.text_embeds, image_columns, labels
+            shared, "t2i", shared.text_embeds, momentum.text_embeds, image_columns, labels
         )
         if torch.is_grad_enabled():
             self._remember(image_m, text_m, ids)
@@ -97,13 +97,23 @@ class ImageTextContrast(nn.Module):
         return F.one_hot(own, num_columns).float()
 
     def _direction(
-        self, shared: Shared, rows: Tensor, rows_m: Tensor, columns: Tensor, labels: Tensor
+        self,
+        shared: Shared,
+        name: str,
+        rows: Tensor,
+        rows_m: Tensor,
+        columns: Tensor,
+        labels: Tensor,
     ) -> Tensor:
         with torch.no_grad():
             alpha = self.alpha * min(1.0, shared.progress / self.ramp if self.ramp else 1.0)
-            opinion = F.softmax(similarities(rows_m, columns, shared.temperature), dim=1)
-            targets = alpha * opinion + (1 - alpha) * labels
-        return soft_cross_entropy(similarities(rows, columns, shared.temperature), targets)
+            opinion = similarities(rows_m, columns, shared.temperature)
+            targets = alpha * F.softmax(opinion, dim=1) + (1 - alpha) * labels
+        sims = similarities(rows, columns, shared.temperature)
+        shared.hand_out(
+            **{f"sim_{name}": sims, f"sim_{name}_m": opinion, f"sim_{name}_targets": targets}
+        )
+        return soft_cross_entropy(sims, targets)
 
     def _remember(self, image: Tensor, text: Tensor, ids: Tensor) -> None:
         if self.negatives == "local":  # the queue is one and the same on every process

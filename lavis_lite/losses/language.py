@@ -41,6 +41,7 @@ class LanguageModelling(nn.Module):
         )
         targets = text.ids.masked_fill(~text.mask.bool(), IGNORED)[:, 1:].clone()
         targets[:, : max(model.prompt_length - 1, 0)] = IGNORED
+        shared.hand_out(decoder_logits=logits, decoder_labels=targets)
         total = F.cross_entropy(
             logits[:, :-1].flatten(0, 1).float(),
             targets.flatten(),

@@ -112,6 +112,7 @@ class ImageTextMatching(nn.Module):
         labels = torch.zeros(logits.shape[:2], dtype=torch.long, device=logits.device)
         labels[0] = 1
         counted = torch.stack([torch.ones_like(has_negative), has_negative, has_negative])
+        shared.hand_out(itm_logits=logits.flatten(0, 1), itm_labels=labels.flatten())
         losses = F.cross_entropy(logits.flatten(0, 1).float(), labels.flatten(), reduction="none")
         return global_mean((losses * counted.flatten()).sum(), counted.sum())
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from lavis_lite import distributed
-from lavis_lite.interfaces import Samples
+from lavis_lite.interfaces import Named, Samples
 from lavis_lite.modes import cosines
 
 if TYPE_CHECKING:
@@ -36,6 +36,7 @@ class Shared:
         # Asked once: whoever computes something first may do so under no_grad, for itself alone.
         self._grad = grad and torch.is_grad_enabled()
         self._projected: dict[int, list[KeyValue]] = {}
+        self._handed_out: dict[str, Tensor] = {}
 
     @property
     def progress(self) -> float:
@@ -117,6 +118,31 @@ class Shared:
         view = Shared(self.model.momentum, self.samples, grad=False)
         view.__dict__["text"] = self.text
         return view
+
+    def hand_out(self, **values: Tensor) -> None:
+        """Give what a loss computed on its way to whoever reads the model's output."""
+        self._handed_out |= values
+
+    def extras(self) -> dict[str, Named]:
+        """What the step computed besides its losses, under LAVIS's names.
+
+        Returns:
+            ``sims``: the similarities of contrast (``sim_i2t``, ``sim_t2i``, those of the momentum
+            copy and the targets), where it was computed; ``intermediate_output``: the tokens of
+            both modalities (``image_embeds`` (B, N, D), ``text_embeds`` (B, T, D), with ``_m``
+            the momentum copy's) and what the losses handed out.
+        """
+        views = {"": self, "_m": vars(self).get("momentum", self)}
+        states = {
+            name + suffix: vars(view)[ours]
+            for suffix, view in views.items()
+            for name, ours in (("image_embeds", "image_tokens"), ("text_embeds", "text_tokens"))
+            if ours in vars(view) and (view is not self or not suffix)
+        }
+        sims = {k: v for k, v in self._handed_out.items() if k.startswith("sim_")}
+        states |= {k: v for k, v in self._handed_out.items() if k not in sims}
+        extras = {"sims": Named(sims)} if sims else {}
+        return {**extras, "intermediate_output": Named(states)}
 
     def _compute(self, compute: Callable[[], T]) -> T:
         with torch.set_grad_enabled(self._grad):

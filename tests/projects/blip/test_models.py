@@ -28,7 +28,8 @@ EVERY = [*TRAINED, "blip_image_text_matching"]
 def test_the_output_holds_each_loss_and_their_sum(name: str) -> None:
     model = bench_model(name)
     output = model(batch(4))
-    assert output.keys() == ["loss", *(f"loss_{key}" for key in model.losses)]
+    extras = ["intermediate_output"] if name == "blip_caption" else ["sims", "intermediate_output"]
+    assert output.keys() == ["loss", *(f"loss_{key}" for key in model.losses), *extras]
     parts = [output[f"loss_{key}"] for key in model.losses]
     assert output.loss.item() == pytest.approx(sum(p.item() for p in parts))
     assert output.loss_lm is output["loss_lm"] if name != "blip_retrieval" else output.loss_itc
@@ -36,11 +37,45 @@ def test_the_output_holds_each_loss_and_their_sum(name: str) -> None:
     with pytest.raises(AttributeError, match=r"no 'loss_mlm' in this output; it has loss, loss_"):
         _ = output.loss_mlm
     with pytest.raises(KeyError):
-        output["sims"]
+        output["encoder_output"]
     assert repr(output).startswith(f"ModelOutput(loss={output.loss.item():.5g}, loss_")
     assert (
         repr(ModelOutput({}, sims=torch.ones(2, 3))) == "ModelOutput(loss=None, sims=tensor(2, 3))"
     )
+
+
+def test_the_output_has_what_was_computed_on_the_way_by_lavis_s_names() -> None:
+    model = bench_model("blip_pretrain").eval()
+    samples, queue = batch(4), 8
+    with torch.no_grad():
+        output = model(samples)
+        tokens = model.encode_image(samples["image"])
+        texts = model.encode_text(samples["text_input"])
+    found = output.intermediate_output
+    assert found.image_embeds.equal(tokens)
+    torch.testing.assert_close(found.text_embeds, texts)
+    assert found.image_embeds_m.shape == tokens.shape
+    assert found.text_embeds_m.shape == texts.shape
+    assert found.itm_logits.shape == (12, 2)
+    assert found.itm_labels.tolist() == [1] * 4 + [0] * 8
+    torch.testing.assert_close(found.itm_logits[:4], model.match(tokens, samples["text_input"]))
+    assert found.decoder_logits.shape[:2] == texts.shape[:2]
+    assert found.decoder_labels.shape == (4, texts.shape[1] - 1)
+    assert found.encoder_output is None  # not kept
+    assert "itm_logits=tensor(12, 2)" in repr(output)
+    sims = output.sims
+    for name in ("sim_i2t", "sim_t2i", "sim_i2t_m", "sim_t2i_m", "sim_i2t_targets"):
+        assert sims[name].shape == (4, 4 + queue)
+    torch.testing.assert_close(sims["sim_t2i_targets"].sum(1), torch.ones(4))
+    cosine = model.image_embeds(tokens) @ model.text_embeds(texts).T
+    # The columns are the momentum copy's features, and the copy equals the model here.
+    torch.testing.assert_close(sims.sim_i2t[:, :4], cosine / model.temp, atol=1e-4, rtol=1e-4)
+
+
+def test_a_caption_s_output_has_the_image_and_the_decoder_alone() -> None:
+    output = bench_model("blip_caption")(batch(2)).intermediate_output
+    assert output.keys() == ["image_embeds", "decoder_logits", "decoder_labels"]
+    assert output["text_embeds"] is None
 
 
 @pytest.mark.parametrize("name", TRAINED)
