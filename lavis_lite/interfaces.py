@@ -22,7 +22,7 @@ Samples = dict[str, Any]
 class Evaluation(NamedTuple):
     """What a metric found.
 
-    Attributes:
+    Args:
         metrics: figures by name.
         predictions: what they come from, JSON rows.
         submission: the predictions as the evaluation server of the dataset takes them (JSON).
