@@ -1,7 +1,7 @@
-"""The command line: ``lavis-lite run | list | info | data | convert | env``.
+"""The command line: ``lavis-lite caption | match | search | answer | run | list | info | ...``.
 
-Exit codes: 0 done, 2 an error of the user's (shown without traceback), 3 nothing whole to resume
-from, 130 and 143 stopped by a signal after saving.
+Exit codes: 0 done, 1 some images could not be read, 2 an error of the user's (shown without
+traceback), 3 nothing whole to resume from, 130 and 143 stopped by a signal after saving.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import Any
 import lavis_lite
 from lavis_lite import registry
 from lavis_lite.errors import CheckpointError, ConfigError, DataError, DownloadError, UnknownName
+from lavis_lite.inference.arguments import add_commands
 
 USER_ERRORS = (
     *(ConfigError, UnknownName, CheckpointError, DataError, DownloadError),
@@ -177,6 +178,7 @@ def _parser(program: str) -> argparse.ArgumentParser:
         "--kind", choices=list(registry.kinds()), help="where names are ambiguous"
     )
     _add_convert(_add(commands, "convert", convert, "write weights in another format"))
+    add_commands(commands)
     _add_data(_add(commands, "data", data, "published datasets: what to get, where to put it"))
     _add(commands, "env", env, "show versions, devices, folders; diagnose the installation")
     return parser
@@ -190,9 +192,10 @@ def _add(commands: Any, name: str, command: Any, help: str) -> argparse.Argument
 
 def _add_convert(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("source", help="a file, folder, URL or hub id; `released` with --model")
-    parser.add_argument("target", help="a .safetensors file, or a folder for transformers")
+    parser.add_argument("target", help="a .safetensors file, or a folder")
     parser.add_argument("--model", metavar="NAME[.TYPE]", help="load them into this model first")
-    parser.add_argument("--to", choices=("safetensors", "transformers"), default="safetensors")
+    formats = ("safetensors", "folder", "transformers")
+    parser.add_argument("--to", choices=formats, default="safetensors")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="like image_size=480")
 
 

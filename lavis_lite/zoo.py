@@ -63,6 +63,18 @@ def default_type(name: str) -> str | None:
     return next(iter(types(name)), None)
 
 
+def default_for(task: str) -> str:
+    """The model that a command uses when none is named: whose card says ``default_for: [task]``.
+
+    Raises:
+        UnknownName: no model does.
+    """
+    for name in list_models():
+        if task in card(name).get("default_for", ()):
+            return name
+    raise UnknownName(f"no model is made for {task!r}; name one of {', '.join(list_models())}")
+
+
 def model_type(name: str, type: str) -> dict[str, Any]:
     """The card of one type of a model.
 

@@ -44,6 +44,7 @@ LAYERS = [
         "",
         "cli",
         "conversion",
+        "inference",
         "dry_run",
         "information",
         "run",

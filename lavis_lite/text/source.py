@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from lavis_lite.errors import ConfigError, DownloadError
+from lavis_lite.io import offline
 
 
 def locate(source: str | Path, names: tuple[str, ...], what: str) -> Path:
@@ -63,7 +64,7 @@ def from_hub(repo: str, names: tuple[str, ...], what: str) -> Path:
                 return Path(cached)
         for name in names:
             try:
-                return Path(hf_hub_download(repo, name))
+                return Path(hf_hub_download(repo, name, local_files_only=offline()))
             except LocalEntryNotFoundError:  # no network: the other names would fail alike
                 raise
             except EntryNotFoundError as error:

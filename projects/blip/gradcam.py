@@ -33,7 +33,8 @@ def compute_gradcam(
         text_input: B texts; a single str goes with every image.
         tokenized_text: the same texts as ``model.tokenizer(...)`` gives them, for callers of LAVIS;
             by default they are tokenised here.
-        block_num: the layer, counted from 0; by default the one after the middle, 6 of 12.
+        block_num: the layer, counted from 0; by default the one after the middle, 6 of 12, but
+            never the last of several.
 
     Returns:
         Of each image the maps (1 + T, rows, columns): that of ``[ENC]``, the mean over the text's
@@ -48,7 +49,9 @@ def compute_gradcam(
     section 5.
     """
     layers = list(model.text_encoder.encoder)
-    number = len(layers) // 2 if block_num is None else block_num
+    # After the last layer only [ENC] counts: what its words look at there has no gradient.
+    middle = min(len(layers) // 2, max(len(layers) - 2, 0))
+    number = middle if block_num is None else block_num
     if not 0 <= number < len(layers):
         raise ConfigError(f"block_num: {number}; the text tower has layers 0 to {len(layers) - 1}")
     if (grid := vision.grid_of(model.visual_encoder)) is None:
