@@ -1,4 +1,4 @@
-"""``lavis-lite convert``: weights of any source as safetensors, or as a folder for others."""
+"""``lavis-lite convert``: weights as safetensors, or their model as a folder, for us or others."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 from lavis_lite.config.merge import parse_overrides
 from lavis_lite.errors import ConfigError
 
-FORMATS = ("safetensors", "transformers")
+FORMATS = ("safetensors", "folder", "transformers")
 
 
 def convert(
@@ -21,15 +21,16 @@ def convert(
     to: str = "safetensors",
     overrides: Sequence[str] = (),
 ) -> str:
-    """Write weights in another format.
+    """Write weights, or the model that they are loaded into, in another format.
 
     Args:
         source: as of ``read_weights``; with a model also ``released``.
-        target: a file ``.safetensors``, or the folder for ``transformers``; must not exist.
+        target: a file ``.safetensors``, else a folder; must not exist.
         model: ``name`` or ``name.type`` that the weights are loaded into on the way, strictly, so
-            that they come out with its keys, without what it does not have. Without a model they
-            keep their own keys.
-        to: one of ``FORMATS``.
+            that they come out with its keys, without what it does not have. By default a
+            safetensors file gets the keys of the source, and a folder is of the model that the
+            source names: a run, or a folder of ``save_pretrained``.
+        to: ``safetensors``; ``folder``, as ``save_pretrained`` writes it; ``transformers``.
         overrides: ``key=value``, arguments of the model's builder.
 
     Returns:
@@ -44,21 +45,15 @@ def convert(
         raise ConfigError(f"{target}: is there already; name another target, or remove it")
     if to == "safetensors" and target.suffix != ".safetensors":
         raise ConfigError(f"{target}: the name of a safetensors file ends with .safetensors")
-    if model is None and (to != "safetensors" or overrides):
-        wanted = "overrides need" if overrides else f"--to {to} needs"
-        raise ConfigError(f"{wanted} --model NAME[.TYPE], the model that the weights are of")
-    if model is None:
+    if to == "safetensors" and model is None:
+        if overrides:
+            raise ConfigError(f"{overrides[0]}: needs --model NAME[.TYPE], whose argument it is")
         return _copy(source, target)
     from lavis_lite.zoo import create_model
 
     built: Any = create_model(model, checkpoint=source, **parse_overrides(overrides))
-    report = f"{source} -> {model}: {built.load_report}"
-    if to == "safetensors":
-        from lavis_lite.weights import save_weights
-
-        save_weights(built, target, {"source": source, "model": model})
-        return f"{report}\nwrote {target}"
-    return f"{report}\n{_write_transformers(built, model, target)}"
+    report = f"{source} -> {type(built).__name__}: {built.load_report}"
+    return f"{report}\n{_write(built, target, to)}"
 
 
 def _copy(source: str, target: Path) -> str:
@@ -70,10 +65,18 @@ def _copy(source: str, target: Path) -> str:
     return f"wrote {target}: {len(weights)} tensors under their own keys"
 
 
-def _write_transformers(built: Any, model: str, target: Path) -> str:
-    write = getattr(built, "save_transformers", None)
+def _write(built: Any, target: Path, to: str) -> str:
+    name = built.card["name"]
+    if to == "safetensors":
+        from lavis_lite.weights import save_weights
+
+        save_weights(built, target, {"source": built.card["checkpoint"], "model": name})
+        return f"wrote {target}"
+    write = getattr(built, "save_pretrained" if to == "folder" else "save_transformers", None)
     if write is None:
-        raise ConfigError(f"{model}: transformers has no such model")
+        raise ConfigError(f"{name}: this model cannot be written as {to}")
     write(target)
+    if to == "folder":
+        return f"wrote {target}: load it with load_model(checkpoint={str(target)!r})"
     config = json.loads((target / "config.json").read_text(encoding="utf-8"))
     return f"wrote {target}: load it with transformers.{config['architectures'][0]}"

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from lavis_lite import cli, create_model
+from lavis_lite import cli, create_model, load_model
 from lavis_lite.conversion import FORMATS
 from lavis_lite.weights import read_metadata, read_weights
 
@@ -83,15 +83,28 @@ def test_released_weights_are_converted_by_the_name_of_their_model(
     target = tmp_path / "scenes.safetensors"
     code, said = convert("released", target, "--model", "blip_caption.scenes")
     assert code == 0
-    assert "released -> blip_caption.scenes: " in said
+    assert said.startswith("released -> BlipCaption: ")
     model = create_model("blip_caption", "scenes", pretrained=True)
     assert all(torch.equal(v, model.state_dict()[k]) for k, v in read_weights(target).items())
 
 
+def test_a_folder_that_names_its_model_needs_no_name(
+    pth: Path, tmp_path: Path, convert: Command
+) -> None:
+    ours, theirs = tmp_path / "ours", tmp_path / "theirs"
+    assert convert(pth, ours, "--model", "blip_caption.tiny", "--to", "folder")[0] == 0
+    code, said = convert(ours, theirs, "--to", "transformers")
+    assert code == 0
+    assert said.startswith(f"{ours} -> BlipCaption: ")
+    before, after = load_model(checkpoint=str(ours)), read_weights(theirs)
+    words = "text_decoder.bert.embeddings.word_embeddings.weight"
+    assert torch.equal(after[words], before.state_dict()[words])
+
+
 REFUSED = [
     (["x.pth", "y.bin"], "y.bin: the name of a safetensors file ends with .safetensors"),
-    (["x.pth", "out", "--to", "transformers"], "--to transformers needs --model NAME[.TYPE]"),
-    (["x.pth", "y.safetensors", "image_size=96"], "overrides need --model NAME[.TYPE]"),
+    (["x.pth", "out", "--to", "transformers"], "which model? Give its name"),
+    (["x.pth", "y.safetensors", "image_size=96"], "image_size=96: needs --model NAME[.TYPE]"),
     (["x.pth", "y.safetensors"], "x.pth: No such file or directory"),
     (["x.pth", "y.safetensors", "--model", "blip_captoin"], "Did you mean 'blip_caption'?"),
     (["x.pth", "x.safetensors"], "x.safetensors: is there already; name another target"),
