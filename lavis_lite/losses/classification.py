@@ -54,7 +54,7 @@ class Classification(nn.Module):
                 "classification: the samples have no `label`, the number of their class"
             )
         logits = shared.class_logits
-        labels = torch.as_tensor(labels, device=logits.device)
+        labels = torch.as_tensor(labels, device=logits.device).long()
         shared.hand_out(logits=logits)
         loss = F.cross_entropy(
             logits, labels, label_smoothing=self.label_smoothing, reduction="sum"

@@ -174,10 +174,11 @@ def test_the_loss_is_the_cross_entropy_and_every_parameter_learns() -> None:
     assert loss.item() < output.loss.item() - 0.1
 
 
-def test_labels_may_come_as_a_list_and_must_come() -> None:
+def test_labels_may_come_as_a_list_or_truth_values_and_must_come() -> None:
     model, batch = strong(), pairs()
-    listed = model(batch | {"label": batch["label"].tolist()})
-    assert listed.loss.equal(model(batch).loss)
+    expected = model(batch).loss
+    for label in (batch["label"].tolist(), batch["label"].bool()):
+        assert model(batch | {"label": label}).loss.equal(expected)
     del batch["label"]
     with pytest.raises(DataError, match="no `label`"):
         model(batch)
