@@ -99,6 +99,25 @@ class DataConfig:
 
 
 @dataclass(frozen=True)
+class LoraConfig:
+    """LoRA: low-rank matrices beside layers, trained in their place; needs the extra `peft`.
+
+    Checkpoints hold the model with the adapters merged into its weights, so that they load
+    wherever the plain model does.
+    """
+
+    rank: int = key("Rank of the matrices.", 8, at_least=1)
+    alpha: float = key("What an adapter adds is multiplied by `alpha / rank`.", 16.0, at_least=0)
+    dropout: float = key("Dropout of what goes into an adapter.", 0.0, at_least=0)
+    target: list[str] = key(
+        "Layers that get one: names of modules or shell patterns, as in `freeze`; empty: every "
+        "linear layer in the layers of the towers.",
+        [],
+    )
+    train: list[str] = key("Parts trained whole beside the adapters, such as a new head.", [])
+
+
+@dataclass(frozen=True)
 class OptimConfig:
     """AdamW, its schedule and what happens to gradients."""
 
@@ -124,6 +143,7 @@ class OptimConfig:
         "`visual_encoder.blocks.[0-5]`.",
         [],
     )
+    lora: LoraConfig | None = key("Trains adapters and leaves the weights alone.", None)
     ema_decay: float = key(
         "Decay of a moving average of the weights, kept beside them; 0 keeps none.", 0.0, at_least=0
     )

@@ -32,6 +32,10 @@ def check(config: TrainConfig) -> None:
         problems.append(f"optim.ema_decay: below 1, not {optim.ema_decay}")
     if run.eval_weights == "ema" and not optim.ema_decay:
         problems.append("run.eval_weights: 'ema', but optim.ema_decay is 0, which keeps no average")
+    if optim.lora and optim.ema_decay:
+        problems.append("optim.ema_decay: adapters have no moving average; use 0 with optim.lora")
+    if optim.lora and not optim.lora.dropout < 1:
+        problems.append(f"optim.lora.dropout: below 1, not {optim.lora.dropout}")
     names = evaluator_names(config.evaluate)
     if run.keep_best and run.keep_best.partition("/")[0] not in names:
         near = suggest(run.keep_best.partition("/")[0], names)

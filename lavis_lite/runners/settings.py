@@ -72,7 +72,7 @@ def flatten(tree: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def differences(old: Settings, new: Settings, *, evaluation: bool = True) -> list[str]:
-    """What differs with an effect, as ``optim.lr: 0.0003 is now 0.0001``.
+    """What differs with an effect, as ``optim.lr: 0.0003 is now 0.0001``; null is as good as absent.
 
     Args:
         old: the settings of before.
@@ -84,6 +84,8 @@ def differences(old: Settings, new: Settings, *, evaluation: bool = True) -> lis
     for key in sorted({**old, **new}):
         before, now = old.get(key, missing), new.get(key, missing)
         if before == now or not _counts(key, evaluation):
+            continue
+        if {id(before), id(now)} == {id(missing), id(None)}:  # an option that came later, unused
             continue
         if before is missing:
             lines.append(f"{key}: {now!r} is new")

@@ -21,6 +21,7 @@ from lavis_lite.data.loader import TrainData
 from lavis_lite.data.quarantine import Quarantine
 from lavis_lite.layers import recompute_activations
 from lavis_lite.runners import hooks
+from lavis_lite.runners.adapters import Adapters
 from lavis_lite.runners.average import WeightAverage
 from lavis_lite.runners.checks import check
 from lavis_lite.runners.device import join
@@ -160,6 +161,8 @@ class TrainRunner:
                 with self.precision.autocast():
                     found = self.losses(samples)
                 self.precision.backward(found["loss"] / num_micro)
+            if self.adapters is not None:
+                self.adapters.look_after_backward()
             for name, loss in found.items():
                 losses[name] = losses.get(name, 0.0) + loss.detach() / num_micro
 
@@ -198,7 +201,10 @@ class TrainRunner:
         }
         average = self.average.state_dict() if self.average else None
         config = to_dict(self.config)
-        self.checkpointer.save(self.step, self.model, state, config, found, average)
+        if self.adapters is not None:
+            state["adapters"] = self.adapters.state_dict()
+        with self.adapters.merged() if self.adapters else nullcontext():
+            self.checkpointer.save(self.step, self.model, state, config, found, average)
         self.saved = self.step
 
     def evaluated_weights(self) -> AbstractContextManager[None]:
@@ -257,6 +263,8 @@ class TrainRunner:
         resumes = self.start.checkpoint is not None
         initial = dataclasses.replace(config.model, checkpoint=None) if resumes else config.model
         self.model = zoo.build_model(initial).to(self.device).train()
+        lora = config.optim.lora
+        self.adapters = Adapters(self.model, lora) if lora else None
         freeze(self.model, config.optim.freeze)
         recompute_activations(self.model, "vision", run.gradient_checkpointing.vision)
         recompute_activations(self.model, "text", run.gradient_checkpointing.text)
@@ -305,7 +313,10 @@ class TrainRunner:
         """Take up model, optimizer and counts where a checkpoint left them."""
         if checkpoint is None:
             return
-        state = self.checkpointer.load(checkpoint, self.model)
+        with self.adapters.removed() if self.adapters else nullcontext():
+            state = self.checkpointer.load(checkpoint, self.model)
+        if self.adapters is not None:
+            self.adapters.load_state_dict(state["adapters"])
         self.step = self.saved = state["step"]
         self.optimizer.load_state_dict(state["optimizer"])
         self.precision.load_state_dict(state["scaler"])

@@ -52,3 +52,10 @@ def test_the_fingerprint_follows_what_is_learnt_and_what_it_builds_on():
     assert one == fingerprint(settings(toy_config("b", evaluate=[toy_evaluator()])))
     assert one != fingerprint(settings(toy_config("a", run__seed=1)))
     assert one != fingerprint(settings(toy_config("a")), "another input")
+
+
+def test_an_option_that_came_later_and_is_not_used_changes_nothing() -> None:
+    assert differences({"optim.lr": 1.0}, {"optim.lr": 1.0, "optim.lora": None}) == []
+    assert differences({"optim.lora": None}, {"optim.lora.rank": 8}) == [
+        "optim.lora.rank: 8 is new"
+    ]
