@@ -1,0 +1,46 @@
+"""Statistics of a sweep, and how they are written and drawn."""
+
+from __future__ import annotations
+
+import pytest
+
+from lavis_lite.report.dots import Dots, dot_chart
+from lavis_lite.report.sweep import difference, statistic, written
+
+
+def test_the_spread_is_that_of_the_sample() -> None:
+    found = statistic({0: 1.0, 1: 2.0, 2: 6.0})
+    assert found["mean"] == 3
+    assert found["spread"] == pytest.approx(7**0.5)  # (4 + 1 + 9) / (3 - 1)
+    assert found["seeds"] == {"0": 1.0, "1": 2.0, "2": 6.0}
+
+
+def test_one_value_has_no_spread_and_none_no_mean() -> None:
+    assert statistic({0: 4.0, 1: None}) == {"mean": 4.0, "spread": None, "seeds": {"0": 4.0}}
+    assert statistic({0: None}) == {"mean": None, "spread": None, "seeds": {}}
+
+
+def test_differences_are_taken_seed_by_seed() -> None:
+    found = difference({0: 11.0, 1: 22.0, 2: 5.0, 3: None}, {0: 10.0, 1: 20.0, 3: 1.0})
+    assert found["seeds"] == {"0": 1.0, "1": 2.0}
+    assert found["mean"] == 1.5
+
+
+def test_statistics_are_written_with_their_spread() -> None:
+    assert written({"mean": 63.24, "spread": 4.06}, 1) == "63.2 ± 4.1"
+    assert written({"mean": -0.5, "spread": None}, 2, sign="+") == "−0.50"
+    assert written({"mean": 2.0, "spread": None}, 0, sign="+") == "+2"
+    assert written({"mean": None, "spread": None}, 1) == "–"
+
+
+def test_a_dot_stands_where_its_value_is() -> None:
+    drawn = dot_chart(Dots("accuracy", {"low <b>": [10.0, 20.0], "high": [30.0]}))
+    places = [float(part.split('"')[1]) for part in drawn.split("cx=")[1:]]
+    assert len(places) == 3
+    assert places[0] < places[1] < places[2]
+    assert places[2] - places[1] == pytest.approx(places[1] - places[0], abs=0.2)
+    assert "low &lt;b&gt;" in drawn
+
+
+def test_a_chart_of_nothing_yet_says_so() -> None:
+    assert "no values yet" in dot_chart(Dots("accuracy", {}))
