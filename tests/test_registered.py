@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from bench_models import bench_model
 from PIL import Image
 from torch import Tensor, nn
 
@@ -155,7 +154,7 @@ def test_a_loss_says_what_it_requires_and_keeps_no_model(name: str) -> None:
         if all(has_capability(registry.result("model", model), c) for c in built.requires)  # type: ignore
     ]
     assert capable
-    model = bench_model(capable[0])
+    model = create_model(capable[0], "tiny")
     loss = registry.build("loss", {"name": name}, model=model)
     assert isinstance(loss, nn.Module)
     assert not list(loss.parameters())  # the model's parameters would be among them

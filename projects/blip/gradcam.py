@@ -9,7 +9,7 @@ from torch import Tensor
 
 from lavis_lite import vision
 from lavis_lite.errors import ConfigError
-from lavis_lite.modes import eval_mode
+from lavis_lite.modes import eval_mode, full_precision
 from lavis_lite.text.attention import Attention, KeyValue
 from lavis_lite.text.tokenizer import TextBatch
 
@@ -107,10 +107,11 @@ def _weighted_attention(
     def heads(states: Tensor) -> Tensor:
         return states.unflatten(-1, (own.key.shape[1], -1)).transpose(1, 2)  # (B, heads, T, .)
 
-    key, value = own.key.detach(), own.value.detach()
-    query = heads(seen["query"]) * key.shape[-1] ** -0.5
-    weights = (query @ key.transpose(-1, -2)).softmax(-1)  # (B, heads, T, N)
-    gradients = heads(gradient) @ value.transpose(-1, -2)
+    key, value = own.key.detach().float(), own.value.detach().float()
+    query = heads(seen["query"].float()) * key.shape[-1] ** -0.5
+    with full_precision(key.device):
+        weights = (query @ key.transpose(-1, -2)).softmax(-1)  # (B, heads, T, N)
+        gradients = heads(gradient.float()) @ value.transpose(-1, -2)
     return _Maps((weights * gradients.clamp(min=0)).mean(1), logits.detach())
 
 

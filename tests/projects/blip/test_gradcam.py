@@ -103,6 +103,13 @@ def test_nothing_is_left_behind_in_the_model() -> None:
         compute_gradcam(model, image, "a cross")
 
 
+def test_maps_are_fp32_under_autocast() -> None:
+    model, image = matcher(), torch.randn(2, 3, 64, 64)
+    with torch.autocast("cpu", torch.bfloat16):
+        maps, logits = compute_gradcam(model, image, TEXTS[:2])
+    assert maps[0].dtype == logits.dtype == torch.float32
+
+
 def test_a_map_does_not_depend_on_the_batch() -> None:
     model, image = matcher(), torch.randn(3, 3, 64, 64)
     together = model.localize(image, TEXTS)
