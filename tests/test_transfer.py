@@ -250,6 +250,19 @@ def test_a_silent_server_is_given_up_after_three_tries(tmp_path, answer):
     assert time.monotonic() - start < 10
 
 
+def test_connecting_has_a_limit_of_its_own(tmp_path, monkeypatch):
+    seen, real = [], socket.create_connection
+
+    def connect(address, timeout, *rest):
+        seen.append(timeout)
+        return real(address, timeout, *rest)
+
+    monkeypatch.setattr(socket, "create_connection", connect)
+    with Site(whole(BODY)) as site:
+        get(site, tmp_path, limits=Limits(connect=7, read=9))
+    assert seen == [7]
+
+
 def test_nobody_there_says_where_to_put_the_file(tmp_path):
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))  # bound, not listening: refused
