@@ -20,6 +20,7 @@ extensions = [
     "sphinx.ext.viewcode",
     "config_reference",
     "recorded_runs",
+    "recorded_sweeps",
     "registry_tables",
     "scenes_gallery",
     "weight_cards",

@@ -20,7 +20,7 @@ PAGES = sorted(p for p in DOCS.rglob("*.rst") if "_build" not in p.parts)
 HOWTOS = [p for p in PAGES if p.parent.name == "howto"]
 WITH_CODE = [
     *HOWTOS,
-    *(DOCS / f"{page}.rst" for page in ("start", "concepts", "gallery", "from_lavis")),
+    *(DOCS / f"{page}.rst" for page in ("start", "concepts", "gallery", "from_lavis", "sweeps")),
 ]
 
 

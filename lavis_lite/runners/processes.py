@@ -90,7 +90,7 @@ def _run(config: Any) -> str | None:
     try:
         runners.run(config)
     except Exception as error:  # whatever a run dies of, the others may go on
-        log.debug("a run failed", exc_info=True)
+        log.error("a run failed", exc_info=True)
         return f"{type(error).__name__}: {error}"
     return None
 
