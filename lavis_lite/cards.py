@@ -2,7 +2,7 @@
 
 They stand in the ``checkpoints.yaml`` beside a package's zoo.yaml::
 
-    licence: BSD-3-Clause
+    licence: BSD-3-Clause       # of all files that state no other
     layouts:                    # which tensors files of one kind hold, and so what they load into
       caption: {holds: ..., fills: [my_caption], starts: [my_vqa]}
     files:
@@ -32,7 +32,7 @@ class WeightCard:
 
     Attributes:
         file: its name.
-        url: where it is.
+        url: where it is: of a file, or of a repository of the hub (``hf://owner/repo``).
         layout: which tensors it holds, by a name of ``layouts``.
         vision: the preset of its size.
         image_size: side of the images that it was trained on.
@@ -68,6 +68,11 @@ class WeightCard:
             for type, entry in zoo.card(model)["types"].items()
             if (entry or {}).get("preset") == self.vision
         ]
+
+    @property
+    def size(self) -> str:
+        """The preset of its size, in words."""
+        return f"ViT-{self.vision}" if self.vision in ("base", "large") else self.vision
 
     @property
     def released_as(self) -> list[str]:
@@ -135,14 +140,16 @@ def _card(name: str, entry: Any, content: Mapping[str, Any], path: Path) -> Weig
     given = {"file", "licence", *_LAYOUT}
     fields = [f for f in dataclasses.fields(WeightCard) if f.name not in given]
     needed = tuple(f.name for f in fields if f.default is dataclasses.MISSING)
-    _check(entry, needed, ("sha256",), f"{path}: files.{name}")
+    _check(entry, needed, ("sha256", "licence"), f"{path}: files.{name}")
     layouts = content["layouts"]
     if entry["layout"] not in layouts:
         raise ConfigError(
             f"{path}: files.{name}.layout: no layout {entry['layout']!r}."
             f"{suggest(entry['layout'], layouts)}"
         )
-    return WeightCard(file=name, licence=content["licence"], **layouts[entry["layout"]], **entry)
+    return WeightCard(
+        **{"file": name, "licence": content["licence"], **layouts[entry["layout"]], **entry}
+    )
 
 
 def _check(entry: Any, needed: tuple[str, ...], optional: tuple[str, ...], where: str) -> None:

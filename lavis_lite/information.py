@@ -99,7 +99,7 @@ def _facts(card: cards.WeightCard) -> list[str]:
         f"{data}: {', '.join(f'{metric} {value:g}' for metric, value in found.items())}"
         for data, found in card.results.items()
     ]
-    size = f"ViT-{card.vision}, images of {card.image_size} pixels, licence {card.licence}"
+    size = f"{card.size}, images of {card.image_size} pixels, licence {card.licence}"
     return [card.trained_for, size, *figures, f"({card.source})"]
 
 

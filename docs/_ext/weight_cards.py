@@ -45,7 +45,7 @@ def lines() -> Iterator[str]:
 def file_cell(card: WeightCard) -> list[str]:
     """Name with address, size, images, digest."""
     digest = [f"sha256 ``{card.sha256[:12]}...``"] if card.sha256 else []
-    size = f"ViT-{card.vision}, {card.image_size} pixels, {card.licence}"
+    size = f"{card.size}, {card.image_size} pixels, {card.licence}"
     return [f"`{card.file} <{card.url}>`__", size, *digest]
 
 

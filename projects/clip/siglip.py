@@ -1,0 +1,127 @@
+"""siglip: every pair of an image and a text judged by itself."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from lavis_lite import registry
+from lavis_lite.errors import ConfigError
+from lavis_lite.model import LossSpecs
+from lavis_lite.modes import cosines
+from lavis_lite.projects.clip.dual import DualEncoder, Projection, Spec, Texts
+from lavis_lite.text.tokenizer import TextBatch
+
+
+@registry.register("model", "siglip")
+class Siglip(DualEncoder):
+    """A dual encoder with a learnt bias, for the loss ``sigmoid``; so its cosines are calibrated.
+
+    It can `match` as well: the logit of a pair says whether the text holds of the image.
+
+    Args:
+        vision: the vision encoder's component.
+        text: the text backbone's component: any that needs no image.
+        image_size: side of the square input.
+        tokenizer: a WordPiece vocabulary's folder, file or hub id, or ``hf/`` and the folder or hub
+            id of any tokenizer; None is an ``hf/*`` tower's own, or the small one of the package.
+        embed_width: width E of the joint space.
+        max_length: tokens that a text is cut to; None is all that the text tower holds.
+        vision_projection: from the pooled image to the joint space: ``linear``, ``affine`` (with a
+            bias), or ``none`` where the tower ends there.
+        text_projection: likewise of the text.
+        temperature: what similarities are divided by at first; it is learnt.
+        min_temperature: it is kept from falling below; 0 is no bound.
+        logit_bias: what is added to a pair's logit at first; it is learnt.
+        gradient_cache: rows of a batch that are encoded at a time in training, for batches whose
+            activations don't fit into memory: the same numbers in a third more time. 0: all.
+        losses: name -> component.
+
+    Reference: SigLIP, https://arxiv.org/abs/2303.15343.
+    """
+
+    logit_bias: nn.Parameter
+
+    def __init__(
+        self,
+        vision: Spec,
+        text: Spec,
+        image_size: int = 224,
+        tokenizer: str | None = None,
+        embed_width: int = 768,
+        max_length: int | None = None,
+        vision_projection: Projection = "none",
+        text_projection: Projection = "affine",
+        temperature: float = 0.1,
+        min_temperature: float = 0.0,
+        logit_bias: float = -10.0,
+        gradient_cache: int = 0,
+        losses: LossSpecs | None = None,
+    ) -> None:
+        super().__init__(
+            vision,
+            text,
+            image_size,
+            tokenizer,
+            embed_width,
+            max_length,
+            vision_projection,
+            text_projection,
+            temperature,
+            min_temperature,
+            gradient_cache,
+        )
+        self.logit_bias = nn.Parameter(torch.tensor(logit_bias))
+        self.add_losses(losses)
+
+    def match(self, image_tokens: Tensor, text: Texts) -> Tensor:
+        """(B, N, D) and B texts -> (B, 2) logits, fp32: does not match, matches.
+
+        Raises:
+            ConfigError: more or fewer texts than images.
+        """
+        images, texts = self.image_embeds(image_tokens), self.text_embeds(self.encode_text(text))
+        if len(images) != len(texts):
+            raise ConfigError(
+                f"match: {len(texts)} texts for {len(images)} images; it takes one for each, "
+                "`rank` takes several"
+            )
+        logits = self._logits((images * texts).sum(dim=1))
+        return torch.stack([torch.zeros_like(logits), logits], dim=1)
+
+    def rank(
+        self, image_tokens: Tensor, texts: Sequence[str] | Sequence[Sequence[str]] | TextBatch
+    ) -> Tensor:
+        """(B, N, D) and K texts per image -> (B, K) logits of "matches", fp32.
+
+        Args:
+            image_tokens: from ``encode_image``.
+            texts: K texts for each image; K texts for all of them; or rows that are tokenised
+                already, image-major.
+
+        Raises:
+            ConfigError: not the same number of texts for every image.
+        """
+        images = self.image_embeds(image_tokens)
+        if not isinstance(texts, TextBatch) and all(isinstance(text, str) for text in texts):
+            return self._logits(cosines(images, self._embeds([str(text) for text in texts])))
+        if isinstance(texts, TextBatch):
+            rows, even = self._embeds(texts), len(texts.ids) % len(images) == 0
+        else:
+            rows = self._embeds([text for row in texts for text in row])
+            even = len(texts) == len(images) and len({len(row) for row in texts}) == 1
+        if not even:
+            raise ConfigError(
+                f"rank: {len(rows)} texts for {len(images)} images; it takes the same number for "
+                "each"
+            )
+        own = rows.unflatten(0, (len(images), -1))  # (B, K, E)
+        return self._logits((own * images[:, None]).sum(dim=-1))
+
+    def _embeds(self, texts: Texts) -> Tensor:
+        return self.text_embeds(self.encode_text(texts))
+
+    def _logits(self, cosine: Tensor) -> Tensor:
+        return cosine / self.temperature + self.logit_bias.float()
