@@ -13,7 +13,7 @@ class Arm:
     """One variant."""
 
     set: dict[str, Any] = key("Overrides of `cfg` by dotted key; none: as it is.", {})
-    about: str = key("What it is, for the table.", "")
+    about: str | None = key("What it is, for the table.", None)
     against: str | None = key(
         "Another arm; the difference to it is taken seed by seed, before any mean.", None
     )
