@@ -223,6 +223,17 @@ def test_a_passing_problem_is_tried_again(tmp_path, code):
         assert Path(get(site, tmp_path)).read_bytes() == BODY
 
 
+def test_tries_are_further_and_further_apart(tmp_path, monkeypatch):
+    def answer(handler, number):
+        whole(BODY)(handler, number) if number == 4 else handler.head(503, content_length=0)
+
+    waits = []
+    monkeypatch.setattr(download.time, "sleep", waits.append)
+    with Site(answer) as site:
+        get(site, tmp_path, limits=Limits(tries=4, backoff=3))
+    assert waits == [3, 6, 12]
+
+
 @pytest.mark.parametrize("url", ["http://", "http://[bad/x", "http://h:port/x", "http://u:pw@h/x"])
 def test_a_malformed_url_is_refused_and_no_password_shown(tmp_path, url):
     with pytest.raises(DownloadError) as refused:
