@@ -10,6 +10,7 @@ from lavis_lite.interfaces import Context, Evaluation, EvaluationData
 from lavis_lite.metrics.bleu import bleu
 from lavis_lite.metrics.cider import cider_d
 from lavis_lite.metrics.generate import check_generation, generate_captions
+from lavis_lite.metrics.java import check_names, java_scores
 from lavis_lite.metrics.pairs import demand
 from lavis_lite.metrics.rouge import rouge_l
 from lavis_lite.metrics.words import split_words
@@ -20,8 +21,8 @@ log = logging.getLogger(__name__)
 def caption_scores(captions: list[str], references: list[list[str]]) -> dict[str, float]:
     """BLEU-1 to 4, ROUGE-L (all in [0, 1]) and CIDEr-D (in [0, 10]) of one caption per image.
 
-    pycocoevalcap's figures, up to its Java tokenizer: see ``words.py``. METEOR and SPICE, which
-    need Java, are not computed.
+    pycocoevalcap's figures, up to its Java tokenizer: see ``words.py``; METEOR and SPICE, which
+    need Java, are in ``java.py``.
     """
     words = [split_words(caption) for caption in captions]
     texts = [[split_words(text) for text in row] for row in references]
@@ -34,19 +35,29 @@ class Caption:
     """BLEU, ROUGE-L and CIDEr-D of one generated caption per image.
 
     An image without a reference is described and not scored; where none has one, no figure is
-    given, only the captions.
+    given, only the captions. Where images are known by numbers, as those of COCO and NoCaps, the
+    captions are also written in the format of their evaluation servers.
 
     Args:
         generate: arguments of the model's ``generate``; empty are the model's defaults.
         match: also ask the model how probable it is that its caption fits (mean as ``match``);
             it must be able to match.
+        java: figures that need Java and `pip install 'lavis_lite[metrics]'`: `meteor`, `spice`.
+            Where something is missing they are n/a, with the reason.
     """
 
     requires = ("generate",)
 
-    def __init__(self, generate: dict[str, Any] | None = None, match: bool = False) -> None:
+    def __init__(
+        self,
+        generate: dict[str, Any] | None = None,
+        match: bool = False,
+        java: list[str] | None = None,
+    ) -> None:
+        check_names(java or [])
         self.generate = generate or {}
         self.match = match
+        self.java = java or []
 
     def check(self, model: Any) -> None:
         """Refuse a model that lacks what the arguments ask for (ConfigError)."""
@@ -62,10 +73,18 @@ class Caption:
         scored = [row for row in rows if row["references"]]
         if not scored:
             log.warning("caption: no image has a reference; captions are written, not scored")
-            return Evaluation({}, rows)
-        figures = caption_scores(
-            [row["caption"] for row in scored], [row["references"] for row in scored]
-        )
+            return Evaluation({}, rows, _submission(rows))
+        captions = [row["caption"] for row in scored]
+        references = [row["references"] for row in scored]
+        figures = caption_scores(captions, references)
+        slow, missing = java_scores(self.java, captions, references)
         if self.match:
             figures["match"] = sum(row["match"] for row in rows) / len(rows)
-        return Evaluation(figures, rows)
+        return Evaluation({**figures, **slow}, rows, _submission(rows), missing)
+
+
+def _submission(rows: list[dict[str, Any]]) -> Any:
+    """COCO's format of results, which NoCaps' server takes too; None for images without numbers."""
+    if not all(isinstance(row["image_id"], int) for row in rows):
+        return None
+    return [{"image_id": row["image_id"], "caption": row["caption"]} for row in rows]

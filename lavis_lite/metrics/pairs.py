@@ -117,7 +117,7 @@ class ImageBatch(NamedTuple):
 
     @property
     def image(self) -> Tensor:
-        """(B, 3, H, W)."""
+        """(B, 3, H, W), or (B, F, 3, H, W) the frames of videos."""
         return self.samples["image"]
 
 
@@ -128,6 +128,27 @@ def image_batches(data: EvaluationData, pairs: Pairs, runner: Context) -> Iterat
     for samples in data.batches(list(position)):
         samples["image"] = samples["image"].to(runner.device, non_blocking=True)
         yield ImageBatch([position[int(index)] for index in samples["index"]], samples)
+
+
+def encode_frames(model: Any, image: Tensor) -> tuple[Tensor, Tensor]:
+    """Tokens of images or videos: to match texts with, and to embed.
+
+    A video is matched by the tokens of all its frames, and embedded by their mean: the projection
+    being linear, that is the mean of the frames' projections, as in the original BLIP
+    (eval_retrieval_video.py).
+
+    Args:
+        model: encodes images.
+        image: (B, 3, H, W), or (B, F, 3, H, W).
+
+    Returns:
+        (B, F * N, D) and (B, N, D); twice the same for images.
+    """
+    if image.ndim == 4:
+        tokens = model.encode_image(image)
+        return tokens, tokens
+    tokens = model.encode_image(image.flatten(0, 1)).unflatten(0, image.shape[:2])
+    return tokens.flatten(1, 2), tokens.mean(dim=1)
 
 
 @contextmanager

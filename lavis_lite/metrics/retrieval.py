@@ -13,6 +13,7 @@ from lavis_lite.interfaces import Context, Evaluation, EvaluationData
 from lavis_lite.metrics.pairs import (
     Pairs,
     demand,
+    encode_frames,
     evaluating,
     image_batches,
     read_pairs,
@@ -52,7 +53,8 @@ class Retrieval:
     For each image the ``top_k`` texts of highest cosine are re-scored as match logit + cosine, and
     likewise for each text the ``top_k`` images; all others rank below, by cosine. True is what has
     the same ``image_id``, and the best-ranked true candidate counts: an identical caption of
-    another image is wrong, as published. Where scores are exactly equal, R@k is its expectation
+    another image is wrong, as published. Videos are found by their frames: embedded by the mean,
+    matched with all of them. Where scores are exactly equal, R@k is its expectation
     over random order, so that a model which cannot tell candidates apart gets what guessing gets.
 
     Args:
@@ -116,8 +118,8 @@ class Retrieval:
         positions: list[int] = []
         image: list[Tensor] = []
         for batch in image_batches(data, pairs, runner):
-            tokens = model.encode_image(batch.image)
-            image.append(model.image_embeds(tokens).float().cpu())
+            tokens, to_embed = encode_frames(model, batch.image)
+            image.append(model.image_embeds(to_embed).float().cpu())
             if self.rerank:
                 places = range(len(positions), len(positions) + len(tokens))
                 store.put(places, tokens)

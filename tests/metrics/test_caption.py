@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from two_processes import run_on_processes
 
 from lavis_lite.errors import ConfigError, DataError
+from lavis_lite.metrics import caption as caption_module
 from lavis_lite.metrics.caption import Caption, caption_scores
 
 RUNNER = SimpleNamespace(device=torch.device("cpu"), seed=0, autocast=contextlib.nullcontext)
@@ -112,7 +113,7 @@ def test_unreadable_images_are_left_out() -> None:
 
 
 def test_captions_without_any_reference_are_written_but_not_scored() -> None:
-    metrics, rows = Caption().evaluate(Captioner(), Data(unreadable=[1, 2]), RUNNER)
+    metrics, rows, *_ = Caption().evaluate(Captioner(), Data(unreadable=[1, 2]), RUNNER)
     assert metrics == {}
     assert len(rows) == 2
 
@@ -134,3 +135,26 @@ def test_several_captions_per_image_are_refused() -> None:
 def test_a_model_that_cannot_match_is_told_what_to_do() -> None:
     with pytest.raises(ConfigError, match=r"requires encode_image, match.*`match: false`"):
         Caption(match=True).evaluate(Captioner(), Data(), RUNNER)
+
+
+def test_captions_of_numbered_images_are_written_as_the_servers_take_them() -> None:
+    _, _, submission, missing = Caption().evaluate(Captioner(), Data(), RUNNER)
+    assert submission == [{"image_id": n, "caption": words} for n, words in enumerate(WORDS)]
+    assert missing == {}
+    named = Data()
+    for row in named.dataset:
+        row["image_id"] = str(row["image_id"])  # names, as of files
+    assert Caption().evaluate(Captioner(), named, RUNNER).submission is None
+
+
+def test_what_java_gives_stands_beside_the_other_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    def scores(names: list[str], captions: list[str], references: list[list[str]]) -> Any:
+        assert names == ["meteor", "spice"]
+        assert len(captions) == len(references) == 2  # those with references
+        return {"meteor": 0.25}, {"spice": "no java"}
+
+    monkeypatch.setattr(caption_module, "java_scores", scores)
+    result = Caption(java=["meteor", "spice"]).evaluate(Captioner(), Data(), RUNNER)
+    assert result.metrics["meteor"] == 0.25
+    assert "spice" not in result.metrics
+    assert result.missing == {"spice": "no java"}

@@ -58,7 +58,7 @@ NUMBERS = ["0", "1", "2", "3"]
 
 
 def test_a_perfect_model_is_right_about_all_pairs() -> None:
-    figures, rows = ImageTextMatching().evaluate(Reader(), Data(NUMBERS), RUNNER)
+    figures, rows, *_ = ImageTextMatching().evaluate(Reader(), Data(NUMBERS), RUNNER)
     assert figures == {
         "accuracy": 1,
         "auc": 1,
@@ -70,7 +70,7 @@ def test_a_perfect_model_is_right_about_all_pairs() -> None:
 
 
 def test_a_miss_counts() -> None:
-    figures, _ = ImageTextMatching().evaluate(Reader(blind_to=2), Data(NUMBERS), RUNNER)
+    figures, _, *_ = ImageTextMatching().evaluate(Reader(blind_to=2), Data(NUMBERS), RUNNER)
     assert figures["accuracy"] == 7 / 8
     assert figures["auc"] == (3 * 4 + 1 * 4 / 2) / 16
 
@@ -96,7 +96,9 @@ def test_captions_of_another_run_are_scored(tmp_path: Path) -> None:
     path = tmp_path / "caption.jsonl"
     written = [{"key": "1-0", "caption": "1"}, {"key": "3-0", "caption": "0"}]
     path.write_text("".join(json.dumps(row) + "\n" for row in written))
-    figures, rows = ImageTextMatching(captions=str(path)).evaluate(Reader(), Data(NUMBERS), RUNNER)
+    figures, rows, *_ = ImageTextMatching(captions=str(path)).evaluate(
+        Reader(), Data(NUMBERS), RUNNER
+    )
     high, low = torch.tensor([2.0, -1.0]).sigmoid().tolist()
     assert figures["generated"] == pytest.approx((high + low) / 2, abs=1e-5)
     assert [row.get("caption") for row in rows] == [None, "1", None, "0"]
