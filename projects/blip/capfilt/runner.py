@@ -97,6 +97,7 @@ class CapfiltRunner:
         speed = read_timings(folder)
         figures = shares(total) | {
             "images_per_second": round(speed.images_per_second or 0.0, 3),
+            "images_per_cpu_second": round(speed.images_per_cpu_second or 0.0, 3),
             "bytes_per_image": round(sum(total["bytes"].values()) / max(1, total["images"])),
         }
         record = {"step": 0, "evaluate": self.config.runner.name, **figures, "seconds": seconds}

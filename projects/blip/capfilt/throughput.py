@@ -14,17 +14,24 @@ from lavis_lite.runners.folder import read_json
 class Throughput:
     """Images, and seconds of all workers together by stage.
 
-    ``total`` is from the beginning of a shard to its mark; ``read`` is waiting for images.
+    ``total`` is from the beginning of a shard to its mark, ``cpu`` what the worker computed
+    meanwhile, without its loader processes; ``read`` is waiting for images.
     """
 
     images: int = 0
     total: float = 0.0
+    cpu: float = 0.0
     stages: dict[str, float] = field(default_factory=dict)
 
     @property
     def images_per_second(self) -> float | None:
         """Of one worker; None where nothing was computed."""
         return self.images / self.total if self.total else None
+
+    @property
+    def images_per_cpu_second(self) -> float | None:
+        """Of one worker that has a core for itself; None where nothing was computed."""
+        return self.images / self.cpu if self.cpu else None
 
 
 def read_timings(folder: Folder) -> Throughput:
@@ -41,6 +48,7 @@ def read_timings(folder: Folder) -> Throughput:
             seconds = note["seconds"]
             found.images += note["images"]
             found.total += seconds.pop("total")
+            found.cpu += seconds.pop("cpu", 0.0)
             for stage, value in seconds.items():
                 found.stages[stage] = found.stages.get(stage, 0.0) + value
     return found

@@ -186,6 +186,9 @@ def test_speed_and_sizes_are_summed_up(capfilt):
     assert done["metrics"]["images_per_second"] == pytest.approx(
         24 / sum(one["total"] for one in seconds), rel=1e-3
     )
+    assert done["metrics"]["images_per_cpu_second"] == pytest.approx(
+        24 / sum(one["cpu"] for one in seconds), rel=1e-3
+    )
     assert done["seconds_by_stage"]["caption"] == pytest.approx(
         sum(one["caption"] for one in seconds), abs=1e-3
     )
