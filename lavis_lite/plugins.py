@@ -26,6 +26,7 @@ from lavis_lite.errors import ConfigError
 
 logger = logging.getLogger(__name__)
 ENTRY_POINT_GROUP = "lavis_lite.projects"
+FILE_PREFIX = "lavis_lite_plugin_"  # of the module that a file becomes
 SECTIONS = ("components", "runner_configs", "presets", "models")
 
 
@@ -42,6 +43,7 @@ class ComponentIndex:
 
     def __init__(self, packages: Iterable[str] | None = None) -> None:
         self._packages = packages
+        self._twice: dict[tuple[str, str], tuple[str, str]] = {}
         self.failures: dict[str, str] = {}
 
     @functools.cached_property
@@ -68,6 +70,8 @@ class ComponentIndex:
 
     def _list(self, table: dict[tuple[str, str], str], key: tuple[str, str], module: str) -> None:
         if key in table:
+            if not table[key].startswith("lavis_lite."):  # which comes first is chance
+                self._twice[key] = (table[key], module)
             self._fail(module, ConfigError(f"{key[0]} {key[1]!r} already belongs to {table[key]}"))
         else:
             table[key] = module
@@ -79,6 +83,13 @@ class ComponentIndex:
     def module(self, kind: str, name: str) -> str | None:
         """The module that a zoo.yaml gives a name to; None for a name that none lists."""
         return self._modules.get((kind, name))
+
+    def owners(self, kind: str, name: str) -> tuple[str, ...]:
+        """The two modules of outside packages that both claim a name; empty if at most one does.
+
+        What the core and the projects list is theirs, whoever else claims it.
+        """
+        return self._twice.get((kind, name), ()) if self._modules else ()
 
     def load(self, module: str) -> None:
         """Import a module, so that it registers its names; a failure is recorded, not raised."""
@@ -140,7 +151,7 @@ def _import_file(path: Path) -> None:
     if not path.is_file():
         raise ConfigError(f"plugin {str(path)!r} does not exist")
     # One stable module name per file: pickled workers and a second load find the same module.
-    name = f"lavis_lite_plugin_{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
+    name = f"{FILE_PREFIX}{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
     if name in sys.modules:
         return
     spec = importlib.util.spec_from_file_location(name, path)

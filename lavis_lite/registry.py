@@ -25,9 +25,11 @@ from fvcore.common.registry import Registry as NameMap
 
 from lavis_lite.contracts import KINDS, Contract
 from lavis_lite.errors import ConfigError, UnknownName, suggest
-from lavis_lite.plugins import ComponentIndex
+from lavis_lite.plugins import FILE_PREFIX, ComponentIndex
 
 T = TypeVar("T", bound=Callable[..., Any])
+# A component as configs write it and the arguments of the model around it -> what is wrong there.
+Check = Callable[[Mapping[str, Any], Mapping[str, Any]], Iterable[str]]
 
 
 class Kind(NameMap):
@@ -52,17 +54,18 @@ class Kind(NameMap):
             return
         raise ConfigError(
             f"{self._name} {name!r} is already registered at {holder}; "
-            f"{entry.where} needs another name"
+            f"{entry.where} needs another name, such as {entry.own_name(name)!r}"
         )
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A registered builder and, for a wildcard, how to list names and arguments behind it."""
+    """A registered builder, its check, and the names and arguments behind a wildcard."""
 
     builder: Callable[..., Any]
     expand: Callable[[str], list[str]] | None = None
     arguments: Callable[[str], dict[str, inspect.Parameter]] | None = None
+    check: Check | None = None
 
     @property
     def where(self) -> str:
@@ -72,6 +75,13 @@ class Entry:
             return f"{file}:{inspect.getsourcelines(self.builder)[1]}"
         except (TypeError, OSError):
             return f"{self.builder.__module__}.{self.builder.__qualname__}"
+
+    def own_name(self, name: str) -> str:
+        """``name`` with that of the package or file that the builder comes from before it."""
+        package = self.builder.__module__.partition(".")[0]
+        if package.startswith(FILE_PREFIX):
+            package = package.removeprefix(FILE_PREFIX).rpartition("_")[0]
+        return f"{package.strip('_') or 'my'}_{name}"
 
     def replaceable_by(self, other: Entry) -> bool:
         """Whether ``other`` is the same definition run again: in a notebook, or by a reload."""
@@ -104,6 +114,7 @@ class Registry:
         *,
         expand: Callable[[str], list[str]] | None = None,
         arguments: Callable[[str], dict[str, inspect.Parameter]] | None = None,
+        check: Check | None = None,
     ) -> Callable[[T], T]:
         """A decorator that makes a class or builder function available as ``name``.
 
@@ -113,6 +124,8 @@ class Registry:
                 stands for the ``*`` as its first positional argument.
             expand: for a wildcard, the full names behind a pattern (``"prefix/a*"``).
             arguments: for a wildcard, the arguments that the thing behind a name takes.
+            check: called with the component as a config writes it and with the arguments of the
+                model around it, before anything is built; what it yields is reported.
 
         Raises:
             ConfigError: the name is taken; the message says where.
@@ -123,7 +136,7 @@ class Registry:
 
         def decorate(builder: T) -> T:
             elsewhere = None if owner == registers else owner
-            family.add(name, Entry(builder, expand, arguments), elsewhere)
+            family.add(name, Entry(builder, expand, arguments, check), elsewhere)
             return builder
 
         return decorate
@@ -180,6 +193,11 @@ class Registry:
             parameters = {k: p for k, p in parameters.items() if k not in self.kinds[kind].runtime}
         return parameters
 
+    def misfits(self, kind: str, spec: Mapping[str, Any], model: Mapping[str, Any]) -> list[str]:
+        """What the check of a component finds wrong with it in its model; nothing without one."""
+        entry = self._find(kind, spec["name"]).entry
+        return [] if entry.check is None else list(entry.check(spec, model))
+
     def result(self, kind: str, name: str) -> type | None:
         """The class that ``name`` builds: itself, or its builder's return annotation."""
         builder = self._find(kind, name).entry.builder
@@ -190,6 +208,8 @@ class Registry:
 
     def problem(self, kind: str, name: str) -> str | None:
         """Why ``name`` cannot be looked up as far as the listings tell (no import), or None."""
+        if self.index.owners(kind, name):
+            return self._ambiguous(kind, name)
         listed = self.names(kind)
         wildcards = tuple(w[:-1] for w in listed if w.endswith("/*"))
         if name in listed or (wildcards and name.startswith(wildcards)):
@@ -210,6 +230,8 @@ class Registry:
     def _load(self, kind: str, name: str) -> Entry:
         """The entry of an exact name, importing the module that the index gives for it."""
         family = self._kind(kind)
+        if name not in family and self.index.owners(kind, name):
+            raise ConfigError(self._ambiguous(kind, name))
         module = self.index.module(kind, name)
         if name not in family and module is not None:
             self.index.load(module)
@@ -229,6 +251,13 @@ class Registry:
             if name.startswith(wildcard[:-1]):
                 return Found(self._load(kind, wildcard), name[len(wildcard) - 1 :])
         raise self._unknown(kind, name)
+
+    def _ambiguous(self, kind: str, name: str) -> str:
+        first, second = self.index.owners(kind, name)
+        return (
+            f"{kind} {name!r} exists twice: in {first} and in {second}. Each name has one owner: "
+            f"uninstall one of them, or let it list {second.partition('.')[0]}_{name!s}"
+        )
 
     def _unknown(self, kind: str, name: str) -> UnknownName:
         known = self.names(kind)
@@ -293,6 +322,7 @@ build = _global.build
 names = _global.names
 arguments = _global.arguments
 result = _global.result
+misfits = _global.misfits
 problem = _global.problem
 where = _global.where
 index = _global.index

@@ -13,6 +13,7 @@ from typing import Any, Literal, Union
 
 from lavis_lite import registry
 from lavis_lite.config.files import KeyPath, Source, origin_of, spell
+from lavis_lite.config.fit import has_capability, lacking, misfits, with_defaults
 from lavis_lite.config.schema import Component, ModelComponent
 from lavis_lite.config.validate import (
     NESTED_KINDS,
@@ -89,18 +90,28 @@ def _model_problems(model: ModelComponent, path: KeyPath) -> Iterator[Problem]:
     yield from _problems("model", model.name, args, path)
     for key, kind in NESTED_KINDS.items():
         if isinstance(spec := args.get(key), dict):
-            yield from _nested_problems(kind, spec, (*path, key))
+            yield from _nested_problems(kind, spec, (*path, key), model, args)
     for key, kind in NESTED_MAPPINGS.items():
         for name, spec in (args.get(key) or {}).items():
-            yield from _nested_problems(kind, spec, (*path, key, name))
+            yield from _nested_problems(kind, spec, (*path, key, name), model, args)
 
 
-def _nested_problems(kind: str, spec: Mapping[str, Any], path: KeyPath) -> Iterator[Problem]:
+def _nested_problems(
+    kind: str,
+    spec: Mapping[str, Any],
+    path: KeyPath,
+    model: ModelComponent,
+    around: Mapping[str, Any],
+) -> Iterator[Problem]:
     if "name" not in spec:
         yield path, "a component needs a `name`"
-    else:
-        args = {k: v for k, v in spec.items() if k != "name"}
-        yield from _problems(kind, spec["name"], args, path)
+        return
+    args = {k: v for k, v in spec.items() if k != "name"}
+    problems = list(_problems(kind, spec["name"], args, path))
+    yield from problems
+    if not problems and _result("model", model.name) is not None:
+        for problem in misfits(kind, spec, with_defaults(model.name, around)):
+            yield path, problem
 
 
 def _capability_problems(config: Any, model: ModelComponent, at: KeyPath) -> Iterator[Problem]:
@@ -125,11 +136,7 @@ def _capability_problems(config: Any, model: ModelComponent, at: KeyPath) -> Ite
     for path, kind, name in wishes:
         needed = getattr(_result(kind, name), "requires", ())
         if missing := [c for c in needed if not has_capability(built, c)]:
-            yield (
-                path,
-                f"{kind} {name!r} requires {', '.join(missing)}, "
-                f"which model {model.name!r} ({built.__name__}) lacks",
-            )
+            yield path, lacking(kind, name, missing, model.name, built)
 
 
 def _result(kind: str, name: Any) -> type | None:
@@ -138,13 +145,6 @@ def _result(kind: str, name: Any) -> type | None:
         return registry.result(kind, name) if isinstance(name, str) else None
     except (UnknownName, ConfigError):
         return None
-
-
-def has_capability(model: type, name: str) -> bool:
-    """Whether instances of a model class have ``name``: as a method, property or annotation."""
-    return hasattr(model, name) or any(
-        name in vars(base).get("__annotations__", {}) for base in model.__mro__
-    )
 
 
 def _type_problem(value: Any, wanted: Any) -> str | None:

@@ -72,7 +72,7 @@ def flatten(tree: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def differences(old: Settings, new: Settings, *, evaluation: bool = True) -> list[str]:
-    """What differs with an effect, as ``optim.lr: 0.0003 is now 0.0001``; null is as good as absent.
+    """What differs with an effect, as ``optim.lr: 0.0003 is now 0.0001``; null is like absent.
 
     Args:
         old: the settings of before.

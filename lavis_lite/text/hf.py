@@ -6,6 +6,7 @@ For models that encode texts alone. BLIP needs cross-attention, which is ``med``
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,6 +16,8 @@ from lavis_lite import registry
 from lavis_lite.errors import ConfigError, DownloadError
 from lavis_lite.io import offline
 from lavis_lite.modes import eval_mode
+from lavis_lite.text.checks import length_problems
+from lavis_lite.text.hf_tokenizer import PREFIX, tokenizer_for
 from lavis_lite.text.pooling import Pooling, pool_states
 from lavis_lite.text.source import first_line
 
@@ -105,19 +108,23 @@ def hf_problems(spec: Mapping[str, Any], model: Mapping[str, Any]) -> Iterator[s
             encoder = AutoModel.from_config(config)
     except (OSError, ValueError, KeyError):  # to be fetched first: said when it is built
         return
-    yield from length_problems(spec["name"], most_tokens(encoder), model.get("max_length"))
-
-
-def length_problems(name: str, holds: int | None, wanted: Any) -> Iterator[str]:
-    """A text tower too short for the texts that its model gives it."""
-    if isinstance(wanted, int) and holds is not None and holds < wanted:
+    yield from length_problems(spec["name"], most_tokens(encoder), model)
+    if (size := tokens_known_here(spec, model.get("tokenizer"))) > config.vocab_size:
         yield (
-            f"text_backbone {name!r} holds {holds} tokens, the texts of its model have up to "
-            f"{wanted} (`max_length` of the model): use model.max_length={holds}, or a longer tower"
+            f"text_backbone {spec['name']!r} knows {config.vocab_size} tokens, the tokenizer "
+            f"{size}: take the model's own (model.tokenizer={spec['name']})"
         )
 
 
-@registry.register("text_backbone", "hf/*")
+def tokens_known_here(spec: Mapping[str, Any], source: str | None) -> int:
+    """Tokens of the tokenizer in use, 0 where it would have to be fetched first."""
+    own = spec["name"] if source is None else str(source)
+    if not Path(own.removeprefix(PREFIX)).expanduser().exists():
+        return 0
+    return len(tokenizer_for(spec, source))
+
+
+@registry.register("text_backbone", "hf/*", check=hf_problems)
 def hf_encoder(
     name: str,
     pretrained: bool = False,

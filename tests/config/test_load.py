@@ -117,7 +117,7 @@ def test_all_problems_are_in_one_report_with_file_and_key_path(load: Load, tmp_p
         f"{run}: run.max_steps: int is expected, not float 1.5",
         f"{base}: optim.lrr: unknown key. Did you mean 'lr'? Known: lr, min_lr, weight_decay, "
         "betas, eps, warmup_steps, warmup_lr, schedule, decay_rate, decay_steps, clip_norm, "
-        "accumulate",
+        "accumulate, layer_decay, freeze, lora, ema_decay",
         "on the command line: optim.lr: float is expected, not str 'fast'",
         f"{base}: optim.schedule: 'cosin' is none of its values. Did you mean 'cosine'? "
         "Values: cosine, step, constant",

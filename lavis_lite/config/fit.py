@@ -1,0 +1,110 @@
+"""Whether the parts of a model keep their contracts and fit each other, as far as configs tell."""
+
+from __future__ import annotations
+
+import ast
+import difflib
+import inspect
+import textwrap
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+from lavis_lite import registry
+from lavis_lite.errors import ConfigError, UnknownName
+
+SYNONYMS = ("embed_dim", "num_features", "hidden_size", "dim", "out_dim", "out_features")
+
+
+def misfits(kind: str, spec: Mapping[str, Any], model: Mapping[str, Any]) -> Iterator[str]:
+    """What is wrong with a component inside a model, beyond its arguments.
+
+    Args:
+        kind: its registry kind.
+        spec: the component, with a name that exists.
+        model: the arguments of the model around it, defaults included.
+    """
+    yield from registry.misfits(kind, spec, model)
+    if kind in ("vision_encoder", "text_backbone"):
+        yield from _without_width(kind, spec["name"])
+
+
+def with_defaults(name: str, args: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments of a model's builder, those that the config leaves out at their defaults."""
+    own = registry.arguments("model", name)
+    defaults = {k: p.default for k, p in own.items() if p.default is not inspect.Parameter.empty}
+    return {**defaults, **args}
+
+
+def lacking(kind: str, name: str, missing: Iterable[str], model: str, built: type) -> str:
+    """A loss or metric that asks for what a model cannot do, and what it could have instead."""
+    missing = list(missing)
+    able = [other for other in registry.names(kind) if _requires(kind, other, built)]
+    near = "".join(
+        f" It has {close[0]!r}."
+        for capability in missing
+        if (close := difflib.get_close_matches(capability, dir(built), n=1, cutoff=0.85))
+    )
+    return (
+        f"{kind} {name!r} requires {', '.join(missing)}, "
+        f"which model {model!r} ({built.__name__}) lacks.{near} "
+        f"What it can be given: {', '.join(able) or 'none'}"
+    )
+
+
+def has_capability(model: type, name: str) -> bool:
+    """Whether instances of a model class have ``name``: as a method, property or annotation."""
+    return hasattr(model, name) or any(
+        name in vars(base).get("__annotations__", {}) for base in model.__mro__
+    )
+
+
+def _requires(kind: str, name: str, built: type) -> bool:
+    """Whether a loss or metric says what it requires, and a model has all of it."""
+    try:
+        needed = getattr(registry.result(kind, name), "requires", None)
+    except (UnknownName, ConfigError):
+        return False
+    return needed is not None and all(has_capability(built, capability) for capability in needed)
+
+
+def _without_width(kind: str, name: str) -> Iterator[str]:
+    """A class in whose source nobody gives its instances a ``width``.
+
+    A builder function, or a class that sets attributes by computed names, is judged when built.
+    """
+    builder: Callable[..., Any] | type | None = registry.result(kind, name)
+    if not inspect.isclass(builder) or has_capability(builder, "width"):
+        return
+    assigned: set[str] = set()
+    for base in builder.__mro__:
+        if base.__module__.partition(".")[0] in ("torch", "builtins", "typing"):
+            continue
+        found = _assigned(base)
+        if found is None:
+            return
+        assigned |= found
+    if "width" in assigned:
+        return
+    synonym = next((s for s in SYNONYMS if s in assigned), None)
+    hint = f"`self.width = self.{synonym}`" if synonym else "`self.width = ...` in its constructor"
+    yield (
+        f"{kind} {name!r} ({registry.where(kind, name)}) has no `width`, the D of its states "
+        f"(B, N, D) that the contract of a {kind} asks for: add {hint}"
+    )
+
+
+def _assigned(owner: type) -> set[str] | None:
+    """Names of the attributes that a class assigns to ``self``; None where that cannot be told."""
+    if "__getattr__" in vars(owner):
+        return None
+    try:
+        source = ast.parse(textwrap.dedent(inspect.getsource(owner)))
+    except (OSError, TypeError, SyntaxError):
+        return None
+    if any(isinstance(n, ast.Name) and n.id in ("setattr", "vars") for n in ast.walk(source)):
+        return None
+    return {
+        node.attr
+        for node in ast.walk(source)
+        if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store)
+    }
