@@ -132,6 +132,8 @@ def check(config: SweepConfig, workers: int) -> None:
         if arm.against is not None and arm.against not in config.arms:
             near = suggest(arm.against, config.arms)
             problems.append(f"arms.{name}.against: no arm {arm.against!r}.{near}")
+        if config.seed_key in arm.set:
+            problems.append(f"arms.{name}.set: {config.seed_key} is what `seeds` are put into")
         if unknown := [s for s in arm.seeds or [] if s not in config.seeds]:
             problems.append(f"arms.{name}.seeds: {unknown} are none of seeds: {config.seeds}")
     for name, measure in config.measures.items():

@@ -64,11 +64,10 @@ class Planner:
         base = configs.load(config.cfg)
         is_pipeline = isinstance(base, PipelineConfig)
         cells: dict[Cell, dict[str, str]] = {}
-        problems = [*_unknown_values(config, base), *self._unknown_results(base)]
+        if problems := [*_unknown_values(config, base), *self._unknown_results(base)]:
+            raise ConfigError("\n".join(problems))
         for name, arm in config.arms.items():
-            for seed in config.seeds:
-                if problems or (arm.seeds is not None and seed not in arm.seeds):
-                    continue
+            for seed in config.seeds if arm.seeds is None else arm.seeds:
                 try:
                     stages = self._stages({**arm.set, config.seed_key: seed})
                     cells[name, seed] = self._add(stages)
@@ -94,7 +93,13 @@ class Planner:
         whole = configs.load(config.cfg, values=values)
         if not isinstance(whole, PipelineConfig):
             return {SINGLE: Stage(config.cfg, values)}
-        inputs = {n: self._inputs(s.set, list(whole.stages)) for n, s in whole.stages.items()}
+        names = list(whole.stages)
+        inputs = {n: self._inputs(stage.set, names) for n, stage in whole.stages.items()}
+        for name, others in inputs.items():
+            if late := [n for n in others if names.index(n) >= names.index(name)]:
+                raise ConfigError(
+                    f"stages.{name}: builds on {late[0]!r}, which does not precede it"
+                )
         wanted = set(config.results or whole.stages)
         for name in reversed(whole.stages):
             if name in wanted:

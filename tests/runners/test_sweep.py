@@ -263,6 +263,14 @@ BAD = {
         {"arms": {"slow": {"seeds": [7]}}},
         "arms.slow.seeds: [7] are none of seeds: [0]",
     ),
+    "a stage that comes later": (
+        {"arms": {"slow": {"set": {"stages.pre.set.model.checkpoint": "${stage:tune}"}}}},
+        "arms.slow: stages.pre: builds on 'tune', which comes later",
+    ),
+    "a seed in an arm": (
+        {"arms": {"slow": {"set": {"values.seed": 3}}}},
+        "arms.slow.set: values.seed is what `seeds` are put into",
+    ),
     "no workers": ({"runner": {"name": "sweep", "workers": 0}}, "runner.workers: 0; at least 1"),
     "a chart of nothing": (
         {"charts": {"c": {"measure": "eror", "x": "rate", "lines": {"l": {"slw": 1}}}}},
@@ -277,6 +285,14 @@ def test_a_wrong_sweep_is_refused_before_anything_is_run(tmp_path, sweep, change
         run(sweep(**changes))
     assert message in str(caught.value)
     assert not (tmp_path / "out").exists()
+
+
+def test_problems_of_all_arms_are_reported_once(sweep):
+    arms = {n: {"set": {f"stages.tune.set.optim.{n}": 1}} for n in ("lrr", "beta")}
+    with pytest.raises(ConfigError) as caught:
+        run(sweep(arms=arms, seeds=SEEDS))
+    lines = str(caught.value).splitlines()
+    assert [line.split(":")[0] for line in lines] == ["arms.lrr", "arms.beta"]
 
 
 def test_a_figure_that_is_not_there_is_named_and_left_out(sweep, caplog):
