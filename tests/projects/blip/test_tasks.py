@@ -10,6 +10,7 @@ import pytest
 from published_samples import write_published
 
 from lavis_lite import config, runners, zoo
+from lavis_lite.cards import weight_card
 from lavis_lite.config.files import config_root
 from lavis_lite.config.schema import Component, EvaluateConfig, TrainConfig
 from lavis_lite.data import cards
@@ -67,6 +68,20 @@ def test_every_config_of_published_data_is_tried_here() -> None:
         path.stem for path in (config_root() / "blip").glob("*.yaml") if uses_published_data(path)
     }
     assert found == set(TASKS)
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_a_task_starts_from_published_weights(task: str) -> None:
+    loaded = config.load(f"blip/{task}.yaml")
+    source = loaded.model.checkpoint
+    if task.startswith("pretrain"):
+        assert source is None
+    elif isinstance(loaded, EvaluateConfig):
+        assert source == zoo.RELEASED
+        assert zoo.released_weights(loaded.model.name, loaded.model.type)
+    else:
+        card = weight_card(source)
+        assert loaded.model.name in (*card.fills, *card.starts)
 
 
 @pytest.mark.parametrize("task", TASKS)
