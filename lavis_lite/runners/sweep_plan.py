@@ -97,9 +97,7 @@ class Planner:
         inputs = {n: self._inputs(stage.set, names) for n, stage in whole.stages.items()}
         for name, others in inputs.items():
             if late := [n for n in others if names.index(n) >= names.index(name)]:
-                raise ConfigError(
-                    f"stages.{name}: builds on {late[0]!r}, which does not precede it"
-                )
+                raise ConfigError(f"stages.{name}: builds on {late[0]!r}, which comes later")
         wanted = set(config.results or whole.stages)
         for name in reversed(whole.stages):
             if name in wanted:
