@@ -153,7 +153,7 @@ class OptimConfig:
 class CheckpointingConfig:
     """Layers, from a tower's end, whose activations are computed again instead of kept.
 
-    Less memory, about a third more time, the same numbers. -1 is every layer, 0 none.
+    Less memory, more time, the same numbers. -1 is every layer, 0 none.
     """
 
     vision: int = key("Layers of each vision tower.", 0, at_least=-1)
