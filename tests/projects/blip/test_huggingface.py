@@ -273,6 +273,26 @@ def test_a_folder_of_transformers_loads_to_the_bit(name: str, exported: Any) -> 
         assert torch.equal(again.state_dict()[key], value), key
 
 
+def test_a_repository_of_the_hub_is_read_like_the_folder_it_was_made_of(
+    exported: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, _, folder = exported("blip_image_text_matching")
+
+    def hf_hub_download(repo: str, file: str, **options: Any) -> str:
+        assert repo == "acme/blip-tiny"
+        return str(folder / file)
+
+    monkeypatch.setenv("LAVIS_LITE_CACHE", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", hf_hub_download)
+    again = create_model("blip_image_text_matching", "tiny", checkpoint="acme/blip-tiny")
+    assert torch.equal(again.itm_head.weight, model.itm_head.weight)
+    with pytest.raises(CheckpointError, match=r"acme/blip-tiny: text_config.num_attention_heads"):
+        create_model(
+            "blip_image_text_matching", "tiny", text={"num_heads": 2}, checkpoint="acme/blip-tiny"
+        )
+
+
 def test_a_folder_of_transformers_at_another_image_size_is_resampled(exported: Any) -> None:
     _, _, folder = exported("blip_caption")
     larger = create_model("blip_caption", "tiny", checkpoint=str(folder), image_size=96)
