@@ -19,6 +19,7 @@ extensions = [
     "sphinx.ext.napoleon",
     "sphinx.ext.viewcode",
     "config_reference",
+    "dataset_cards",
     "recorded_runs",
     "recorded_sweeps",
     "registry_tables",

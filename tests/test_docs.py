@@ -21,6 +21,7 @@ HOWTOS = [p for p in PAGES if p.parent.name == "howto"]
 WITH_CODE = [
     *HOWTOS,
     *(DOCS / f"{page}.rst" for page in ("start", "concepts", "gallery", "from_lavis", "sweeps")),
+    DOCS / "reference" / "datasets.rst",
 ]
 
 
