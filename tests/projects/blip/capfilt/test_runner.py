@@ -213,3 +213,40 @@ def test_random_weights_are_used_only_when_asked_for(tmp_path, monkeypatch, capl
     assert torch.equal(weight, again.get_parameter(name))
     assert not torch.equal(weight, other.get_parameter(name))
     assert caplog.text == ""
+
+
+def test_images_are_decoded_and_encoded_once_and_texts_come_sorted_by_length(load, monkeypatch):
+    config = load("out", "captioner.generate.num_captions=3", "data.batch_size=8")
+    toy = registry.get("model", "toy_filter")
+    rows = registry.get("dataset", "toy_pairs")
+    seen = {"encoded": 0, "decoded": 0}
+    lengths = []
+    encode, match, row = toy.encode_image, toy.match, rows._row
+
+    def encoding(self, image):
+        seen["encoded"] += len(image)
+        return encode(self, image)
+
+    def matching(self, tokens, text):
+        lengths.append([len(one) for one in text])
+        return match(self, tokens, text)
+
+    def reading(self, number):
+        seen["decoded"] += 1
+        return row(self, number)
+
+    monkeypatch.setattr(toy, "encode_image", encoding)
+    monkeypatch.setattr(toy, "match", matching)
+    monkeypatch.setattr(rows, "_row", reading)
+    runners.run(config)
+    assert seen == {"encoded": 24, "decoded": 24}
+    # A batch of 8 images has up to 32 different texts, judged 8 at a time, the shortest first.
+    assert all(len(one) <= 8 for one in lengths)
+    assert len(lengths) > 6
+    by_images = [[]]
+    for part in lengths:
+        if by_images[-1] and part[0] < by_images[-1][-1]:
+            by_images.append([])
+        by_images[-1] += part
+    assert len(by_images) == 3
+    assert all(one == sorted(one) for one in by_images)
