@@ -22,6 +22,8 @@ from lavis_lite.transfer import Limits
 
 BODY = bytes(range(256)) * 400
 SHA = hashlib.sha256(BODY).hexdigest()
+# For servers that answer, however busy the machine is; and for those that never do.
+PATIENT = Limits(connect=60, read=60, tries=3, backoff=0.01, lock=60)
 QUICK = Limits(connect=1, read=0.4, tries=3, backoff=0.01, lock=1)
 
 Answer = Callable[["Handler", int], None]
@@ -99,8 +101,8 @@ def silent(handler: Handler, number: int) -> None:
 
 
 def get(site: Site, folder: Path, path: str = "w.pth", **options: Any) -> str:
-    """Fetch a file of the site into the folder, with quick limits."""
-    return download.fetch(site.url(path), folder, **({"limits": QUICK} | options))
+    """Fetch a file of the site into the folder, with patience."""
+    return download.fetch(site.url(path), folder, **({"limits": PATIENT} | options))
 
 
 def fetch_in_process(url: str, folder: str, results: Any) -> None:
