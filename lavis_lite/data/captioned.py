@@ -13,12 +13,21 @@ from lavis_lite.data.published import Published, Row, demand
 _NUMBER = re.compile(r"\d+$")
 
 
-class CocoPairs(Published):
+class CaptionPairs(Published):
+    """Images with captions, in LAVIS's files per split or Karpathy's one of all splits."""
+
+    def rows_of(self, files: list[str]) -> Iterator[Row]:
+        """The rows of this split; Karpathy's `restval` is trained on, as BLIP does."""
+        wanted = {None, "", self.split, *(("restval",) if self.split == "train" else ())}
+        return (row for row in read(files, self.kind) if row.get("split") in wanted)
+
+
+class CocoPairs(CaptionPairs):
     """Rows whose `image_id` is COCO's number of the image, which the servers ask for."""
 
     def rows_of(self, files: list[str]) -> Iterator[Row]:
-        """Rows of LAVIS's, Karpathy's and COCO's own files."""
-        for row in read(files, self.kind):
+        """The rows of this split, numbered by the names of their images."""
+        for row in super().rows_of(files):
             image = row.get("image")
             number = _NUMBER.search(PurePosixPath(image).stem) if isinstance(image, str) else None
             yield {**row, "image_id": int(number[0])} if number else row
@@ -35,12 +44,12 @@ class CocoRetrieval(CocoPairs, card="coco_retrieval"):
 
 
 @registry.register("dataset", "flickr30k")
-class Flickr30k(Published, card="flickr30k"):
+class Flickr30k(CaptionPairs, card="flickr30k"):
     """Flickr30k's photographs and captions for retrieval."""
 
 
 @registry.register("dataset", "flickr30k_caption")
-class Flickr30kCaption(Published, card="flickr30k_caption"):
+class Flickr30kCaption(CaptionPairs, card="flickr30k_caption"):
     """Flickr30k's photographs, to be described."""
 
 

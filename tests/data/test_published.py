@@ -96,6 +96,26 @@ def test_coco_in_karpathys_splits(root, name):
     assert splits["val"].name == f"{name}-val"
 
 
+@pytest.mark.parametrize("name", ["coco_retrieval", "flickr30k"])
+def test_karpathys_own_file_of_all_splits(root, name):
+    root.images("pictures", "val2014/COCO_val2014_000000000042.jpg")
+    splits = ("train", "restval", "val", "test")
+    rows = [
+        {
+            **{"filepath": "val2014", "filename": "COCO_val2014_000000000042.jpg"},
+            **{"sentences": [{"raw": split}], "split": split, "cocoid": 42},
+        }
+        for split in splits
+    ]
+    file = root.write("dataset.json", {"dataset": "coco", "images": rows})
+    images = str(root.path / "pictures")
+    found = load_dataset(name, vis_path=images, annotations=file)
+    assert {split: texts(dataset) for split, dataset in found.items()} == {
+        **{"train": ["train", "restval"], "val": ["val"], "test": ["test"]}
+    }
+    assert {row["image_id"] for dataset in found.values() for row in dataset} == {42}
+
+
 def test_one_split_is_loaded_alone_and_rows_can_be_chosen(root):
     coco(root)
     only = load_dataset("coco_caption", split="test", root=str(root.path), limit=2)
@@ -376,7 +396,39 @@ def test_questions_make_lavis_batches(root):
     assert batch["question_id"].tolist() == [1, 2]
 
 
+def test_datasets_of_questions_are_mixed(root):
+    root.images("coco/images", VAL)
+    root.images("vg/images", "VG_100K/1.jpg")
+    row = {"question_id": 1, "question": "What?"}
+    vqa = root.write("q.json", [{**row, "image": VAL, "answer": ["net"] * 5 + ["web"] * 5}])
+    vg = root.write("g.json", [{**row, "image": "VG_100K/1.jpg", "answer": "green"}])
+    datasets = [root.build("coco_vqa", annotations=vqa), root.build("vg_vqa", annotations=vg)]
+    training = TrainData(
+        datasets, [None, None], processors("blip_question"), batch_size=2, num_workers=0, seed=0,
+        quarantine=Quarantine(),
+    )  # fmt: skip
+    batch = next(training.batches())
+    assert sorted(zip(batch["answer"], batch["weight"].tolist(), strict=True)) == [
+        ("green", pytest.approx(0.2)),
+        ("net", pytest.approx(0.5)),
+        ("web", pytest.approx(0.5)),
+    ]
+    assert sorted(batch["n_answers"].tolist()) == [1, 2]
+
+
 # ---- classes
+
+
+def test_a_pair_with_one_bad_image_is_quarantined(root):
+    root.images("nlvr/images", "a.png", "b.png")
+    row = {"sentence": "x", "label": "True"}
+    rows = [{**row, "images": ["a.png", other]} for other in ("b.png", "c.png")]
+    dataset = root.build("nlvr", annotations=root.write("n.json", rows))
+    quarantine = Quarantine(max_bad_fraction=1.0)
+    data = EvalData(dataset, processors("blip_caption"), batch_size=4, quarantine=quarantine)
+    (batch,) = data.batches()
+    assert batch["index"] == [0]
+    assert quarantine.total == 1
 
 
 def test_nlvr(root):
