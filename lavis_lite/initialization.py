@@ -1,4 +1,4 @@
-"""Initial weights for small towers."""
+"""Initial weights: BERT's, and others for small towers."""
 
 from __future__ import annotations
 
@@ -6,6 +6,16 @@ import math
 
 import torch
 from torch import nn
+
+INIT_STD = 0.02
+
+
+def init_weights(module: nn.Module) -> None:
+    """BERT's initialisation: normal with deviation 0.02, biases zero."""
+    if isinstance(module, nn.Linear | nn.Embedding):
+        nn.init.normal_(module.weight, std=INIT_STD)
+    if isinstance(module, nn.Linear) and module.bias is not None:
+        nn.init.zeros_(module.bias)
 
 
 @torch.no_grad()

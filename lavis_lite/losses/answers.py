@@ -12,7 +12,8 @@ from lavis_lite import registry
 from lavis_lite.errors import DataError
 from lavis_lite.interfaces import Samples
 from lavis_lite.losses.shared import Shared, global_mean
-from lavis_lite.text.attention import select
+from lavis_lite.text.attention import KeyValue, select
+from lavis_lite.text.med import MedDecoder
 
 
 class Answers(NamedTuple):
@@ -24,6 +25,20 @@ class Answers(NamedTuple):
     texts: list[str]
     weights: Tensor
     owners: Tensor
+
+
+class Opinion(NamedTuple):
+    """What a momentum copy takes answers for, as far as it was computed.
+
+    decoder: the copy's decoder.
+    kv, mask: what it looks at, as of ``answer_losses``.
+    share: of its opinion in the targets, in [0, 1].
+    """
+
+    decoder: MedDecoder
+    kv: list[KeyValue]
+    mask: Tensor
+    share: float
 
 
 def answers_of(samples: Samples) -> Answers:
@@ -75,16 +90,28 @@ class AnswerModelling(nn.Module):
 
     Args:
         label_smoothing: weight of the uniform distribution in the targets, in [0, 1).
-        model: unused; the decoder is the model's.
+        alpha: share of the momentum copy's opinion in the targets, in [0, 1]; without effect in a
+            model that keeps none (``use_distill: false``).
+        ramp: fraction of the run over which ``alpha`` grows from 0.
+        model: says whether it keeps a momentum copy; the decoder is the model's.
 
-    Reference: BLIP, https://arxiv.org/abs/2201.12086, section 5.3.
+    Reference: BLIP, https://arxiv.org/abs/2201.12086, section 5.3; ALBEF,
+    https://arxiv.org/abs/2107.07651, section 3.4.
     """
 
     requires = ("read_questions", "tokenize_answers", "answer_losses", "text_decoder")
 
-    def __init__(self, label_smoothing: float = 0.1, *, model: Any = None) -> None:
+    def __init__(
+        self,
+        label_smoothing: float = 0.1,
+        alpha: float = 0.4,
+        ramp: float = 0.1,
+        *,
+        model: Any = None,
+    ) -> None:
         super().__init__()
-        self.label_smoothing = label_smoothing
+        self.label_smoothing, self.ramp = label_smoothing, ramp
+        self.alpha = alpha if getattr(model, "use_distill", False) else 0.0
 
     def forward(self, shared: Shared) -> Tensor:
         """() mean over the questions of all processes."""
@@ -95,5 +122,18 @@ class AnswerModelling(nn.Module):
         kv = model.text_decoder.bert.project(states)
         owners = answers.owners.to(states.device)
         texts = model.tokenize_answers(answers.texts)
-        losses = model.answer_losses(select(kv, owners), mask[owners], texts, self.label_smoothing)
+        opinion = self._opinion(shared, owners) if self.alpha else None
+        losses = model.answer_losses(
+            select(kv, owners), mask[owners], texts, self.label_smoothing, opinion
+        )
         return global_mean((answers.weights.to(losses.device) * losses).sum(), len(states))
+
+    @torch.no_grad()
+    def _opinion(self, shared: Shared, owners: Tensor) -> Opinion:
+        """What the momentum copy would answer, from its own reading of image and question."""
+        copy = shared.momentum.model
+        given = {**shared.samples, "image_tokens": shared.momentum.image_tokens}
+        states, mask = copy.read_questions(given)
+        kv = copy.text_decoder.bert.project(states)
+        share = self.alpha * min(1.0, shared.progress / self.ramp if self.ramp else 1.0)
+        return Opinion(copy.text_decoder, select(kv, owners), mask[owners], share)

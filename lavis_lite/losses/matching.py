@@ -63,6 +63,19 @@ class Pool:
         mask = F.pad(text.mask, (0, extra))
         return TextBatch(distributed.all_gather(ids), distributed.all_gather(mask))
 
+    def text_states(self) -> tuple[Tensor, Tensor] | None:
+        """States of the texts alone, of this process's (B, T, D) and of all pairs (G, T, D).
+
+        With gradients back to their processes. None where matching does not go on from them.
+        """
+        if not getattr(self.shared.model, "fuses_states", False):
+            return None
+        own = self.shared.text_tokens
+        if not self.joined:
+            return own, own
+        own_padded = F.pad(own, (0, 0, 0, self.texts().ids.shape[1] - own.shape[1]))
+        return own, distributed.gather_with_grad(own_padded, even=False)
+
     def image_tokens(self) -> Tensor:
         """(G, N, D) image tokens of all pairs, with gradients back to their processes."""
         tokens = self.shared.image_tokens
@@ -134,15 +147,17 @@ class ImageTextMatching(nn.Module):
     ) -> Tensor:
         """(3, B, 2): true pairs, own text with the other image, own image with the other text."""
         model, kv, text = shared.model, shared.kv(shared.model.match_tower), shared.text
-        others = pool.texts()
+        others, states = pool.texts(), pool.text_states()
         # Both texts of an image are folded onto its keys and values: no copy of them is made.
         both = _interleave(text, TextBatch(others.ids[text_index], others.mask[text_index]), model)
-        own_image = model.match_pairs(kv, both).unflatten(0, (-1, 2))  # (B, 2, 2)
+        known = {} if states is None else {"states": _alternate(states[0], states[1][text_index])}
+        own_image = model.match_pairs(kv, both, **known).unflatten(0, (-1, 2))  # (B, 2, 2)
         if pool.joined:
             other_kv = model.match_tower.project(pool.image_tokens()[image_index])
         else:
             other_kv = select(kv, image_index)
-        other_image = model.match_pairs(other_kv, text)  # (B, 2)
+        known = {} if states is None else {"states": states[0]}
+        other_image = model.match_pairs(other_kv, text, **known)  # (B, 2)
         return torch.stack([own_image[:, 0], other_image, own_image[:, 1]])
 
     def _all_pairs(self, shared: Shared, pool: Pool) -> Tensor:
@@ -170,3 +185,10 @@ def _interleave(first: TextBatch, second: TextBatch, model: Any) -> TextBatch:
         for tensors in zip(pad(first), pad(second), strict=True)
     ]
     return TextBatch(*pairs)
+
+
+def _alternate(first: Tensor, second: Tensor) -> Tensor:
+    """Rows first[0], second[0], first[1]... of states (B, T, D), padded alike: (2B, T, D)."""
+    length = max(first.shape[1], second.shape[1])
+    padded = [F.pad(x, (0, 0, 0, length - x.shape[1])) for x in (first, second)]
+    return torch.stack(padded, dim=1).flatten(0, 1)

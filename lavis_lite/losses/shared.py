@@ -97,7 +97,7 @@ class Shared:
 
         Towers that share their cross-attention (tied encoder and decoder) share the result.
         """
-        owner = id(next(iter(med.encoder)).crossattention)
+        owner = id(med.fusing[0].crossattention)
         if owner not in self._projected:
             self._projected[owner] = self._compute(lambda: med.project(self.image_tokens))
         return self._projected[owner]

@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 
 from lavis_lite.errors import CheckpointError, ConfigError, DownloadError
+from lavis_lite.initialization import INIT_STD
 from lavis_lite.loading import load_state
-from lavis_lite.text.med import INIT_STD, Layer, Med, MedDecoder
+from lavis_lite.text.med import Layer, Med, MedDecoder
 from lavis_lite.text.source import locate
 from lavis_lite.text.tokenizer import ADDED
 from lavis_lite.weights import read_weights
@@ -22,6 +23,13 @@ WORDS = "embeddings.word_embeddings.weight"
 POSITIONS = "embeddings.position_embeddings.weight"
 TOKEN_TYPES = "embeddings.token_type_embeddings.weight"
 HEAD = "cls.predictions."
+# What shapes do not show, yet changes the numbers; and what they show too. Theirs -> ours.
+HIDDEN = {"num_attention_heads": "num_heads", "layer_norm_eps": "layer_norm_eps"}
+SIZES = HIDDEN | {
+    "hidden_size": "width",
+    "num_hidden_layers": "depth",
+    "intermediate_size": "mlp_width",
+}
 SPELLINGS = ((r"^(bert|roberta)\.", ""), (r"LayerNorm\.gamma$", "LayerNorm.weight"),
              (r"LayerNorm\.beta$", "LayerNorm.bias"),
              (r"^lm_head\.(dense|decoder)", rf"{HEAD}transform.\1"),
@@ -57,7 +65,9 @@ def load_bert(model: Med | MedDecoder, source: str | Path) -> None:
         raise CheckpointError(f"{where}: no {WORDS} in it; it is no BERT, it has {some}")
     tower = model.bert if isinstance(model, MedDecoder) else model
     config = read_config(source)
-    if differing := "; ".join(differences(tower, config)):
+    heads = cast(Layer, tower.encoder.layer[0]).attention.self.num_heads
+    own = {"num_heads": heads, "layer_norm_eps": tower.embeddings.LayerNorm.eps}
+    if differing := "; ".join(differences(own, config)):
         raise CheckpointError(f"{where}: {differing}")
     if unused := unused_positions(raw, config):
         weights[POSITIONS] = weights[POSITIONS][unused:]
@@ -78,21 +88,36 @@ def read_config(source: str | Path) -> dict[str, Any]:
     return config if isinstance(config, dict) else {}
 
 
-def differences(tower: Med, config: Mapping[str, Any]) -> list[str]:
-    """What shapes do not show, yet changes the numbers: heads, epsilon, activation."""
-    num_heads = cast(Layer, tower.encoder.layer[0]).attention.self.num_heads
-    own: dict[str, tuple[str, float]] = {
-        "num_attention_heads": ("num_heads", num_heads),
-        "layer_norm_eps": ("layer_norm_eps", tower.embeddings.LayerNorm.eps),
-    }
+def differences(
+    own: Mapping[str, Any], config: Mapping[str, Any], keys: Mapping[str, str] = HIDDEN
+) -> list[str]:
+    """In what a checkpoint's ``config.json`` is unlike a tower.
+
+    Args:
+        own: the tower's arguments.
+        config: the checkpoint's; what it does not say is not compared.
+        keys: which, their key -> ours.
+    """
     wrong = [
-        f"its {theirs} is {config[theirs]}, the tower's {value}: "
+        f"its {theirs} is {config[theirs]}, the tower's {own[key]}: "
         f"set model.text.{key}={config[theirs]}"
-        for theirs, (key, value) in own.items()
-        if config.get(theirs, value) != value
+        for theirs, key in keys.items()
+        if config.get(theirs, own[key]) != own[key]
     ]
     activation = config.get("hidden_act", "gelu")
     return wrong + ([f"its activation is {activation}, a MED's gelu"] * (activation != "gelu"))
+
+
+def word_problem(words: int, size: int) -> str | None:
+    """Why a tokenizer of ``size`` tokens is not that of a checkpoint with ``words``, or None."""
+    if words > size:
+        return f"it has {words} words, the tokenizer {size}; use the tokenizer of the checkpoint"
+    if size - words > len(ADDED):
+        return (
+            f"it has {words} words, the tokenizer {size}, of which only {' and '.join(ADDED)} "
+            "may be new; use the tokenizer of the checkpoint"
+        )
+    return None
 
 
 def unused_positions(weights: Mapping[str, Tensor], config: Mapping[str, Any]) -> int:
@@ -121,20 +146,12 @@ def tower_weights(tower: Med, weights: dict[str, Tensor], where: str) -> dict[st
     found.pop("embeddings.position_ids", None)
     types = found.pop(TOKEN_TYPES, None)
     num_words, num_positions = own[WORDS].shape[0], own[POSITIONS].shape[0]
-    if len(found[WORDS]) > num_words:
-        raise CheckpointError(
-            f"{where}: it has {len(found[WORDS])} words, the tokenizer {num_words}; "
-            "use the tokenizer of the checkpoint"
-        )
+    if problem := word_problem(len(found[WORDS]), num_words):
+        raise CheckpointError(f"{where}: {problem}")
     if len(found[POSITIONS]) < num_positions:
         raise CheckpointError(
             f"{where}: it has {len(found[POSITIONS])} positions; max_length is {num_positions}: "
             f"set model.text.max_length={len(found[POSITIONS])}"
-        )
-    if num_words - len(found[WORDS]) > len(ADDED):
-        raise CheckpointError(
-            f"{where}: it has {len(found[WORDS])} words, the tokenizer {num_words}, of which only "
-            f"{' and '.join(ADDED)} may be new; use the tokenizer of the checkpoint"
         )
     fresh = torch.randn(num_words - len(found[WORDS]), found[WORDS].shape[1]) * INIT_STD
     found[WORDS] = torch.cat([found[WORDS], fresh.to(found[WORDS])])

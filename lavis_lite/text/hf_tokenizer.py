@@ -45,7 +45,7 @@ class HfTokenizer:
         self.sep_id = end
         self.pad_id: int = end if own.pad_token_id is None else own.pad_token_id
         self.unk_id, self.mask_id = own.unk_token_id, own.mask_token_id
-        self.bos_id, self.enc_id = (self._added.get(token) for token in ADDED)
+        self.bos_id, self.enc_id = (self._added.get(token, self.cls_id) for token in ADDED)
         self._ends = self._ids("a")[-1:] == [self.sep_id]
         self._special_ids = {*own.all_special_ids, *self._added.values()}
 

@@ -3,7 +3,8 @@
 The three are modes of one parameter set (BLIP, arXiv 2201.12086, section 3.1): ``text`` is
 bidirectional, ``multimodal`` adds cross-attention to the image, ``decoder`` is causal with
 cross-attention. Parameters have BERT's names, so that any BERT checkpoint fits; there are no
-token types and no pooler.
+token types and no pooler. With ``fusion_layer`` the lower layers read the text alone and the upper
+ones fuse it with the image, as in ALBEF (arXiv 2107.07651, section 3.1).
 """
 
 from __future__ import annotations
@@ -18,12 +19,13 @@ from torch import Tensor, nn
 
 from lavis_lite import registry
 from lavis_lite.errors import ConfigError
-from lavis_lite.initialization import draw_matrices
+from lavis_lite.initialization import INIT_STD, draw_matrices, init_weights
 from lavis_lite.text.attention import AddNorm, Attention, Extend, KeyValue
+from lavis_lite.text.checks import med_problems
 from lavis_lite.text.decoding import Cache
+from lavis_lite.text.head import Head
 
 Mode = Literal["text", "multimodal", "decoder"]
-INIT_STD = 0.02
 
 
 class Embeddings(nn.Module):
@@ -110,6 +112,8 @@ class Med(nn.Module):
         dropout: probability, of states and of attention weights.
         layer_norm_eps: epsilon of every LayerNorm.
         cross_attention: whether the layers can look at an image at all.
+        fusion_layer: the first layer, counted from 0, that can: those below read the text alone,
+            and mode ``text`` ends with them. 0: all can, and mode ``text`` runs all, not looking.
         position_std: standard deviation of fresh position embeddings. 0.02 is BERT's; at widths
             below about 128 it drowns the order of words, and 0.5 learns it.
     """
@@ -127,6 +131,7 @@ class Med(nn.Module):
         dropout: float = 0.1,
         layer_norm_eps: float = 1e-12,
         cross_attention: bool = True,
+        fusion_layer: int = 0,
         position_std: float = INIT_STD,
     ) -> None:
         super().__init__()
@@ -134,26 +139,44 @@ class Med(nn.Module):
             raise ConfigError(f"med: width {width} does not divide into {num_heads} heads")
         if cross_attention and encoder_width is None:
             raise ConfigError("med: cross-attention needs encoder_width, the image tokens' width")
+        if fusion_layer and not (cross_attention and 0 < fusion_layer < depth):
+            raise ConfigError(
+                f"med: fusion_layer {fusion_layer} of {depth} layers; it is from 1 to {depth - 1}, "
+                "with cross-attention, or 0 for cross-attention in all of them"
+            )
         self.width = width
         self.max_length = max_length
+        self.fusion_layer = fusion_layer
         source_width = encoder_width if cross_attention else None
         self.embeddings = Embeddings(vocab_size, max_length, width, dropout, layer_norm_eps)
         self.encoder = Encoder(
             [
-                Layer(width, num_heads, mlp_width, source_width, dropout, layer_norm_eps)
-                for _ in range(depth)
+                Layer(
+                    width,
+                    num_heads,
+                    mlp_width,
+                    source_width if number >= fusion_layer else None,
+                    dropout,
+                    layer_norm_eps,
+                )
+                for number in range(depth)
             ]
         )
         self.apply(init_weights)
         nn.init.normal_(self.embeddings.position_embeddings.weight, std=position_std)
 
+    @property
+    def fusing(self) -> list[Layer]:
+        """The layers that can look at an image."""
+        return list(self.encoder)[self.fusion_layer :]
+
     def project(self, tokens: Tensor) -> list[KeyValue]:
-        """Cross-attention keys and values of image tokens (B, N, encoder width), per layer.
+        """Cross-attention keys and values of image tokens (B, N, encoder width), per fusing layer.
 
         They depend on the image alone: project once, then use them for every step, beam, candidate
         text and loss.
         """
-        return [layer.crossattention.self.project(tokens) for layer in self.encoder]
+        return [layer.crossattention.self.project(tokens) for layer in self.fusing]
 
     def forward(
         self,
@@ -164,6 +187,7 @@ class Med(nn.Module):
         image_kv: list[KeyValue] | None = None,
         image_mask: Tensor | None = None,
         cache: Cache | None = None,
+        states: Tensor | None = None,
     ) -> Tensor:
         """Token ids to states.
 
@@ -178,13 +202,22 @@ class Med(nn.Module):
             image_mask: (B, N) 1 for real image tokens; None when all are.
             cache: mode ``decoder`` only, without ``mask``. The first call reads the prompts (B, T),
                 later ones take one token for each of K texts per image, (K * B, 1).
+            states: (R, T, D) what mode ``text`` gave for these ids: mode ``multimodal`` goes on
+                from there, where there is a ``fusion_layer``, and need not read them again.
 
         Returns:
             (R, T, D) states.
         """
         assert mode in get_args(Mode), mode
         assert (image_kv is None) == (mode == "text"), f"mode {mode!r} and image_kv do not agree"
-        x = self.embeddings(ids, 0 if cache is None else cache.position)
+        assert states is None or (mode == "multimodal" and self.fusion_layer)
+        layers = list(enumerate(self.encoder))
+        if self.fusion_layer and mode == "text":
+            layers = layers[: self.fusion_layer]
+        if states is None:
+            x = self.embeddings(ids, 0 if cache is None else cache.position)
+        else:
+            x, layers = states, layers[self.fusion_layer :]
         seen = needed(image_mask)
         seen = None if seen is None else seen[:, None, None, :]  # (B, 1, 1, N)
         if cache is not None:
@@ -195,9 +228,14 @@ class Med(nn.Module):
         real = needed(mask)
         assert not causal or real is None or padded_on_the_right(real)
         real = None if causal or real is None else real[:, None, None, :]  # (R, 1, 1, T)
-        for number, layer in enumerate(self.encoder):
-            x = layer(x, real, causal, image_kv and image_kv[number], seen, None)
+        for number, layer in layers:
+            x = layer(x, real, causal, self._of_layer(number, image_kv), seen, None)
         return x
+
+    def _of_layer(self, number: int, image_kv: list[KeyValue] | None) -> KeyValue | None:
+        """What a layer looks at, None where it cannot or shall not."""
+        looks = image_kv is not None and number >= self.fusion_layer
+        return image_kv[number - self.fusion_layer] if looks else None  # type: ignore[index]
 
     def _step(
         self, x: Tensor, image_kv: list[KeyValue], image_mask: Tensor | None, cache: Cache
@@ -210,7 +248,8 @@ class Med(nn.Module):
         mask = cache.begin(num_slots, x.device, num_rows)
         for number, layer in enumerate(self.encoder):
             extend = functools.partial(cache.extend, number)
-            states = layer(states, mask, causal, image_kv[number], image_mask, extend)
+            seen = self._of_layer(number, image_kv)
+            states = layer(states, mask, causal, seen, image_mask, extend)
         cache.end(num_slots, num_tokens=x.shape[1])
         return states.reshape(x.shape)
 
@@ -233,54 +272,6 @@ def padded_on_the_right(mask: Tensor) -> bool:
     if mask.device.type != "cpu" or torch.compiler.is_compiling():
         return True
     return bool((mask[:, 1:] <= mask[:, :-1]).all())
-
-
-def init_weights(module: nn.Module) -> None:
-    """BERT's initialisation: normal with deviation 0.02, biases zero."""
-    if isinstance(module, nn.Linear | nn.Embedding):
-        nn.init.normal_(module.weight, std=INIT_STD)
-    if isinstance(module, nn.Linear) and module.bias is not None:
-        nn.init.zeros_(module.bias)
-
-
-class Transform(nn.Module):
-    """Dense, GELU, LayerNorm: BERT's head before the vocabulary."""
-
-    def __init__(self, width: int, eps: float) -> None:
-        super().__init__()
-        self.dense = nn.Linear(width, width)
-        self.LayerNorm = nn.LayerNorm(width, eps=eps)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.LayerNorm(F.gelu(self.dense(x)))
-
-
-class Predictions(nn.Module):
-    """Logits over the vocabulary; the output weights are the word embeddings."""
-
-    def __init__(self, word_embeddings: nn.Embedding, eps: float) -> None:
-        super().__init__()
-        vocab_size, width = word_embeddings.weight.shape
-        self.transform = Transform(width, eps)
-        self.transform.apply(init_weights)
-        self.bias = nn.Parameter(torch.zeros(vocab_size))
-        self.decoder = nn.Linear(width, vocab_size, device="meta")
-        self.decoder.weight = word_embeddings.weight
-        self.decoder.bias = self.bias
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.decoder(self.transform(x))
-
-
-class Head(nn.Module):
-    """BERT's ``cls``: states (..., D) to logits (..., V)."""
-
-    def __init__(self, word_embeddings: nn.Embedding, eps: float) -> None:
-        super().__init__()
-        self.predictions = Predictions(word_embeddings, eps)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.predictions(x)
 
 
 class MedDecoder(nn.Module):
@@ -319,12 +310,13 @@ def tie(encoder: Med, decoder: MedDecoder) -> None:
     """
     encoder.embeddings = decoder.bert.embeddings
     for mine, theirs in zip(encoder.encoder, decoder.bert.encoder, strict=True):
-        mine.crossattention = theirs.crossattention
+        if hasattr(theirs, "crossattention"):
+            mine.crossattention = theirs.crossattention
         mine.intermediate = theirs.intermediate
         mine.output = theirs.output
 
 
-@registry.register("text_backbone", "med")
+@registry.register("text_backbone", "med", check=med_problems)
 def med(
     width: int = 768,
     depth: int = 12,
@@ -336,6 +328,7 @@ def med(
     position_std: float = INIT_STD,
     init_scale: float | None = None,
     cross_attention: bool = True,
+    fusion_layer: int = 0,
     pretrained: str | None = None,
     *,
     vocab_size: int,
@@ -360,6 +353,7 @@ def med(
         dropout=dropout,
         layer_norm_eps=layer_norm_eps,
         cross_attention=cross_attention,
+        fusion_layer=fusion_layer,
         position_std=position_std,
     )
     if init_scale is not None:

@@ -1,7 +1,8 @@
 """WordPiece as BERT's uncased models use it, with BLIP's two extra tokens.
 
 ``[DEC]`` starts a text that a decoder writes, ``[ENC]`` one that is read together with an image.
-They replace the ``[CLS]`` at position 0 and are the last two ids of the vocabulary.
+They replace the ``[CLS]`` at position 0 and are the last two ids of the vocabulary. Without them
+``[CLS]`` starts every text.
 """
 
 from __future__ import annotations
@@ -59,25 +60,32 @@ class WordPiece:
     it consists of. (transformers would end the sentence there.)
 
     Args:
-        vocab: token -> id, ids 0 to V - 1; ``[DEC]`` and ``[ENC]`` are appended when missing.
+        vocab: token -> id, ids 0 to V - 1; what is ``added`` is appended when missing.
         lowercase: lower the case and strip accents, as uncased models need it.
         where: the file that it comes from, for the messages.
+        added: ``ADDED``, or nothing for models that know neither: their texts start with ``[CLS]``.
 
     Raises:
         ConfigError: an empty vocabulary, ids with gaps, or special tokens missing.
     """
 
     def __init__(
-        self, vocab: dict[str, int], *, lowercase: bool = True, where: str = "the vocabulary"
+        self,
+        vocab: dict[str, int],
+        *,
+        lowercase: bool = True,
+        where: str = "the vocabulary",
+        added: Sequence[str] = ADDED,
     ) -> None:
-        self._vocab = checked(vocab, where)
+        self._vocab = checked(vocab, where, added)
         self._tokens = {index: token for token, index in self._vocab.items()}
         self.lowercase = lowercase
         self.pad_id, self.unk_id, self.cls_id, self.sep_id, self.mask_id = (
             self._vocab[token] for token in SPECIAL
         )
-        self.bos_id, self.enc_id = (self._vocab[token] for token in ADDED)
-        self._special_ids = {self._vocab[token] for token in (*SPECIAL, *ADDED)}
+        starts = added or ("[CLS]", "[CLS]")
+        self.bos_id, self.enc_id = (self._vocab[token] for token in starts)
+        self._special_ids = {self._vocab[token] for token in (*SPECIAL, *added)}
         self._tokenizer = Tokenizer(models.WordPiece(self._vocab, unk_token="[UNK]"))
         self._tokenizer.normalizer = normalizers.BertNormalizer(lowercase=lowercase)
         self._tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
@@ -88,7 +96,7 @@ class WordPiece:
 
     @property
     def vocab(self) -> dict[str, int]:
-        """Token -> id, ``[DEC]`` and ``[ENC]`` included."""
+        """Token -> id, added tokens included."""
         return dict(self._vocab)
 
     def encode(
@@ -181,29 +189,30 @@ class WordPiece:
         return TextBatch(torch.tensor(ids), torch.tensor(mask))
 
 
-def load_tokenizer(source: str | Path | None = None) -> WordPiece:
+def load_tokenizer(source: str | Path | None = None, added: Sequence[str] = ADDED) -> WordPiece:
     """The tokenizer of a vocabulary.
 
     Args:
         source: None for the small vocabulary of the package; a ``vocab.txt`` or ``tokenizer.json``;
             a folder with one of them; or a hub id such as ``bert-base-uncased``. After ``hf/``,
             the folder or hub id of a tokenizer of any kind (``hf/roberta-base``).
+        added: as of ``WordPiece``.
 
     Raises:
         ConfigError: nothing there, or not a WordPiece vocabulary.
         DownloadError: a hub id that cannot be fetched.
     """
     if source is None:
-        return read_vocab(PACKAGED)
+        return read_vocab(PACKAGED, added)
     if str(source).startswith("hf/"):
         from lavis_lite.text.hf_tokenizer import HfTokenizer
 
-        return HfTokenizer(str(source).removeprefix("hf/"), ADDED)  # type: ignore[return-value]
+        return HfTokenizer(str(source).removeprefix("hf/"), added)  # type: ignore[return-value]
     path = locate(source, ("vocab.txt", "tokenizer.json"), "tokenizer")
-    return read_json(path) if path.suffix == ".json" else read_vocab(path)
+    return read_json(path, added) if path.suffix == ".json" else read_vocab(path, added)
 
 
-def read_vocab(path: Path) -> WordPiece:
+def read_vocab(path: Path, added: Sequence[str] = ADDED) -> WordPiece:
     """A ``vocab.txt``: a token per line, the line number is its id.
 
     Cased models say so in the ``tokenizer_config.json`` beside it.
@@ -222,10 +231,11 @@ def read_vocab(path: Path) -> WordPiece:
     settings = path.with_name("tokenizer_config.json")
     config = json.loads(settings.read_text(encoding="utf-8")) if settings.is_file() else {}
     vocab = {token: index for index, token in enumerate(tokens)}
-    return WordPiece(vocab, lowercase=config.get("do_lower_case", True), where=str(path))
+    lowercase = config.get("do_lower_case", True)
+    return WordPiece(vocab, lowercase=lowercase, where=str(path), added=added)
 
 
-def read_json(path: Path) -> WordPiece:
+def read_json(path: Path, added: Sequence[str] = ADDED) -> WordPiece:
     """A ``tokenizer.json`` of a WordPiece model with BERT's normalisation."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
@@ -241,11 +251,11 @@ def read_json(path: Path) -> WordPiece:
         )
     vocab |= {token["content"]: token["id"] for token in content.get("added_tokens") or []}
     lowercase = (content.get("normalizer") or {}).get("lowercase", True)
-    return WordPiece(vocab, lowercase=lowercase, where=str(path))
+    return WordPiece(vocab, lowercase=lowercase, where=str(path), added=added)
 
 
-def checked(vocab: dict[str, int], where: str) -> dict[str, int]:
-    """The vocabulary with ``[DEC]`` and ``[ENC]``, its special tokens and ids proven complete."""
+def checked(vocab: dict[str, int], where: str, added: Sequence[str]) -> dict[str, int]:
+    """The vocabulary with what is added, its special tokens and ids proven complete."""
     if not vocab:
         raise ConfigError(f"{where}: an empty vocabulary; expected a token per line")
     if missing := [token for token in SPECIAL if token not in vocab]:
@@ -256,5 +266,5 @@ def checked(vocab: dict[str, int], where: str) -> dict[str, int]:
         raise ConfigError(f"{where}: ids must be 0 to {len(vocab) - 1}, each once")
     return vocab | {
         token: len(vocab) + number
-        for number, token in enumerate(token for token in ADDED if token not in vocab)
+        for number, token in enumerate(token for token in added if token not in vocab)
     }

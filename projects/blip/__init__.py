@@ -9,10 +9,8 @@ nlvr.py               blip_nlvr                 whether a statement holds of two
 classification.py     blip_classification       the class of an image with its text
 feature_extractor.py  blip_feature_extractor    features of image and text
 
-towers.py             the parts that these are composed of
-reading.py            texts that are read with their image; pairs.py: with two images
-answering.py          answers, written and ranked
-gradcam.py            where in an image the words of a text are found
+towers.py             what these start from, and captioning; the rest is lavis_lite.capabilities
+pairs.py              a text tower that reads a text with two images
 convert.py            published checkpoints -> these models
 zoo.yaml              model cards: types, presets, weights, sources
 """

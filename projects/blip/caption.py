@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from lavis_lite import registry
+from lavis_lite.capabilities.towers import Spec
 from lavis_lite.model import LossSpecs
-from lavis_lite.projects.blip.towers import Blip, Captioning, Spec
+from lavis_lite.projects.blip.towers import Blip, Captioning
 
 
 @registry.register("model", "blip_caption")

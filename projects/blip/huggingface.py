@@ -9,9 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lavis_lite.capabilities.released import published
 from lavis_lite.errors import CheckpointError, ConfigError
 from lavis_lite.modes import eval_mode
-from lavis_lite.projects.blip.names import published, to_transformers
+from lavis_lite.projects.blip.names import to_transformers
 
 # Class of transformers -> (parts that it has, parts that it would lose).
 CLASSES = {

@@ -7,10 +7,11 @@ from typing import Any, Literal
 from torch import Tensor, nn
 
 from lavis_lite import registry
+from lavis_lite.capabilities.reading import Matching
+from lavis_lite.capabilities.towers import JointSpace, Spec, add_projections
 from lavis_lite.interfaces import ModelOutput, Samples
 from lavis_lite.modes import cosines, eval_mode
-from lavis_lite.projects.blip.reading import Matching
-from lavis_lite.projects.blip.towers import Blip, JointSpace, Spec, add_joint_space
+from lavis_lite.projects.blip.towers import Blip
 from lavis_lite.text.tokenizer import TextBatch
 
 
@@ -40,7 +41,9 @@ class BlipITM(Matching, JointSpace, Blip):
         first_token: Literal["enc", "cls"] = "enc",
     ) -> None:
         super().__init__(vision, image_size, tokenizer, max_length)
-        add_joint_space(self, text, embed_width)
+        self.text_encoder = self.build_text(text)
+        add_projections(self, embed_width)
+        self.itm_head = nn.Linear(self.text_tower.width, 2)
         self.first_token = first_token
         self.losses = nn.ModuleDict()
 

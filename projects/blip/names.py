@@ -22,14 +22,7 @@ _BLOCK = {
     "mlp.fc2": "mlp.fc2",
 }
 _BACK = {theirs: ours for ours, theirs in (_TOWER | _BLOCK).items()}
-_OURS = re.compile(r"losses\.[^.]+\.queue\.")  # where our models keep the queue
 _TEXT = ("text_encoder.", "text_decoder.", "vision_proj.", "text_proj.", "itm_head.")
-
-
-def published(key: str) -> str:
-    """Our key, or either spelling of the queue's pointer, as LAVIS's checkpoints spell it."""
-    key = _OURS.sub("", key)
-    return "queue_ptr" if key == "ptr_queue" else key
 
 
 def from_transformers(key: str) -> str:

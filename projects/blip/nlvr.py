@@ -7,11 +7,13 @@ from typing import Any
 import torch
 
 from lavis_lite import registry
+from lavis_lite.capabilities.classifying import Classifying, class_head
+from lavis_lite.capabilities.momentum import copy_towers, momentum_view
+from lavis_lite.capabilities.towers import Spec
 from lavis_lite.losses.shared import Shared
 from lavis_lite.model import LossSpecs
 from lavis_lite.projects.blip.pairs import project_pairs, read_pairs
-from lavis_lite.projects.blip.reading import Classifying, class_head
-from lavis_lite.projects.blip.towers import Blip, Spec, copy_towers, momentum_view
+from lavis_lite.projects.blip.towers import Blip
 
 
 class PairClassifying(Classifying):
@@ -22,7 +24,7 @@ class PairClassifying(Classifying):
     def image_kv(self, shared: Shared) -> list[Any]:
         """Both images, read in one pass of the vision encoder, projected for their halves."""
         tokens = self.encode_image(torch.cat([shared.samples[name] for name in self.looks_at]))
-        return project_pairs(self.text_encoder, *tokens.chunk(2))
+        return project_pairs(self.text_tower, *tokens.chunk(2))
 
 
 @registry.register("model", "blip_nlvr")
@@ -68,7 +70,7 @@ class BlipNLVR(PairClassifying, Blip):
         super().__init__(vision, image_size, tokenizer, max_length)
         self.text_encoder = self.build_text(text)
         read_pairs(self.text_encoder, merge_from, text.get("init_scale"))
-        self.cls_head = class_head(self.text_encoder.width, num_classes)
+        self.cls_head = class_head(self.text_tower.width, num_classes)
         self.use_distill, self.momentum_decay = use_distill, momentum
         if use_distill:
             copy_towers(self)

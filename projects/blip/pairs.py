@@ -13,9 +13,9 @@ from typing import NamedTuple, cast
 import torch
 from torch import Tensor, nn
 
-from lavis_lite.initialization import draw_matrices
+from lavis_lite.initialization import draw_matrices, init_weights
 from lavis_lite.text.attention import AddNorm, Attention, KeyValue, attend
-from lavis_lite.text.med import Layer, Med, init_weights
+from lavis_lite.text.med import Med
 
 
 class PairKeyValue(NamedTuple):
@@ -82,7 +82,7 @@ def read_pairs(tower: Med, merge_from: int, init_scale: float | None = None) -> 
             average it.
         init_scale: draw the merging layers as ``draw_matrices`` does; by default as BERT.
     """
-    for number, layer in enumerate(tower.encoder):
+    for number, layer in enumerate(tower.fusing, start=tower.fusion_layer):
         attention = cast(Attention, layer.crossattention)
         pair = PairAttention(attention, merge=number >= merge_from)
         if (merge := pair.output.merge_layer) is not None:
@@ -94,5 +94,5 @@ def read_pairs(tower: Med, merge_from: int, init_scale: float | None = None) -> 
 
 def project_pairs(tower: Med, first: Tensor, second: Tensor) -> list[PairKeyValue]:
     """Cross-attention keys and values of two images' tokens (B, N, D) each, per layer."""
-    pairs = [cast(PairAttention, cast(Layer, layer).crossattention) for layer in tower.encoder]
+    pairs = [cast(PairAttention, layer.crossattention) for layer in tower.fusing]
     return [PairKeyValue(pair.self0.project(first), pair.self1.project(second)) for pair in pairs]

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from lavis_lite import registry
+from lavis_lite.capabilities.towers import Spec
 from lavis_lite.model import LossSpecs
 from lavis_lite.projects.blip.retrieval import BlipRetrieval
-from lavis_lite.projects.blip.towers import Captioning, Spec
+from lavis_lite.projects.blip.towers import Captioning
 from lavis_lite.text.med import tie
 
 

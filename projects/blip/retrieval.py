@@ -2,25 +2,13 @@
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor, nn
-
 from lavis_lite import registry
-from lavis_lite.interfaces import ModelOutput, Samples
-from lavis_lite.model import LossSpecs
-from lavis_lite.projects.blip.reading import Matching
-from lavis_lite.projects.blip.towers import (
-    Blip,
-    JointSpace,
-    Spec,
-    add_joint_space,
-    add_momentum,
-    momentum_view,
-)
+from lavis_lite.capabilities.retrieval import Retrieval
+from lavis_lite.projects.blip.formats import Formats
 
 
 @registry.register("model", "blip_retrieval")
-class BlipRetrieval(Matching, JointSpace, Blip):
+class BlipRetrieval(Formats, Retrieval):
     """Image-text contrast and matching, with a momentum copy where a loss asks for one.
 
     Args:
@@ -35,43 +23,3 @@ class BlipRetrieval(Matching, JointSpace, Blip):
 
     Reference: BLIP, https://arxiv.org/abs/2201.12086, section 3.
     """
-
-    momentum_pairs = ("visual_encoder", "vision_proj", "text_encoder", "text_proj")
-
-    def __init__(
-        self,
-        vision: Spec,
-        text: Spec,
-        image_size: int = 384,
-        tokenizer: str | None = None,
-        embed_width: int = 256,
-        max_length: int = 35,
-        momentum: float = 0.995,
-        losses: LossSpecs | None = None,
-    ) -> None:
-        super().__init__(vision, image_size, tokenizer, max_length)
-        add_joint_space(self, text, embed_width)
-        self.momentum_decay = momentum
-        self.temp = nn.Parameter(torch.tensor(0.07))
-        self._add_parts(text)
-        add_momentum(self, losses)
-        self.add_losses(losses)
-
-    def _add_parts(self, text: Spec) -> None:
-        """Parts that a subclass has besides; before the momentum copy is taken."""
-
-    def forward(self, samples: Samples) -> ModelOutput:
-        """The losses of a batch; the temperature is held in [0.001, 0.5], as published."""
-        with torch.no_grad():
-            self.temp.clamp_(0.001, 0.5)
-        return super().forward(samples)
-
-    @property
-    def temperature(self) -> Tensor:
-        """() what cosine similarities are divided by, fp32."""
-        return self.temp.float()
-
-    @property
-    def momentum(self) -> JointSpace:
-        """The momentum copy, as something that encodes."""
-        return momentum_view(JointSpace, self)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from lavis_lite import registry
+from lavis_lite.capabilities.answering import Answering
+from lavis_lite.capabilities.towers import Spec
 from lavis_lite.model import LossSpecs
-from lavis_lite.projects.blip.answering import Answering
-from lavis_lite.projects.blip.towers import Blip, Spec
+from lavis_lite.projects.blip.towers import Blip
 
 
 @registry.register("model", "blip_vqa")

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from lavis_lite import create_model
+from lavis_lite.capabilities.features import Features
 from lavis_lite.errors import ConfigError
-from lavis_lite.projects.blip.feature_extractor import Features
 from lavis_lite.weights import load_state
 
 TEXTS = ["a cross", "there are two small blue circles above a triangle", "nothing"]

@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 
 from lavis_lite import create_model, zoo
+from lavis_lite.capabilities.released import published
 from lavis_lite.cards import weight_cards
 from lavis_lite.errors import CheckpointError
-from lavis_lite.projects.blip.names import published
 
 LETTERS = {"pretrain": "P", "retrieval": "R", "caption": "C", "vqa": "V", "nlvr": "L"}
 CARDS = {card.layout: card for card in weight_cards().values()}

@@ -224,7 +224,7 @@ def test_a_ranked_answer_does_not_depend_on_batch_or_chunks(
     together = model.predict_answers(samples, answer_list=ANSWERS)
     for row in range(8):
         assert model.predict_answers(one(samples, row), answer_list=ANSWERS) == [together[row]]
-    monkeypatch.setattr("lavis_lite.projects.blip.answering.TOKENS_AT_ONCE", 7)
+    monkeypatch.setattr("lavis_lite.capabilities.answering.TOKENS_AT_ONCE", 7)
     assert model.predict_answers(samples, answer_list=ANSWERS) == together
     assert len(set(together)) > 1
 

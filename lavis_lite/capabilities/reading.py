@@ -1,4 +1,4 @@
-"""Texts that are read together with their image: states, matching, ranking, classes."""
+"""Texts that are read together with their image: states, matching, ranking, hidden words."""
 
 from __future__ import annotations
 
@@ -9,37 +9,63 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
+from lavis_lite.capabilities.gradcam import compute_gradcam
+from lavis_lite.capabilities.towers import Reads, Seeing, Texts
 from lavis_lite.errors import ConfigError
-from lavis_lite.interfaces import Samples
-from lavis_lite.losses.shared import Shared
-from lavis_lite.modes import eval_mode, full_precision
-from lavis_lite.projects.blip.gradcam import compute_gradcam
-from lavis_lite.projects.blip.towers import Texts, texts_of
+from lavis_lite.modes import full_precision
 from lavis_lite.text.attention import KeyValue
-from lavis_lite.text.med import Med
+from lavis_lite.text.med import Med, MedDecoder
 from lavis_lite.text.tokenizer import TextBatch, WordPiece
-from lavis_lite.vision import encode
 
 
-class Reading:
+class Reading(Seeing, Reads):
     """The image-grounded text encoder.
 
-    Needs ``text_encoder``, ``tokenizer``, ``tokenize``.
+    Needs ``visual_encoder``, ``text_encoder``, ``tokenizer``, ``tokenize``.
     """
 
-    text_encoder: Med
     tokenizer: WordPiece
     tokenize: Any
     first_token: Literal["enc", "cls"] = "enc"
 
-    def read(self, image_kv: list[KeyValue], text: TextBatch) -> Tensor:
+    def read(
+        self, image_kv: list[KeyValue], text: TextBatch, states: Tensor | None = None
+    ) -> Tensor:
         """Projected images of B rows and K * B texts, image-major -> (K * B, T, D) states.
 
         ``[ENC]`` takes the place of ``[CLS]``, as in training, unless ``first_token`` is ``cls``.
+
+        Args:
+            image_kv: ``project`` of the images.
+            text: the texts.
+            states: (K * B, T, D) of the texts alone, where they are known and ``fuses_states``:
+                reading goes on from there.
         """
         enc_id = self.tokenizer.enc_id
         batch = text if self.first_token == "cls" else text.replace_first(enc_id)
-        return self.text_encoder(batch.ids, batch.mask, mode="multimodal", image_kv=image_kv)
+        return self.text_tower(
+            batch.ids, batch.mask, mode="multimodal", image_kv=image_kv, states=states
+        )
+
+    @property
+    def fuses_states(self) -> bool:
+        """Whether a text begins to look at its image where reading it alone ends."""
+        same_start = self.first_token == "cls" or self.tokenizer.enc_id == self.tokenizer.cls_id
+        return bool(self.text_tower.fusion_layer) and same_start
+
+
+class Filling(Reading):
+    """Hidden words, found from the rest of their text and its image.
+
+    Its ``text_encoder`` has a head over the vocabulary. Needs ``max_length`` besides.
+    """
+
+    text_encoder: MedDecoder
+    max_length: int
+
+    def predict_words(self, image_kv: list[KeyValue], text: TextBatch, places: Tensor) -> Tensor:
+        """Projected images and B texts -> (M, V) logits of the words at the places (B, T), bool."""
+        return self.text_encoder.cls(self.read(image_kv, text)[places])
 
 
 class Matching(Reading):
@@ -53,14 +79,17 @@ class Matching(Reading):
     @property
     def match_tower(self) -> Med:
         """The tower whose cross-attention reads the image."""
-        return self.text_encoder
+        return self.text_tower
 
-    def match_pairs(self, image_kv: list[KeyValue], text: TextBatch) -> Tensor:
+    def match_pairs(
+        self, image_kv: list[KeyValue], text: TextBatch, states: Tensor | None = None
+    ) -> Tensor:
         """Projected images of B rows and K * B texts, image-major -> (K * B, 2) logits, fp32.
 
-        Under autocast too: half precision would give many texts the same score.
+        Under autocast too: half precision would give many texts the same score. ``states`` is as
+        of ``read``.
         """
-        states = self.read(image_kv, text)
+        states = self.read(image_kv, text, states)
         head = self.itm_head
         with full_precision(states.device):
             return linear(states[:, 0].float(), head.weight.float(), head.bias.float())
@@ -77,7 +106,7 @@ class Matching(Reading):
                 f"match: {len(batch.ids)} texts for {len(image_tokens)} images; it takes one "
                 "for each, `rank` takes several"
             )
-        return self.match_pairs(self.text_encoder.project(image_tokens), batch)
+        return self.match_pairs(self.text_tower.project(image_tokens), batch)
 
     def rank(
         self, image_tokens: Tensor, texts: Sequence[str] | Sequence[Sequence[str]] | TextBatch
@@ -109,7 +138,7 @@ class Matching(Reading):
                 f"rank: {len(batch.ids)} texts for {num_images} images; it takes the same "
                 "number for each"
             )
-        kv = self.text_encoder.project(image_tokens)
+        kv = self.text_tower.project(image_tokens)
         return self.match_pairs(kv, batch)[:, 1].unflatten(0, (num_images, -1))
 
     def localize(self, image: Tensor, texts: list[str], block_num: int | None = None) -> Tensor:
@@ -123,55 +152,3 @@ class Matching(Reading):
         """
         maps, _ = compute_gradcam(self, image, texts, block_num=block_num)
         return torch.stack([rows[1] for rows in maps])
-
-
-class Classifying(Reading):
-    """The class of an image with its text: what reads both, and a head of two layers.
-
-    Needs ``visual_encoder`` and ``cls_head`` besides.
-    """
-
-    visual_encoder: nn.Module
-    cls_head: nn.Module
-    device: torch.device
-    looks_at: tuple[str, ...] = ("image",)  # the images of a sample, by name
-
-    def encode_image(self, image: Tensor) -> Tensor:
-        """(B, 3, H, W) -> (B, N, D) tokens."""
-        return encode(self.visual_encoder, image)
-
-    def image_kv(self, shared: Shared) -> list[KeyValue]:
-        """What the text looks at: the projected images of a step."""
-        return shared.kv(self.text_encoder)
-
-    def classify(self, shared: Shared) -> Tensor:
-        """(B, C) logits of a step's pairs, fp32."""
-        return self.cls_head(self.read(self.image_kv(shared), shared.text)[:, 0]).float()
-
-    def predict(self, samples: Samples) -> dict[str, Any]:
-        """Logits of a batch, without gradients and dropout.
-
-        Args:
-            samples: images and texts as for training; ``label`` (B,) where it is known.
-
-        Returns:
-            ``predictions`` (B, C) logits and ``targets``, the labels (None where unknown).
-
-        Raises:
-            ConfigError: samples without an image, or not one text for each.
-        """
-        if missing := [name for name in self.looks_at if name not in samples]:
-            raise ConfigError(f"predict: the samples have no {', '.join(missing)}")
-        given = {
-            key: value.to(self.device) if isinstance(value, Tensor) else value
-            for key, value in samples.items()
-        }
-        given["text_input"] = texts_of(samples, len(given[self.looks_at[0]]))
-        with torch.no_grad(), eval_mode(self):
-            logits = self.classify(Shared(self, given))
-        return {"predictions": logits, "targets": given.get("label")}
-
-
-def class_head(width: int, num_classes: int) -> nn.Sequential:
-    """(B, D) -> (B, C) logits: two layers with a ReLU between them."""
-    return nn.Sequential(nn.Linear(width, width), nn.ReLU(), nn.Linear(width, num_classes))

@@ -33,8 +33,8 @@ def compute_gradcam(
         text_input: B texts; a single str goes with every image.
         tokenized_text: the same texts as ``model.tokenizer(...)`` gives them, for callers of LAVIS;
             by default they are tokenised here.
-        block_num: the layer, counted from 0; by default the one after the middle, 6 of 12, but
-            never the last of several.
+        block_num: the layer, counted from 0; by default the one after the middle of those that
+            look at the image, 6 of 12, but never the last of several.
 
     Returns:
         Of each image the maps (1 + T, rows, columns): that of ``[ENC]``, the mean over the text's
@@ -48,12 +48,16 @@ def compute_gradcam(
     Reference: Grad-CAM, https://arxiv.org/abs/1610.02391; ALBEF, https://arxiv.org/abs/2107.07651,
     section 5.
     """
-    layers = list(model.text_encoder.encoder)
+    tower = model.match_tower
+    layers, first = tower.fusing, tower.fusion_layer
     # After the last layer only [ENC] counts: what its words look at there has no gradient.
     middle = min(len(layers) // 2, max(len(layers) - 2, 0))
-    number = middle if block_num is None else block_num
+    number = middle if block_num is None else block_num - first
     if not 0 <= number < len(layers):
-        raise ConfigError(f"block_num: {number}; the text tower has layers 0 to {len(layers) - 1}")
+        raise ConfigError(
+            f"block_num: {block_num}; the text tower looks at the image in its layers {first} "
+            f"to {first + len(layers) - 1}"
+        )
     if (grid := vision.grid_of(model.visual_encoder)) is None:
         raise ConfigError("Grad-CAM: the vision encoder has no `grid` (rows, columns) of patches")
     texts = [text_input] * len(visual_input) if isinstance(text_input, str) else text_input
@@ -63,7 +67,7 @@ def compute_gradcam(
     text = text.to(model.device)
     with eval_mode(model):
         with torch.no_grad():
-            kv = model.text_encoder.project(model.encode_image(visual_input.to(model.device)))
+            kv = tower.project(model.encode_image(visual_input.to(model.device)))
         maps = _weighted_attention(model, kv, text, layers[number].crossattention, kv[number])
     prefix = getattr(model.visual_encoder, "num_prefix_tokens", 0)
     patches = (maps.weights[..., prefix:] * text.mask[:, :, None]).unflatten(-1, grid)

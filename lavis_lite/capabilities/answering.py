@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from lavis_lite.capabilities.reading import Reading
+from lavis_lite.capabilities.towers import texts_of
 from lavis_lite.errors import ConfigError, suggest
 from lavis_lite.generation import generate
 from lavis_lite.interfaces import Samples
+from lavis_lite.losses.answers import Opinion
 from lavis_lite.modes import eval_mode
-from lavis_lite.projects.blip.reading import Reading
-from lavis_lite.projects.blip.towers import texts_of
 from lavis_lite.text.attention import KeyValue, select
 from lavis_lite.text.decoding import GroundedDecoder
 from lavis_lite.text.med import MedDecoder
@@ -21,17 +22,16 @@ from lavis_lite.text.tokenizer import TextBatch
 
 METHODS = ("rank", "generate")
 TOKENS_AT_ONCE = 2048  # tokens whose logits over the vocabulary are held at a time
-SMOOTHING = 0.1  # of the targets that ranked answers are scored against, as in training
 
 
 class Answering(Reading):
     """Questions read with their images, and a decoder that answers from what was read.
 
-    Needs ``text_decoder`` and ``encode_image`` besides.
+    Needs ``text_decoder`` besides.
     """
 
     text_decoder: MedDecoder
-    encode_image: Any
+    answer_smoothing: float = 0.1  # of the targets that ranked answers are scored against
     device: torch.device
     _listed: tuple[list[str], TextBatch] | None = None  # the last list of answers, tokenised
 
@@ -95,7 +95,7 @@ class Answering(Reading):
         if tokens is None:
             tokens = self.encode_image(samples["image"].to(self.device))
         text = self.tokenize(texts_of(samples, len(tokens)))
-        return self.read(self.text_encoder.project(tokens), text), text.mask
+        return self.read(self.text_tower.project(tokens), text), text.mask
 
     def tokenize_answers(self, answers: list[str]) -> TextBatch:
         """Answers to ids and mask (A, T), ``[DEC]`` first."""
@@ -108,7 +108,8 @@ class Answering(Reading):
         kv: list[KeyValue],
         mask: Tensor,
         answers: TextBatch,
-        label_smoothing: float = SMOOTHING,
+        label_smoothing: float | None = None,
+        opinion: Opinion | None = None,
     ) -> Tensor:
         """How badly answers fit their questions.
 
@@ -116,25 +117,32 @@ class Answering(Reading):
             kv: ``text_decoder.bert.project`` of the states of B questions.
             mask: (B, T) of the questions.
             answers: (K * B, A) K answers per question, question-major; nothing is repeated.
-            label_smoothing: weight of the uniform distribution in the targets, in [0, 1).
+            label_smoothing: weight of the uniform distribution in the targets, in [0, 1); by
+                default the model's.
+            opinion: of a momentum copy, to be mixed into the targets.
 
         Returns:
             (K * B,) cross-entropy, summed over each answer's tokens.
         """
-        states = self.text_decoder.bert(
-            answers.ids, answers.mask, mode="decoder", image_kv=kv, image_mask=mask
-        )
+        smoothing = self.answer_smoothing if label_smoothing is None else label_smoothing
         real = answers.mask[:, 1:].bool()  # what is to be predicted
-        states, targets = states[:, :-1][real], answers.ids[:, 1:][real]
-        losses = [
-            F.cross_entropy(
-                self.text_decoder.cls(part).float(), target,
-                label_smoothing=label_smoothing, reduction="none",
+        states = _answer_states(self.text_decoder, kv, mask, answers)[real]
+        targets = answers.ids[:, 1:][real]
+        if opinion is not None:
+            with torch.no_grad():
+                theirs = _answer_states(opinion.decoder, opinion.kv, opinion.mask, answers)[real]
+        losses = []
+        for part in torch.arange(len(targets), device=targets.device).split(TOKENS_AT_ONCE):
+            logits = self.text_decoder.cls(states[part]).float()
+            loss = F.cross_entropy(
+                logits, targets[part], label_smoothing=smoothing, reduction="none"
             )
-            for part, target in zip(
-                states.split(TOKENS_AT_ONCE), targets.split(TOKENS_AT_ONCE), strict=True
-            )
-        ]  # fmt: skip
+            if opinion is not None:
+                with torch.no_grad():
+                    soft = opinion.decoder.cls(theirs[part]).float().softmax(-1)
+                distilled = F.cross_entropy(logits, soft, reduction="none")
+                loss = (1 - opinion.share) * loss + opinion.share * distilled
+            losses.append(loss)
         rows = real.nonzero()[:, 0]
         total = torch.zeros(len(real), device=states.device)
         return total.index_add(0, rows, torch.cat(losses)) if losses else total
@@ -201,3 +209,11 @@ class Answering(Reading):
             pad_id=self.tokenizer.pad_id,
         )
         return [self.tokenizer.decode(row[1:]) for row in ids]
+
+
+def _answer_states(
+    decoder: MedDecoder, kv: list[KeyValue], mask: Tensor, answers: TextBatch
+) -> Tensor:
+    """(K * B, A - 1, D) states from which the tokens after the first are predicted."""
+    states = decoder.bert(answers.ids, answers.mask, mode="decoder", image_kv=kv, image_mask=mask)
+    return states[:, :-1]
