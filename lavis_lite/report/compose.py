@@ -34,7 +34,14 @@ def results(runs: Sequence[Run]) -> Section | None:
         )
         for metric, rows in by_metric.items()
     ]
-    note = "The best of several runs is emphasised." if len(runs) > 1 else ""
+    notes = ["The best of several runs is emphasised."] if len(runs) > 1 else []
+    missing = {
+        f"{key} {reason}."
+        for run in runs
+        for evaluated in run.evaluations
+        for key, reason in evaluated.missing.items()
+    }
+    note = " ".join([*notes, *sorted(missing)])
     return Section("Results", tag("div", tables, class_="tables"), note)
 
 

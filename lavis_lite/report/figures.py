@@ -22,6 +22,8 @@ _COLUMNS: dict[str, list[Column]] = {
         *(Column(f"bleu_{order}", f"BLEU-{order}", digits=3) for order in range(1, 5)),
         Column("rouge_l", "ROUGE-L", digits=3),
         Column("cider_d", "CIDEr-D", digits=3),
+        Column("meteor", "METEOR", digits=3),
+        Column("spice", "SPICE", digits=3),
         Column("match", "fits", digits=3),
     ],
     "facts": [
@@ -35,6 +37,15 @@ _COLUMNS: dict[str, list[Column]] = {
         Column("mismatched", "false pairs", "mean probability", digits=3, better=-1),
         Column("generated", "generated", "mean probability", digits=3),
     ],
+    "vqa": [
+        Column("accuracy", "all"),
+        Column("accuracy_yes_no", "yes or no"),
+        Column("accuracy_number", "numbers"),
+        Column("accuracy_other", "others"),
+    ],
+    "nlvr": [Column("accuracy", "accuracy"), Column("consistency", "consistency")],
+    "classification": [Column("accuracy", "accuracy")],
+    "zero_shot_classification": [Column("top1", "top 1"), Column("top5", "top 5")],
 }
 _HIDDEN = {"retrieval": {"txt_r_mean", "img_r_mean"}}
 _TITLES = {
@@ -42,6 +53,10 @@ _TITLES = {
     "caption": "Captions",
     "facts": "Facts in captions, shares",
     "itm": "Matching images with texts",
+    "vqa": "Answers to questions, accuracy in %",
+    "nlvr": "Statements about two images, in %",
+    "classification": "Classes of images with texts, in %",
+    "zero_shot_classification": "Classes by their names alone, accuracy in %",
 }
 # The figure that stands for a metric: key, factor, digits, unit, what it is.
 _CHIEF = {
@@ -49,6 +64,10 @@ _CHIEF = {
     "caption": ("cider_d", 1, 2, "", "CIDEr-D of generated captions"),
     "facts": ("exact", 100, 1, "%", "captions with every fact right"),
     "itm": ("auc", 100, 1, "%", "AUC, true against false pairs"),
+    "vqa": ("accuracy", 1, 1, "%", "questions answered right"),
+    "nlvr": ("accuracy", 1, 1, "%", "statements judged right"),
+    "classification": ("accuracy", 1, 1, "%", "classes found"),
+    "zero_shot_classification": ("top1", 1, 1, "%", "classes found by their names alone"),
 }
 
 

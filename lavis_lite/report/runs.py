@@ -33,6 +33,7 @@ class Evaluated:
         history: (step, figures), oldest first.
         predictions: the file of its rows, which may be missing.
         data: the dataset's component; None where it is not known.
+        missing: figures that the latest evaluation could not compute, as "n/a: " and the reason.
     """
 
     name: str
@@ -40,6 +41,7 @@ class Evaluated:
     history: list[tuple[int, dict[str, float]]]
     predictions: Path
     data: Component | None = None
+    missing: dict[str, str] = field(default_factory=dict)
 
     @property
     def figures(self) -> dict[str, float]:
@@ -93,6 +95,7 @@ def read_run(name: str, folder: str | os.PathLike) -> Run:
 def _evaluations(records: list[Record], config: Any, folder: Path) -> list[Evaluated]:
     components = _evaluators(config)
     histories: dict[str, list[tuple[int, dict[str, float]]]] = {}
+    missing: dict[str, dict[str, str]] = {}
     for record in records:
         if "evaluate" in record:
             figures = {
@@ -101,12 +104,16 @@ def _evaluations(records: list[Record], config: Any, folder: Path) -> list[Evalu
                 if key not in _NO_FIGURES and isinstance(value, int | float)
             }
             histories.setdefault(record["evaluate"], []).append((record.get("step", 0), figures))
+            missing[record["evaluate"]] = {
+                key: value for key, value in record.items() if str(value).startswith("n/a: ")
+            }
     found = []
     for name, history in histories.items():
         component = components.get(name)
         path = folder / "predictions" / f"{name}.jsonl"
         metric = component.name if component else name
-        found.append(Evaluated(name, metric, history, path, component.data if component else None))
+        data = component.data if component else None
+        found.append(Evaluated(name, metric, history, path, data, missing[name]))
     return found
 
 
