@@ -177,3 +177,30 @@ def test_the_lock_of_a_dead_process_is_free(tmp_path):
         owner.join(10)
         assert Path(get(site, tmp_path)).read_bytes() == BODY
     assert left_behind(tmp_path) == []
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_a_lock_that_its_owner_has_deleted_meanwhile_excludes_nobody(tmp_path, monkeypatch, again):
+    path, real = tmp_path / "w.lock", download.fcntl.flock
+
+    def flock(handle, how):
+        kept = path.rename(tmp_path / "old")  # the owner is done between our opening and locking
+        if again:
+            path.touch()  # and somebody else has begun
+        assert kept.exists()
+        return real(handle, how)
+
+    monkeypatch.setattr(download.fcntl, "flock", flock)
+    assert download._try_lock(path) is None
+
+
+def test_who_waits_for_another_process_counts_from_its_last_byte(tmp_path, monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(download.time, "monotonic", lambda: now[0])
+    progress = download._Progress(tmp_path / "w.part")
+    idle = []
+    for clock, size in ((100.0, 0), (107.0, 0), (108.0, 5), (110.0, 5), (111.0, 6)):
+        now[0] = clock
+        (tmp_path / "w.part").write_bytes(b"x" * size)
+        idle.append(progress.idle())
+    assert idle == [0, 7, 0, 2, 0]
