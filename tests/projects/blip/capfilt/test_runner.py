@@ -250,3 +250,12 @@ def test_images_are_decoded_and_encoded_once_and_texts_come_sorted_by_length(loa
         by_images[-1] += part
     assert len(by_images) == 3
     assert all(one == sorted(one) for one in by_images)
+
+
+def test_a_model_of_another_project_can_be_the_filter(capfilt, records):
+    folder = capfilt("out", "filter={name: clip, type: tiny, score: itc, keep_fraction: 0.5}")
+    scores = [r["scores"]["web"] for r in records(folder)]
+    assert len(set(scores)) > 12
+    assert all(-1 <= score <= 1 for score in scores)
+    stats = stats_of(folder)
+    assert stats["web"]["kept"] + stats["synthetic"]["kept"] == 24
