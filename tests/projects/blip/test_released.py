@@ -19,7 +19,11 @@ from lavis_lite.cards import weight_cards
 from lavis_lite.errors import CheckpointError
 
 LETTERS = {"pretrain": "P", "retrieval": "R", "caption": "C", "vqa": "V", "nlvr": "L"}
-CARDS = {card.layout: card for card in weight_cards().values()}
+CARDS = {
+    card.layout: card
+    for card in weight_cards().values()
+    if any(name.startswith("blip_") for name in (*card.fills, *card.starts))
+}
 MODELS = [name for name in zoo.list_models("blip_*") if "tiny" in zoo.types(name)]
 # Sizes in the layouts -> those of the type `tiny`.
 TINY = {"768": 64, "3072": 128, "1536": 128, "30524": 1064, "256": 32, "57600": 8, "N": 17}

@@ -1,0 +1,100 @@
+"""albef_nlvr: whether a statement holds of two images."""
+
+from __future__ import annotations
+
+import copy
+from typing import cast
+
+import torch
+from torch import nn
+
+from lavis_lite import registry
+from lavis_lite.capabilities.classifying import Classifying, class_head
+from lavis_lite.capabilities.momentum import copy_towers, momentum_view
+from lavis_lite.capabilities.towers import GroundedModel, Spec
+from lavis_lite.losses.shared import Shared
+from lavis_lite.model import LossSpecs
+from lavis_lite.projects.albef.formats import Formats
+from lavis_lite.text.attention import Attention, KeyValue
+from lavis_lite.text.med import Encoder, Layer, Med
+
+
+def look_in_turn(tower: Med) -> None:
+    """Double the layers of a tower that look at an image: one for each of two images, in turn.
+
+    The two of a pair start alike, and share the keys and values of their cross-attention for good.
+    """
+    layers: list[Layer] = list(tower.encoder)[: tower.fusion_layer]
+    for first in tower.fusing:
+        second = copy.deepcopy(first)
+        mine, theirs = (cast(Attention, x.crossattention).self for x in (second, first))
+        mine.key, mine.value = theirs.key, theirs.value
+        layers += [first, second]
+    tower.encoder = Encoder(layers)
+
+
+class PairClassifying(Classifying):
+    """The class of a text with two images, ``image0`` and ``image1``."""
+
+    looks_at = ("image0", "image1")
+
+    def image_kv(self, shared: Shared) -> list[KeyValue]:
+        """Both images, read in one pass of the vision encoder, projected for layers in turn."""
+        tokens = self.encode_image(torch.cat([shared.samples[name] for name in self.looks_at]))
+        images = tokens.chunk(2)
+        return [
+            cast(Attention, layer.crossattention).self.project(images[number % 2])
+            for number, layer in enumerate(self.text_tower.fusing)
+        ]
+
+
+@registry.register("model", "albef_nlvr")
+class AlbefNLVR(Formats, PairClassifying, GroundedModel):
+    """An image-grounded text encoder whose layers look at two images in turn, and a classifier.
+
+    Samples have ``image0`` and ``image1`` (B, 3, H, W), ``text_input`` and ``label`` (B,), 1 where
+    the statement holds. Nothing is drawn at random outside of training: the same pair has the same
+    prediction every time.
+
+    Args:
+        vision: the vision encoder's component.
+        text: the text encoder's component; each of its layers that look is doubled.
+        num_classes: number of classes C.
+        image_size: side of the square input.
+        tokenizer: a vocabulary's folder, file or hub id; None is the small one of the package.
+        max_length: tokens that a text is cut to.
+        use_distill: keep a momentum copy, whose opinion the loss mixes into its targets.
+        momentum: decay of the momentum copy per optimizer step.
+        losses: name -> component.
+
+    Reference: ALBEF, https://arxiv.org/abs/2107.07651, section 4 and fig. 3.
+    """
+
+    momentum_pairs = ("visual_encoder", "text_encoder", "cls_head")
+    cls_head: nn.Sequential
+
+    def __init__(
+        self,
+        vision: Spec,
+        text: Spec,
+        num_classes: int = 2,
+        image_size: int = 384,
+        tokenizer: str | None = None,
+        max_length: int = 40,
+        use_distill: bool = True,
+        momentum: float = 0.995,
+        losses: LossSpecs | None = None,
+    ) -> None:
+        super().__init__(vision, image_size, tokenizer, max_length)
+        self.text_encoder = self.build_text(text)
+        look_in_turn(self.text_encoder)
+        self.cls_head = class_head(self.text_encoder.width, num_classes)
+        self.use_distill, self.momentum_decay = use_distill, momentum
+        if use_distill:
+            copy_towers(self)
+        self.add_losses(losses)
+
+    @property
+    def momentum(self) -> PairClassifying:
+        """The momentum copy, as something that classifies."""
+        return momentum_view(PairClassifying, self)
