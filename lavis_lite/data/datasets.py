@@ -123,8 +123,8 @@ class Annotations(Rows):
 class Json(Annotations):
     __doc__ = f"""{Annotations.__doc__}
     The file is a JSON list of objects, or has the layout of COCO's captions or of Karpathy's
-    splits, whose `split` must be given (train, restval, val, test; BLIP trains on train and
-    restval).
+    splits, whose `split` must be given (train, restval, val, test; the first two are what one
+    trains on).
     """
     kind = "json"
 
