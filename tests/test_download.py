@@ -14,6 +14,7 @@ from misbehaving_server import BODY, QUICK, SHA, Site, fetch_in_process, get, si
 from lavis_lite import download
 from lavis_lite.download import cache_name, fetch
 from lavis_lite.errors import DownloadError
+from lavis_lite.files import publish
 
 
 @pytest.fixture(autouse=True)
@@ -134,6 +135,16 @@ def test_a_full_disk_is_told_apart_from_the_network(tmp_path, monkeypatch):
     with Site(whole(BODY)) as site, pytest.raises(DownloadError, match=wanted):
         get(site, tmp_path)
     assert len(site.requests) == 1
+
+
+def test_a_file_is_on_the_disk_before_it_gets_its_name(tmp_path, monkeypatch):
+    done, real_sync, real_replace = [], os.fsync, os.replace
+    monkeypatch.setattr(os, "fsync", lambda handle: done.append("sync") or real_sync(handle))
+    monkeypatch.setattr(os, "replace", lambda *paths: done.append("name") or real_replace(*paths))
+    (tmp_path / "w.part").write_bytes(BODY)
+    publish(tmp_path / "w.part", tmp_path / "w.pth")
+    assert done == ["sync", "name", "sync"]  # the bytes, then the name, then the folder's entry
+    assert (tmp_path / "w.pth").read_bytes() == BODY
 
 
 # ---- several processes
