@@ -220,6 +220,18 @@ def test_search_looks_closely_at_the_nearest_alone(
     assert all(Path(row["overlay"]).is_file() for row in found)
 
 
+def test_a_model_that_only_embeds_is_compared_by_cosine(command: Command, pictures: Path) -> None:
+    clip = ("--model", "clip", "--type", "tiny", "--batch-size", 2)
+    torch.manual_seed(0)
+    matched = rows(command("match", pictures, *clip, "--text", "a star"))
+    assert [set(row) for row in matched] == [{"image", "text", "cosine"}] * 5
+    torch.manual_seed(0)  # random weights: the same
+    found = rows(command("search", pictures, *clip, "--text", "a star", "--top", 3))
+    best = sorted(matched, key=lambda row: -row["cosine"])[:3]
+    assert [row["image"] for row in found] == [row["image"] for row in best]
+    assert [row["score"] for row in found] == [row["cosine"] for row in found]
+
+
 # ---- answer
 
 
@@ -288,7 +300,9 @@ def test_a_model_that_cannot_do_the_task_names_those_that_can(
     output = command("answer", pictures, "--question", "why?", "--model", "blip_caption")
     assert output.code == 2
     assert "'blip_caption' cannot answer: it lacks predict_answers" in output.err
-    assert "Models that can: blip_vqa" in output.err
+    able = output.err.partition("Models that can: ")[2].strip().split(", ")
+    assert "blip_vqa" in able
+    assert not {"blip_caption", "blip_retrieval"} & {*able}
     unknown = command("caption", pictures, "--model", "blip_captoin")
     assert unknown.code == 2
     assert "Did you mean 'blip_caption'?" in unknown.err
