@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from lavis_lite import registry
+from lavis_lite import cli, registry
 from lavis_lite.data import cards
 from lavis_lite.errors import ConfigError, DataError, DownloadError, UnknownName
 
@@ -97,3 +97,10 @@ def test_data_commands_load_no_torch(words):
     done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert ("laion" if "list" in words else words[-1].split("400")[0]) in done.stdout
+
+
+def test_data_info_of_what_has_no_card_is_its_documentation(capsys):
+    assert cli.main(["data", "info", "scenes_nlvr"]) == 0
+    assert "Two pictures and a statement about them" in capsys.readouterr().out
+    assert cli.main(["data", "info", "coco_vga"]) == 2
+    assert "no dataset card 'coco_vga'. Did you mean 'coco_vqa'" in capsys.readouterr().err
