@@ -11,6 +11,7 @@ from torch import Tensor
 from lavis_lite import registry
 from lavis_lite.errors import ConfigError
 from lavis_lite.text.attention import KeyValue, select
+from lavis_lite.text.decoding import Cache
 from lavis_lite.text.med import Med, MedDecoder, tie
 
 VOCAB, WIDTH, IMAGE_WIDTH = 50, 16, 12
@@ -278,3 +279,51 @@ def test_the_registered_builder_takes_its_arguments_from_a_config() -> None:
 def test_sizes_that_do_not_fit_are_refused(changes: dict, says: str) -> None:
     with pytest.raises(ConfigError, match=says):
         tower(**changes)
+
+
+# ---- layers that read the text alone, below those that look
+
+
+def fusing(depth: int = 4, fusion_layer: int = 2) -> Med:
+    torch.manual_seed(0)
+    return tower(depth=depth, fusion_layer=fusion_layer)
+
+
+def test_only_layers_from_the_fusion_layer_on_look_at_an_image() -> None:
+    med = fusing()
+    looking = [hasattr(layer, "crossattention") for layer in med.encoder]
+    assert looking == [False, False, True, True]
+    assert len(med.project(torch.randn(1, 3, IMAGE_WIDTH))) == 2
+
+
+@torch.no_grad()
+def test_a_text_alone_is_read_by_the_layers_below_and_may_go_on_from_there() -> None:
+    med = fusing()
+    ids, mask = torch.randint(0, 50, (2, 5)), torch.tensor([[1] * 5, [1, 1, 1, 0, 0]])
+    alone = med(ids, mask, mode="text")
+    lower = fusing(depth=2, fusion_layer=0)
+    own = med.state_dict()
+    lower.load_state_dict({k: own.get(k, v) for k, v in lower.state_dict().items()})
+    assert alone.equal(lower(ids, mask, mode="text"))
+    kv = med.project(torch.randn(2, 3, IMAGE_WIDTH))
+    whole = med(ids, mask, mode="multimodal", image_kv=kv)
+    rest = med(ids, mask, mode="multimodal", image_kv=kv, states=alone)
+    torch.testing.assert_close(rest, whole, atol=1e-6, rtol=1e-6)
+
+
+@torch.no_grad()
+def test_a_decoder_whose_upper_layers_look_writes_alike_with_and_without_a_cache() -> None:
+    decoder = MedDecoder(fusing()).eval()
+    kv = decoder.bert.project(torch.randn(2, 3, IMAGE_WIDTH))
+    ids = torch.randint(0, 50, (2, 4))
+    whole = decoder(ids, image_kv=kv)
+    cache = Cache(4)
+    steps = [decoder(ids[:, :2], image_kv=kv, cache=cache)]
+    steps += [decoder(ids[:, n : n + 1], image_kv=kv, cache=cache) for n in (2, 3)]
+    torch.testing.assert_close(torch.cat(steps, dim=1), whole, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("fusion_layer", [-1, 4, 5])
+def test_a_fusion_layer_that_is_not_there_is_refused(fusion_layer: int) -> None:
+    with pytest.raises(ConfigError, match=f"fusion_layer {fusion_layer} of 4 layers; .* 1 to 3"):
+        fusing(fusion_layer=fusion_layer)

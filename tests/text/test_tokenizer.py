@@ -299,3 +299,12 @@ def test_a_hub_id_uses_the_first_file_that_is_there(
 
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
     assert load_tokenizer("someone/some-bert").encode(["dog"], 9).ids.tolist() == [[2, 6, 3]]
+
+
+def test_without_added_tokens_every_text_starts_with_cls() -> None:
+    plain, ours = load_tokenizer(added=()), load_tokenizer()
+    assert len(plain) == len(ours) - 2
+    assert plain.bos_id == plain.enc_id == plain.cls_id
+    assert not {"[DEC]", "[ENC]"} & set(plain.vocab)
+    texts = ["a red square", "nothing"]
+    assert plain.encode(texts, 10).ids.equal(ours.encode(texts, 10).ids)
