@@ -70,6 +70,7 @@ setup(
     },
     package_data={
         "": DATA,
+        "lavis_lite": ["templates/**/*.txt"],
         "lavis_lite.configs": ["**/*.yaml"],
         "lavis_lite.data": ["**/*.txt"],
         "lavis_lite.text": ["**/*.txt"],

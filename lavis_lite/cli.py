@@ -12,6 +12,7 @@ import logging
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import lavis_lite
@@ -136,6 +137,17 @@ def data(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def new(arguments: argparse.Namespace) -> int:
+    """``lavis-lite new project NAME``: write a package of one's own to start from."""
+    from lavis_lite.new_project import write_project
+
+    root = Path(arguments.into) / arguments.name
+    for path in write_project(arguments.name, Path(arguments.into)):
+        print(path)
+    print(f"\nNow: cd {root}, pip install -e ., lavis-lite run --cfg configs/train.yaml")
+    return 0
+
+
 def env(arguments: argparse.Namespace) -> int:
     """``lavis-lite env``: versions, devices, folders, and what is wrong with the installation."""
     from lavis_lite.information import environment_report
@@ -180,6 +192,10 @@ def _parser(program: str) -> argparse.ArgumentParser:
     _add_convert(_add(commands, "convert", convert, "write weights in another format"))
     add_commands(commands)
     _add_data(_add(commands, "data", data, "published datasets: what to get, where to put it"))
+    creator = _add(commands, "new", new, "write a package of your own to start from")
+    creator.add_argument("what", choices=["project"])
+    creator.add_argument("name", help="of the package, like acme_vision")
+    creator.add_argument("--into", default=".", metavar="FOLDER", help="where (default: here)")
     _add(commands, "env", env, "show versions, devices, folders; diagnose the installation")
     return parser
 

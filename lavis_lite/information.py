@@ -9,9 +9,10 @@ import sys
 from typing import Any
 
 from lavis_lite import cards, registry, zoo
-from lavis_lite.errors import UnknownName, suggest
+from lavis_lite.errors import CheckpointError, ConfigError, DownloadError, UnknownName, suggest
 
 CHECKPOINTS = "checkpoints"  # stands for all cards of released weights
+USER_ERRORS = (ConfigError, UnknownName, CheckpointError, DownloadError)
 PACKAGES = ("lavis_lite", "torch", "torchvision", "timm", "transformers", "fvcore", "iopath")
 
 
@@ -33,7 +34,7 @@ def about(name: str, kind: str | None = None) -> str:
     base = name.partition(".")[0] if kind in (None, "model") else name
     kinds = [k for k in ([kind] if kind else registry.kinds()) if _known(k, name)]
     if not kinds and _known("model", base):
-        return _model(base)
+        return _model(base, name.partition(".")[2])
     if not kinds:
         every = [n for k in registry.kinds() for n in registry.names(k)]
         every += [CHECKPOINTS, *cards.weight_cards()]
@@ -53,7 +54,20 @@ def _component(kind: str, name: str) -> str:
         lines += ["", text]
     arguments = registry.arguments(kind, name)
     lines += ["", "arguments: " + (", ".join(_spell(p) for p in arguments.values()) or "none")]
+    needed = [p for p in arguments.values() if p.default is p.empty]
+    if kind in ("vision_encoder", "text_backbone") and not name.endswith("/*") and not needed:
+        lines.insert(1, _size_of(kind, name))
     return "\n".join(lines)
+
+
+def _size_of(kind: str, name: str) -> str:
+    """Parameters and multiply-adds of a tower with its default arguments."""
+    from lavis_lite import sizes
+
+    try:
+        return sizes.of_tower(kind, name)
+    except USER_ERRORS as error:
+        return f"cannot be built here: {str(error).splitlines()[0]}"
 
 
 def _spell(parameter: inspect.Parameter) -> str:
@@ -62,9 +76,17 @@ def _spell(parameter: inspect.Parameter) -> str:
     return f"{parameter.name}={parameter.default!r}"
 
 
-def _model(name: str) -> str:
+def _model(name: str, chosen: str | None = None) -> str:
     card = zoo.card(name)
-    lines = [_component("model", name), "", "types (the first is the default):"]
+    about = _component("model", name).split("\n")
+    lines = [*about, "", "types (the first is the default):"]
+    if type := chosen or zoo.default_type(name):
+        from lavis_lite import sizes
+
+        try:
+            lines.insert(1, f"{type}: {sizes.of_model(name, type)}")
+        except USER_ERRORS as error:
+            lines.insert(1, f"{type}: cannot be built here: {str(error).splitlines()[0]}")
     for type, entry in card["types"].items():
         weights = (entry or {}).get("checkpoint", "random weights")
         lines.append(f"  {type}: {weights}")

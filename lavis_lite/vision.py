@@ -27,6 +27,7 @@ class TimmTokens(nn.Module):
 
     width: int
     grid: Grid | None
+    num_prefix_tokens: int
     has_map: bool
     pools_by_attention: bool
 
@@ -110,10 +111,11 @@ def timm_encoder(
         probe = _create(name, False, options)
     tokens = _probe_shape(probe, name, size)
     model = _create(name, pretrained, options)
-    prefix = getattr(model, "num_prefix_tokens", 0) or 0
+    prefix = _num_prefix_tokens(model, tokens)
     # The class is swapped instead of wrapping the model: a wrapper would prefix all weight names.
     model.__class__ = type(f"Timm{type(model).__name__}", (TimmTokens, type(model)), {})
     model.width = model.num_features
+    model.num_prefix_tokens = prefix
     model.has_map = len(tokens) == 4
     model.pools_by_attention = "AttentionPool2d" in type(getattr(model, "head", None)).__name__
     model.grid = _grid(model, tokens, prefix)
@@ -248,6 +250,13 @@ def _probe_shape(probe: Any, name: str, size: tuple[int, ...]) -> torch.Size:
     if not isinstance(features, Tensor):
         raise ConfigError(f"timm/{name} gives several feature maps, not one sequence of tokens")
     return features.shape
+
+
+def _num_prefix_tokens(model: Any, shape: torch.Size) -> int:
+    """What the model says, else one where it has a class token in a sequence (VOLO)."""
+    said = getattr(model, "num_prefix_tokens", None)
+    has_class = isinstance(getattr(model, "cls_token", None), nn.Parameter) and len(shape) == 3
+    return int(has_class if said is None else said)
 
 
 def _grid(model: Any, shape: torch.Size, num_prefix_tokens: int) -> Grid | None:

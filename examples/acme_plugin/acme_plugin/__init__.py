@@ -1,0 +1,1 @@
+"""Parts for lavis_lite; zoo.yaml says which module registers which name."""
