@@ -21,6 +21,7 @@ EXTRAS = {
     "metrics": ["pycocoevalcap"],
     "log": ["tensorboard"],
     "peft": ["peft"],
+    "siglip": ["sentencepiece", "protobuf"],  # what its published vocabulary is read with
     # setuptools: the packaging test builds a wheel without fetching anything.
     "test": ["pytest>=8", "hypothesis", "pyarrow", "setuptools>=77"],
     "docs": ["sphinx>=8", "furo", "myst-parser"],

@@ -1,8 +1,8 @@
 """A model as a folder that stands for itself: what it is, its weights, its vocabulary, its card.
 
 ``config.json`` names the model and its arguments, ``model.safetensors`` has the weights,
-``vocab.txt`` the vocabulary where it is not the package's, ``README.md`` says what the model is and
-how to load it. The output folder of a training run is read in the same way.
+``vocab.txt`` or ``tokenizer/`` the vocabulary where it is not the package's, ``README.md`` says
+what the model is and how to load it. The output folder of a training run is read in the same way.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from lavis_lite.files import publish
 from lavis_lite.weights import save_weights
 
 CONFIG, WEIGHTS, VOCABULARY, CARD = "config.json", "model.safetensors", "vocab.txt", "README.md"
+TOKENIZER = "hf/tokenizer"  # a folder of transformers' files, as configs spell it
 FORMAT = 1  # of config.json; a reader refuses a higher one
 
 
@@ -68,7 +69,11 @@ def save(model: nn.Module, folder: str | Path, metrics: Mapping[str, float] | No
         return folder
     args = _standing_alone(card["args"])
     folder.mkdir(parents=True, exist_ok=True)
-    if args.get("tokenizer") is not None:
+    if str(args.get("tokenizer")).startswith("hf/"):  # of any kind: its own files
+        args["tokenizer"] = TOKENIZER
+        words: Any = model.tokenizer
+        words.save(folder / TOKENIZER.removeprefix("hf/"))
+    elif args.get("tokenizer") is not None:
         args["tokenizer"] = VOCABULARY
         _save_vocabulary(model.tokenizer, folder)
     saved = SavedModel(
@@ -118,10 +123,12 @@ def _read_config(folder: Path) -> SavedModel | None:
         raise CheckpointError(
             f"{path}: has format {version}, this lavis_lite reads up to {FORMAT}; update it"
         )
-    if saved.args.get("tokenizer") == VOCABULARY:
-        saved = SavedModel(
-            **{**vars(saved), "args": {**saved.args, "tokenizer": str(folder / VOCABULARY)}}
-        )
+    inside = {
+        VOCABULARY: str(folder / VOCABULARY),
+        TOKENIZER: f"hf/{folder / TOKENIZER.removeprefix('hf/')}",
+    }
+    if (source := saved.args.get("tokenizer")) in inside:
+        saved = SavedModel(**{**vars(saved), "args": {**saved.args, "tokenizer": inside[source]}})
     return saved
 
 

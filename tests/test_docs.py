@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 import textwrap
@@ -21,6 +22,7 @@ HOWTOS = [p for p in PAGES if p.parent.name == "howto"]
 WITH_CODE = [
     *HOWTOS,
     *(DOCS / f"{page}.rst" for page in ("start", "concepts", "gallery", "from_lavis", "sweeps")),
+    DOCS / "bootstrap_your_data.rst",
     DOCS / "reference" / "datasets.rst",
 ]
 
@@ -117,13 +119,38 @@ print(json.dumps(outcomes))
 
 
 def test_the_pages_are_found() -> None:
-    assert {p.stem for p in HOWTOS} == {"backbone", "loss", "dataset", "project", "own_data"}
+    assert {p.stem for p in HOWTOS} == {
+        *("backbone", "loss", "dataset", "project", "own_data"),
+        *("command_line", "tasks", "dual_encoders"),
+    }
     assert all(blocks(page) for page in WITH_CODE)
 
 
 @pytest.mark.parametrize("page", WITH_CODE, ids=lambda p: p.stem)
 def test_the_python_of_a_page_runs(page: Path, outcomes: dict[str, str]) -> None:
     assert outcomes[page.name] == ""
+
+
+RUN_COMMANDS = """
+import contextlib, io, json, sys
+from lavis_lite import cli
+outcomes = []
+for words in json.loads(sys.argv[1]):
+    with contextlib.redirect_stdout(io.StringIO()) as out:
+        outcomes.append([" ".join(words), cli.main(words), bool(out.getvalue())])
+print(json.dumps(outcomes))
+"""
+
+
+def test_the_commands_on_pictures_run(workplace: Path, outcomes: dict[str, str]) -> None:
+    assert outcomes["command_line.rst"] == ""  # it has made the pictures and the model
+    lines = (DOCS / "howto" / "command_line.rst").read_text(encoding="utf-8").splitlines()
+    commands = [line.strip() for line in lines if line.strip().startswith("$ lavis-lite ")]
+    assert len(commands) >= 6
+    words = [shlex.split(command)[2:] for command in commands]
+    done = python(workplace, RUN_COMMANDS, json.dumps(words))
+    assert [one for one in done if one[1:] != [0, True]] == []
+    assert list((workplace / "where").glob("*.png"))
 
 
 def shown_configs() -> list[str]:

@@ -36,6 +36,10 @@ class HfTokenizer:
     def __init__(self, name: str, added: Sequence[str] = (), revision: str | None = None) -> None:
         self._tokenizer: Any = _load(name, revision)
         own = self._tokenizer
+        if len(own) <= len(set(own.all_special_ids)):  # transformers makes one out of nothing
+            raise ConfigError(
+                f"tokenizer: hf/{name} has no vocabulary, only {len(own)} special tokens"
+            )
         self._size = len(own)
         self._added = {token: self._size + number for number, token in enumerate(added)}
         self.cls_id = _first(own.cls_token_id, own.bos_token_id)
@@ -93,6 +97,10 @@ class HfTokenizer:
             if not 0 <= index < len(self):
                 raise IndexError(f"no token {index} in a vocabulary of {len(self)}")
         return self._tokenizer.decode([i for i in row if i not in self._special_ids]).strip()
+
+    def save(self, folder: str | Path) -> None:
+        """Write its files, without the tokens added here: ``hf/FOLDER`` gives it back."""
+        self._tokenizer.save_pretrained(folder)
 
     def _row(self, text: str, max_length: int) -> list[int]:
         if max_length < 2:

@@ -16,7 +16,7 @@ class Clip(DualEncoder):
         image_size: side of the square input.
         tokenizer: a WordPiece vocabulary's folder, file or hub id, or ``hf/`` and the folder or hub
             id of any tokenizer; None is an ``hf/*`` tower's own, or the small one of the package.
-        embed_width: width E of the joint space.
+        embed_width: width E of the joint space; None is that of the image tower.
         max_length: tokens that a text is cut to; None is all that the text tower holds.
         vision_projection: from the pooled image to the joint space: ``linear``, ``affine`` (with a
             bias), or ``none`` where the tower ends there.
@@ -24,7 +24,7 @@ class Clip(DualEncoder):
         temperature: what similarities are divided by at first; it is learnt.
         min_temperature: it is kept from falling below; 0 is no bound.
         gradient_cache: rows of a batch that are encoded at a time in training, for batches whose
-            activations don't fit into memory: the same numbers in a third more time. 0: all.
+            activations don't fit into memory: the same numbers for one more forward pass. 0: all.
         losses: name -> component.
 
     Reference: CLIP, https://arxiv.org/abs/2103.00020.

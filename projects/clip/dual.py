@@ -35,7 +35,7 @@ class DualEncoder(VisionLanguageModel):
         image_size: side of the square input.
         tokenizer: a WordPiece vocabulary's folder, file or hub id, or ``hf/`` and the folder or hub
             id of any tokenizer; None is an ``hf/*`` tower's own, or the small one of the package.
-        embed_width: width E of the joint space.
+        embed_width: width E of the joint space; None is that of the image tower.
         max_length: tokens that a text is cut to; None is all that the text tower holds.
         vision_projection: from the pooled image to the joint space: ``linear``, ``affine`` (with a
             bias), or ``none`` where the tower ends there.
@@ -43,7 +43,7 @@ class DualEncoder(VisionLanguageModel):
         temperature: what similarities are divided by at first; it is learnt.
         min_temperature: it is kept from falling below; 0 is no bound.
         gradient_cache: rows of a batch that are encoded at a time in training, for batches whose
-            activations don't fit into memory: the same numbers in a third more time. 0: all.
+            activations don't fit into memory: the same numbers for one more forward pass. 0: all.
         losses: name -> component.
     """
 
@@ -53,7 +53,7 @@ class DualEncoder(VisionLanguageModel):
         text: Spec,
         image_size: int = 224,
         tokenizer: str | None = None,
-        embed_width: int = 512,
+        embed_width: int | None = 512,
         max_length: int | None = None,
         vision_projection: Projection = "linear",
         text_projection: Projection = "linear",
@@ -63,17 +63,18 @@ class DualEncoder(VisionLanguageModel):
         losses: LossSpecs | None = None,
     ) -> None:
         super().__init__()
-        self.image_size, self.embed_width = image_size, embed_width
+        self.image_size = image_size
         self.tokenizer = tokenizer_for(text, tokenizer)
         self.visual_encoder = registry.build("vision_encoder", vision, image_size=image_size)
         image_width = width_of(self.visual_encoder, "vision", vision)
+        self.embed_width = image_width if embed_width is None else embed_width
         self.text_encoder = registry.build(
             "text_backbone", text, vocab_size=len(self.tokenizer), encoder_width=image_width
         )
         text_width = width_of(self.text_encoder, "text", text)
         self.max_length = text_length(self.text_encoder, max_length, text)
-        self.vision_proj = projection("vision", vision_projection, image_width, embed_width)
-        self.text_proj = projection("text", text_projection, text_width, embed_width)
+        self.vision_proj = projection("vision", vision_projection, image_width, self.embed_width)
+        self.text_proj = projection("text", text_projection, text_width, self.embed_width)
         self.logit_scale = nn.Parameter(torch.tensor(-math.log(temperature)))
         self.min_temperature = min_temperature
         self.gradient_cache = gradient_cache

@@ -39,7 +39,7 @@ class ClipFeatureExtractor(DualEncoder):
         text: the text backbone's component: any that needs no image.
         image_size: side of the square input.
         tokenizer: as of ``clip``.
-        embed_width: width E of the joint space.
+        embed_width: width E of the joint space; None is that of the image tower.
         max_length: tokens that a text is cut to; None is all that the text tower holds.
         vision_projection: from the pooled image to the joint space: ``linear``, ``affine`` or
             ``none``.
