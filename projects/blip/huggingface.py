@@ -13,6 +13,7 @@ from lavis_lite.capabilities.released import published
 from lavis_lite.errors import CheckpointError, ConfigError
 from lavis_lite.modes import eval_mode
 from lavis_lite.projects.blip.names import to_transformers
+from lavis_lite.text.tokenizer import WordPiece
 
 # Class of transformers -> (parts that it has, parts that it would lose).
 CLASSES = {
@@ -39,6 +40,11 @@ def save(model: Any, folder: str | Path) -> Path:
     import transformers
 
     name = class_for(model)
+    if not isinstance(model.tokenizer, WordPiece):
+        raise ConfigError(
+            f"transformers' BLIP has a WordPiece vocabulary; this model's tokenizer is a "
+            f"{type(model.tokenizer).__name__}"
+        )
     config = transformers.BlipConfig(**config_of(model))
     exported = getattr(transformers, name)(config).eval()
     weights, places = exportable(model), exported.state_dict()

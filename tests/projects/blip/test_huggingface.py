@@ -252,6 +252,14 @@ def test_a_vision_encoder_that_transformers_cannot_be_is_refused(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_vocabulary_that_transformers_does_not_read_is_refused(tmp_path: Path) -> None:
+    model = create_model("blip_caption", "tiny")
+    model.tokenizer = object()
+    with pytest.raises(ConfigError, match="WordPiece vocabulary; this model's tokenizer is a obj"):
+        model.save_transformers(tmp_path / "out")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_widths_that_transformers_ties_to_each_other_are_refused(tmp_path: Path) -> None:
     # Its answer decoder is built for image tokens, and looks at the states of a question.
     model = create_model("blip_vqa", "tiny", vision={"embed_dim": 96})
