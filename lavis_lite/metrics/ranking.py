@@ -76,6 +76,7 @@ def rank(
     chosen: Tensor,
     logits: Tensor | None,
     column: Tensor | None = None,
+    add_cosine: bool = True,
 ) -> Ranking:
     """Rank all candidates for each query.
 
@@ -89,6 +90,7 @@ def rank(
         chosen: (Q, K) candidates that were re-scored, best cosine first.
         logits: (Q, K) their match logits; None ranks by cosine alone.
         column: as for ``preselect``.
+        add_cosine: whether the cosine counts beside the match logit.
     """
     parts: list[Ranking] = []
     for rows in row_chunks(len(query), len(candidate_owner)):
@@ -96,7 +98,7 @@ def rank(
         picked = chosen[rows]
         scores = cosine
         if logits is not None:
-            rescored = cosine.gather(1, picked) + logits[rows]
+            rescored = cosine.gather(1, picked) * add_cosine + logits[rows]
             scores = (cosine - _NOT_RESCORED).scatter(1, picked, rescored)
         scores = scores.nan_to_num(nan=-1e9)  # a diverged model ties at the end, it finds nothing
         true = query_owner[rows, None] == candidate_owner[None]

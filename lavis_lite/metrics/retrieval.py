@@ -63,6 +63,7 @@ class Retrieval:
         text_batch_size: texts that are encoded in one call.
         rerank: re-score; without it the cosine decides and the model need not match.
         store: where the image tokens wait: ``memory``, or ``disk`` (a file in the output folder).
+        add_cosine: add the cosine to the match logit, as BLIP does; ALBEF takes the logit alone.
 
     Reference: BLIP, https://arxiv.org/abs/2201.12086, section 5.1; ALBEF's evaluation.
     """
@@ -76,6 +77,7 @@ class Retrieval:
         text_batch_size: int = 256,
         rerank: bool = True,
         store: Literal["memory", "disk"] = "memory",
+        add_cosine: bool = True,
     ) -> None:
         sizes = {"top_k": top_k, "chunk_size": chunk_size, "text_batch_size": text_batch_size}
         for name, value in sizes.items():
@@ -86,6 +88,7 @@ class Retrieval:
         self.text_batch_size = text_batch_size
         self.rerank = rerank
         self.store = store
+        self.add_cosine = add_cosine
 
     def check(self, model: Any) -> None:
         """Refuse a model that cannot re-score (ConfigError)."""
@@ -176,6 +179,7 @@ class Retrieval:
             texts,
             text_logits,
             column=encoded.distinct,
+            add_cosine=self.add_cosine,
         )
         to_images = rank(
             encoded.text[said],
@@ -184,6 +188,7 @@ class Retrieval:
             torch.arange(len(encoded.image)),
             images[said],
             None if image_logits is None else image_logits[said],
+            add_cosine=self.add_cosine,
         )
         return _gather_ranking(to_texts), _gather_ranking(to_images)
 

@@ -117,7 +117,9 @@ def captions(images: int = 11) -> list[list[str]]:
     return rows
 
 
-def brute_force(data: ToyData, texts: list[list[str]], top_k: int) -> dict[str, float]:
+def brute_force(
+    data: ToyData, texts: list[list[str]], top_k: int, add_cosine: bool = True
+) -> dict[str, float]:
     """The published procedure on full matrices, pair by pair."""
     model = ToyModel().eval()
     flat = [(image, text) for image, row in enumerate(texts) for text in row]
@@ -143,7 +145,7 @@ def brute_force(data: ToyData, texts: list[list[str]], top_k: int) -> dict[str, 
             order = sorted(range(sims.shape[1]), key=lambda c: (-round(sims[row, c].item(), 5), c))
             scores = (sims[row] - 100).clone()
             for c in order[:top_k]:
-                scores[c] = sims[row, c] + logits[row, c]
+                scores[c] = (sims[row, c] if add_cosine else 0) + logits[row, c]
             best = max(scores[truth[row]])
             above = int((scores > best + 1e-5).sum())
             tied = int(((scores - best).abs() < 1e-5).sum())
@@ -165,6 +167,14 @@ def test_figures_equal_the_published_procedure_on_full_matrices(top_k: int) -> N
     expected = brute_force(data, captions(), top_k)
     assert result.metrics == pytest.approx(expected, abs=1e-6)
     assert len({round(value) for value in expected.values()}) > 3  # the toy is not degenerate
+
+
+def test_candidates_can_be_ranked_by_the_match_logit_alone() -> None:
+    data = ToyData(captions())
+    result = Retrieval(top_k=3, add_cosine=False).evaluate(ToyModel(), data, RUNNER)
+    expected = brute_force(data, captions(), 3, add_cosine=False)
+    assert result.metrics == pytest.approx(expected, abs=1e-6)
+    assert expected != pytest.approx(brute_force(data, captions(), 3), abs=1e-6)
 
 
 @pytest.mark.parametrize("store", ["memory", "disk"])
