@@ -77,7 +77,7 @@ def test_the_metadata_names_licence_dependencies_and_command(wheel: zipfile.ZipF
     capped = {line for line in required if "<" in line and not line.startswith("transformers")}
     assert capped == set()
     extras = set(metadata.get_all("Provides-Extra", []))
-    assert extras == {"data", "ray", "metrics", "log", "peft", "test", "docs", "dev"}
+    assert extras == {"data", "ray", "metrics", "log", "peft", "siglip", "test", "docs", "dev"}
     assert "lavis-lite = lavis_lite.cli:main" in wheel.read(f"{info}/entry_points.txt").decode()
 
 
