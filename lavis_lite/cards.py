@@ -31,6 +31,7 @@ class WeightCard:
     """One released file.
 
     Attributes:
+        package: whose card it is.
         file: its name.
         url: where it is: of a file, or of a repository of the hub (``hf://owner/repo``).
         layout: which tensors it holds, by a name of ``layouts``.
@@ -46,6 +47,7 @@ class WeightCard:
         sha256: hex digest, where known.
     """
 
+    package: str
     file: str
     url: str
     layout: str
@@ -133,11 +135,15 @@ def _read(package: str) -> tuple[WeightCard, ...]:
     _check(content, ("licence", "layouts", "files"), (), f"{path}")
     for name, layout in content["layouts"].items():
         _check(layout, _LAYOUT, (), f"{path}: layouts.{name}")
-    return tuple(_card(name, entry, content, path) for name, entry in content["files"].items())
+    return tuple(
+        WeightCard(package=package, file=name, **_facts(name, entry, content, path))
+        for name, entry in content["files"].items()
+    )
 
 
-def _card(name: str, entry: Any, content: Mapping[str, Any], path: Path) -> WeightCard:
-    given = {"file", "licence", *_LAYOUT}
+def _facts(name: str, entry: Any, content: Mapping[str, Any], path: Path) -> dict[str, Any]:
+    """A file's own facts and those of its layout, checked."""
+    given = {"package", "file", "licence", *_LAYOUT}
     fields = [f for f in dataclasses.fields(WeightCard) if f.name not in given]
     needed = tuple(f.name for f in fields if f.default is dataclasses.MISSING)
     _check(entry, needed, ("sha256", "licence"), f"{path}: files.{name}")
@@ -147,9 +153,7 @@ def _card(name: str, entry: Any, content: Mapping[str, Any], path: Path) -> Weig
             f"{path}: files.{name}.layout: no layout {entry['layout']!r}."
             f"{suggest(entry['layout'], layouts)}"
         )
-    return WeightCard(
-        **{"file": name, "licence": content["licence"], **layouts[entry["layout"]], **entry}
-    )
+    return {"licence": content["licence"], **layouts[entry["layout"]], **entry}
 
 
 def _check(entry: Any, needed: tuple[str, ...], optional: tuple[str, ...], where: str) -> None:

@@ -41,7 +41,7 @@ def test_a_card_is_complete(card: WeightCard) -> None:
         assert figures
         assert all(0 < value < 150 for value in figures.values())
     assert card.sha256 is None or re.fullmatch("[0-9a-f]{64}", card.sha256)
-    assert card.fills
+    assert card.fills or card.starts
     assert set(card.fills + card.starts) <= set(zoo.list_models())
 
 
@@ -68,8 +68,10 @@ def test_every_released_type_has_a_card_that_fills_it(spelled: str) -> None:
     assert spelled in card.types(*card.fills)
 
 
-def test_an_image_size_on_a_card_is_that_of_the_type() -> None:
+def test_an_image_size_on_a_card_of_blip_is_that_of_the_type() -> None:
     for spelled, (name, url) in released().items():
+        if not name.startswith("blip_"):  # others are resampled, as LAVIS does it
+            continue
         args = zoo.preset(name, spelled.partition(".")[2])
         default = registry.arguments("model", name)["image_size"].default
         assert args.get("image_size", default) == weight_card(url).image_size, spelled

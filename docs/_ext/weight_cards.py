@@ -2,7 +2,7 @@
 
 .. weight-cards::
 
-prints one table for every layout, made from the cards of all packages.
+prints one table for every layout of every package, made from their cards.
 """
 
 from __future__ import annotations
@@ -32,9 +32,10 @@ class WeightCards(Directive):
 def lines() -> Iterator[str]:
     """RST of all cards, grouped by what the files hold."""
     cards = list(weight_cards().values())
-    for layout in dict.fromkeys(card.layout for card in cards):
-        group = [card for card in cards if card.layout == layout]
-        yield from [f".. rubric:: ``{layout}``: {group[0].holds}", ""]
+    for package, layout in dict.fromkeys((card.package, card.layout) for card in cards):
+        group = [card for card in cards if (card.package, card.layout) == (package, layout)]
+        project = package.rpartition(".")[2]
+        yield from [f".. rubric:: ``{project}``, ``{layout}``: {group[0].holds}", ""]
         yield from [".. list-table::", "   :header-rows: 1", "   :widths: 34 38 28", ""]
         yield from row("file", "what it is, published figures", "loads into")
         for card in group:
