@@ -104,8 +104,8 @@ class ClipText(nn.Module):
         pooling: whose state speaks for a text: the ``last`` token's, the ``first`` one's, or the
             ``mean``.
         layer_norm_eps: epsilon of every LayerNorm.
-        position_std: standard deviation of fresh position embeddings. Words start at 0.02: positions
-            that are much larger drown them, and little is learnt.
+        position_std: standard deviation of fresh position embeddings. Words start at 0.02: much
+            larger positions drown them, and little is learnt.
         vocab_size: number of word embeddings V, that of the tokenizer.
 
     Reference: CLIP, https://arxiv.org/abs/2103.00020, section 2.4.
