@@ -98,6 +98,20 @@ def test_a_project_and_a_config_are_found_inside_the_wheel(unpacked: Path, tmp_p
     assert "pipeline" in printed
 
 
+def test_an_outside_package_made_by_the_wheel_trains_with_it(
+    unpacked: Path, tmp_path: Path
+) -> None:
+    cli = [sys.executable, "-m", "lavis_lite.cli"]
+    run([*cli, "new", "project", "wheel_parts"], cwd=tmp_path, path=unpacked)
+    source, site = tmp_path / "wheel_parts", tmp_path / "site"
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation"]
+    run([*pip, "--no-index", "--target", str(site), str(source)], cwd=tmp_path)
+    both = f"{unpacked}{os.pathsep}{site}"
+    train = ["run", "--cfg", str(source / "configs/train.yaml"), "run.max_steps=1"]
+    run([*cli, *train, "run.output_dir=out"], cwd=tmp_path, path=both)
+    assert (tmp_path / "out/checkpoints/step-00000001/model.safetensors").is_file()
+
+
 def test_another_package_called_projects_is_not_taken_for_ours(
     unpacked: Path, tmp_path: Path
 ) -> None:
@@ -129,7 +143,7 @@ def version() -> str:
     return lavis_lite.__version__
 
 
-def run(command: list[str], cwd: Path, path: Path | None = None) -> str:
+def run(command: list[str], cwd: Path, path: Path | str | None = None) -> str:
     """Standard output of a command that must succeed; ``path`` becomes the only PYTHONPATH."""
     env = {**os.environ, "PYTHONPATH": str(path) if path else "", "PYTHONSAFEPATH": "1"}
     done = subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, timeout=300)

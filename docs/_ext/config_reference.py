@@ -51,11 +51,12 @@ def describe(config: type, path: str = "", nested: bool = True) -> Iterator[str]
         section = section_of(hints[field.name])
         dotted = f"{path}.{field.name}" if path else field.name
         if section:
-            sections.append((section, dotted if section is hints[field.name] else f"{dotted}.*"))
+            in_mapping = typing.get_origin(hints[field.name]) is dict
+            sections.append((section, f"{dotted}.*" if in_mapping else dotted))
         yield from row(
             f"``{dotted}``",
             "section" if section else spell_type(hints[field.name], field.metadata.get("kind")),
-            "" if section else spell_default(field),
+            "``null``" if field.default is None else "" if section else spell_default(field),
             field.metadata.get("doc", "").replace("`", "``"),
         )
     yield ""
@@ -64,11 +65,14 @@ def describe(config: type, path: str = "", nested: bool = True) -> Iterator[str]
 
 
 def section_of(hint: Any) -> type | None:
-    """The dataclass of a nested section, also inside ``dict[str, ...]``; None for plain values."""
+    """The dataclass of a nested section, also optional or inside ``dict[str, ...]``; else None."""
     if typing.get_origin(hint) is dict:
         hint = typing.get_args(hint)[1]
-    is_section = dataclasses.is_dataclass(hint) and not issubclass(hint, Component)
-    return hint if is_section else None
+    if typing.get_origin(hint) in (typing.Union, types.UnionType):
+        hint = next((a for a in typing.get_args(hint) if dataclasses.is_dataclass(a)), hint)
+    if not isinstance(hint, type) or not dataclasses.is_dataclass(hint):
+        return None
+    return None if issubclass(hint, Component) else hint
 
 
 def row(*cells: str) -> Iterator[str]:
