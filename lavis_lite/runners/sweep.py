@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import logging
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 import torch
 
 from lavis_lite import registry
+from lavis_lite.config.files import config_root
 from lavis_lite.errors import ConfigError, suggest
 from lavis_lite.report.sweep import summarise, write_csv, write_page
 from lavis_lite.runners.folder import RunFolder, write_json
@@ -56,7 +58,7 @@ class SweepRunner:
             len(plan.jobs) - len(todo),
         )
         with self.folder.alone(), StopSignals() as signals:
-            self.folder.claim(self.config, torch.device("cpu"))
+            self.folder.claim(_portable(self.config), torch.device("cpu"))
             self.folder.reopen()
             with signals.at_once():
                 failures = run_jobs(
@@ -114,6 +116,14 @@ class SweepRunner:
             start = json.loads(self.folder.start.read_text("utf-8"))
             table["report"] = write_page(table, config, start, path / config.run.report)
         return table
+
+
+def _portable(config: SweepConfig) -> SweepConfig:
+    """The config with the one that is varied named as on any machine, where it ships with us."""
+    path = Path(config.cfg)
+    if path.is_relative_to(config_root()):
+        return dataclasses.replace(config, cfg=path.relative_to(config_root()).as_posix())
+    return config
 
 
 def check(config: SweepConfig, workers: int) -> None:
