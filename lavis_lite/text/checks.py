@@ -8,7 +8,7 @@ from typing import Any
 
 from lavis_lite import registry
 
-MAX_LENGTH = 512  # of a MED that says nothing else, as BERT's
+MAX_LENGTH, DEPTH = 512, 12  # of a MED that says nothing else, as BERT's
 
 
 def length_problems(name: str, holds: int | None, model: Mapping[str, Any]) -> Iterator[str]:
@@ -35,6 +35,9 @@ def med_problems(spec: Mapping[str, Any], model: Mapping[str, Any]) -> Iterator[
         model: the arguments of the model around it.
     """
     yield from length_problems(spec["name"], spec.get("max_length", MAX_LENGTH), model)
+    looks = spec.get("cross_attention", True)
+    if problem := fusion_problem(spec.get("fusion_layer", 0), spec.get("depth", DEPTH), looks):
+        yield problem
     source = spec.get("pretrained")
     if not source or not Path(source).expanduser().exists():
         return  # to be fetched first: said when it is loaded
@@ -47,6 +50,16 @@ def med_problems(spec: Mapping[str, Any], model: Mapping[str, Any]) -> Iterator[
     size = tokens_known_here(model.get("tokenizer"))
     if size and "vocab_size" in config and (problem := word_problem(config["vocab_size"], size)):
         yield f"{where}: {problem}"
+
+
+def fusion_problem(fusion_layer: int, depth: int, cross_attention: bool) -> str | None:
+    """Why layers from ``fusion_layer`` on cannot be those that look at an image, or None."""
+    if not fusion_layer or (cross_attention and 0 < fusion_layer < depth):
+        return None
+    return (
+        f"med: fusion_layer {fusion_layer} of {depth} layers; it is from 1 to {depth - 1}, "
+        "with cross-attention, or 0 for cross-attention in all of them"
+    )
 
 
 def tokens_known_here(source: str | None) -> int:

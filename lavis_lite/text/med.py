@@ -21,7 +21,7 @@ from lavis_lite import registry
 from lavis_lite.errors import ConfigError
 from lavis_lite.initialization import INIT_STD, draw_matrices, init_weights
 from lavis_lite.text.attention import AddNorm, Attention, Extend, KeyValue
-from lavis_lite.text.checks import med_problems
+from lavis_lite.text.checks import fusion_problem, med_problems
 from lavis_lite.text.decoding import Cache
 from lavis_lite.text.head import Head
 
@@ -139,11 +139,8 @@ class Med(nn.Module):
             raise ConfigError(f"med: width {width} does not divide into {num_heads} heads")
         if cross_attention and encoder_width is None:
             raise ConfigError("med: cross-attention needs encoder_width, the image tokens' width")
-        if fusion_layer and not (cross_attention and 0 < fusion_layer < depth):
-            raise ConfigError(
-                f"med: fusion_layer {fusion_layer} of {depth} layers; it is from 1 to {depth - 1}, "
-                "with cross-attention, or 0 for cross-attention in all of them"
-            )
+        if problem := fusion_problem(fusion_layer, depth, cross_attention):
+            raise ConfigError(problem)
         self.width = width
         self.max_length = max_length
         self.fusion_layer = fusion_layer

@@ -145,6 +145,12 @@ def test_a_tower_too_short_for_the_texts_is_refused(tmp_path: Path, unbuilt: Non
     )
 
 
+def test_a_fusion_layer_above_the_tower_is_refused(tmp_path: Path) -> None:
+    assert problems(tmp_path, "model.text.fusion_layer=2") == []
+    (line,) = problems(tmp_path, "model.text.fusion_layer=3")
+    assert line.startswith("model.text: med: fusion_layer 3 of 3 layers; it is from 1 to 2")
+
+
 def test_a_tower_of_transformers_too_short_is_refused(tmp_path: Path) -> None:
     BertConfig(vocab_size=3000, max_position_embeddings=20).save_pretrained(tmp_path / "short")
     T5Config(vocab_size=3000, num_layers=1).save_pretrained(tmp_path / "endless")
