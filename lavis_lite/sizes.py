@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
@@ -92,13 +95,32 @@ def of_tower(kind: str, name: str) -> str:
 
 
 def of_model(name: str, type: str) -> str:
-    """Parameters of a model with random weights, and the multiply-adds of its image tower."""
-    model: Any = zoo.create_model(name, type)
-    size = getattr(model, "image_size", None)
-    if size is None or not hasattr(model, "encode_image"):
+    """Parameters of a model, built without storage, and the multiply-adds of its image tower.
+
+    Raises:
+        DownloadError: its tokenizer would have to be fetched first.
+    """
+    with _no_fetching(), torch.device("meta"):
+        model: Any = zoo.create_model(name, type)
+    vision, size = zoo.preset(name, type).get("vision"), getattr(model, "image_size", None)
+    if vision is None or size is None:
         return _parameters(model)
-    work = count(Call(model, "encode_image"), torch.zeros(1, 3, size, size))
+    tower = registry.build("vision_encoder", vision, image_size=size)
+    work = count(tower, torch.zeros(1, 3, size, size))
     return f"{_spell(model, work.multiply_adds)} to encode an image of {size} x {size}"
+
+
+@contextmanager
+def _no_fetching() -> Iterator[None]:
+    before = os.environ.get("LAVIS_LITE_OFFLINE")
+    os.environ["LAVIS_LITE_OFFLINE"] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["LAVIS_LITE_OFFLINE"]
+        else:
+            os.environ["LAVIS_LITE_OFFLINE"] = before
 
 
 def _spell(module: nn.Module, multiply_adds: int) -> str:
