@@ -20,15 +20,13 @@ from lavis_lite.projects.blip.capfilt.filter import Pair, TextJudge
 from lavis_lite.text.tokenizer import load_tokenizer
 
 TEXTS = ["a red cross", "two small green squares above a circle", "a star"]
-# Parameters in millions: docs/model_profile.csv and docs/openclip_results.csv of open_clip.
+# Parameters in millions, by open_clip (docs/model_profile.csv, openclip_results.csv); words,
+# width of the text tower. One type of each shape.
 PUBLISHED = {
     ("clip", "ViT-B-32"): (151.28, 49408, 512),
-    ("clip", "ViT-B-16"): (149.62, 49408, 512),
-    ("clip", "ViT-L-14"): (427.62, 49408, 768),
     ("clip", "ViT-L-14-336"): (427.94, 49408, 768),
     ("clip", "RN50"): (102.01, 49408, 512),
     ("siglip", "B-16"): (203.16, 32000, 768),
-    ("siglip", "L-16-384"): (652.48, 32000, 1024),
     ("siglip", "So400m-14"): (877.96, 32000, 1152),
 }
 
