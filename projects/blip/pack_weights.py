@@ -1,4 +1,4 @@
-"""Turns the recorded run of configs/blip/zoo_scenes.yaml into the weights that the package ships.
+"""Turns the recorded runs of configs/blip/zoo_*scenes.yaml into the weights that the package ships.
 
 python -m lavis_lite.projects.blip.pack_weights output/zoo_scenes
 """
@@ -25,16 +25,23 @@ STAGES = {
     "pretrain": ("blip_pretrain", "pretrain_scenes.safetensors"),
     "captioner": ("blip_caption", "caption_scenes.safetensors"),
     "retrieval": ("blip_retrieval", "retrieval_scenes.safetensors"),
+    "vqa": ("blip_vqa", "vqa_scenes.safetensors"),
+    "nlvr": ("blip_nlvr", "nlvr_scenes.safetensors"),
 }
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Write the weight files and ``scenes.json``, the record of the run they come from."""
+    """Write weight files, and the record of the run they come from into ``scenes.json``."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("run", type=Path, help="output folder of configs/blip/zoo_scenes.yaml")
+    parser.add_argument("run", type=Path, help="output folder of one of these configs")
     run = parser.parse_args(arguments).run
-    packed = {stage: pack(run / stage, *STAGES[stage]) for stage in STAGES}
-    (FOLDER / "scenes.json").write_text(json.dumps(packed, indent=1) + "\n")
+    note = FOLDER / "scenes.json"
+    packed = json.loads(note.read_text("utf-8")) if note.exists() else {}
+    stages = [stage for stage in STAGES if (run / stage).is_dir()]
+    if not stages:
+        parser.error(f"{run} has no folder called {', '.join(STAGES)}")
+    packed |= {stage: pack(run / stage, *STAGES[stage]) for stage in stages}
+    note.write_text(json.dumps(packed, indent=1) + "\n", "utf-8")
     return 0
 
 

@@ -53,6 +53,37 @@ def test_the_matcher_tells_true_captions_from_those_of_other_scenes() -> None:
     assert false.mean() < 0.1
 
 
+def test_questions_about_scenes_it_never_saw_are_answered_as_people_do() -> None:
+    model, image, text = load_model_and_preprocess("blip_vqa", "scenes", is_eval=True)
+    dataset = registry.build("dataset", {"name": "scenes_vqa", "split": "test"})
+    rows = [dataset[index] for index in range(NUM_SCENES)]
+    samples = {
+        "image": torch.stack([image["eval"](row["image"]) for row in rows]),
+        "text_input": [text["eval"](row["text_input"]) for row in rows],
+    }
+    ranked = model.predict_answers(samples, answer_list=dataset.answer_list)
+    written = model.predict_answers(samples, inference_method="generate")
+    for answers in (ranked, written):
+        right = [answer in row["answers"] for answer, row in zip(answers, rows, strict=True)]
+        assert sum(right) >= 0.8 * NUM_SCENES
+
+
+def test_statements_about_pairs_of_scenes_it_never_saw_are_told_apart() -> None:
+    model, image, text = load_model_and_preprocess("blip_nlvr", "scenes", is_eval=True)
+    dataset = registry.build("dataset", {"name": "scenes_nlvr", "split": "test"})
+    rows = [dataset[index] for index in range(2 * NUM_SCENES)]
+    samples = {
+        name: torch.stack([image["eval"](row[name]) for row in rows])
+        for name in ("image0", "image1")
+    }
+    samples |= {
+        "text_input": [text["eval"](row["text_input"]) for row in rows],
+        "label": torch.tensor([row["label"] for row in rows]),
+    }
+    found = model.predict(samples)
+    assert (found["predictions"].argmax(1) == found["targets"]).float().mean() >= 0.7
+
+
 def test_every_shipped_file_is_listed_recorded_and_small() -> None:
     folder = Path(zoo.released_weights("blip_caption", "scenes")).parent
     files = {path.name: path for path in folder.glob("*.safetensors")}
