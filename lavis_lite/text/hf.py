@@ -109,7 +109,12 @@ def hf_problems(spec: Mapping[str, Any], model: Mapping[str, Any]) -> Iterator[s
     except (OSError, ValueError, KeyError):  # to be fetched first: said when it is built
         return
     yield from length_problems(spec["name"], most_tokens(encoder), model)
-    if (size := tokens_known_here(spec, model.get("tokenizer"))) > config.vocab_size:
+    try:
+        size = tokens_known_here(spec, model.get("tokenizer"))
+    except ConfigError as error:
+        yield str(error)
+        return
+    if size > config.vocab_size:
         yield (
             f"text_backbone {spec['name']!r} knows {config.vocab_size} tokens, the tokenizer "
             f"{size}: take the model's own (model.tokenizer={spec['name']})"

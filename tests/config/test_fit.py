@@ -15,6 +15,7 @@ from lavis_lite import config, registry
 from lavis_lite.config.fit import misfits
 from lavis_lite.errors import ConfigError
 from lavis_lite.plugins import ComponentIndex
+from lavis_lite.text.tokenizer import PACKAGED
 
 TRAIN = """
 runner: {name: train}
@@ -154,7 +155,7 @@ def test_a_fusion_layer_above_the_tower_is_refused(tmp_path: Path) -> None:
 def test_a_tower_of_transformers_too_short_is_refused(tmp_path: Path) -> None:
     BertConfig(vocab_size=3000, max_position_embeddings=20).save_pretrained(tmp_path / "short")
     T5Config(vocab_size=3000, num_layers=1).save_pretrained(tmp_path / "endless")
-    model = {"max_length": 30}
+    model = {"max_length": 30, "tokenizer": str(PACKAGED)}
     found = list(misfits("text_backbone", {"name": f"hf/{tmp_path}/short"}, model))
     assert len(found) == 1
     assert found[0].startswith(f"text_backbone 'hf/{tmp_path}/short' holds 20 tokens, but texts")

@@ -169,7 +169,7 @@ def test_nothing_there_says_what_is_expected(monkeypatch: pytest.MonkeyPatch) ->
 
     import huggingface_hub
 
-    def offline(repo: str, name: str) -> str:
+    def offline(repo: str, name: str, local_files_only: bool) -> str:
         raise huggingface_hub.errors.LocalEntryNotFoundError("no connection")
 
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", offline)

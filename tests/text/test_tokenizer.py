@@ -275,7 +275,7 @@ def test_a_hub_id_without_a_network_says_how_to_pass_a_folder(
     import huggingface_hub
     from huggingface_hub.errors import LocalEntryNotFoundError
 
-    def offline(repo: str, name: str) -> str:
+    def offline(repo: str, name: str, local_files_only: bool) -> str:
         raise LocalEntryNotFoundError("no connection\nand more")
 
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", offline)
@@ -292,7 +292,7 @@ def test_a_hub_id_uses_the_first_file_that_is_there(
 
     reference(write(tmp_path, "vocab.txt", SMALL)).save_pretrained(tmp_path / "hub")
 
-    def download(repo: str, name: str) -> str:
+    def download(repo: str, name: str, local_files_only: bool) -> str:
         if name == "vocab.txt":
             raise EntryNotFoundError("404")
         return str(tmp_path / "hub" / name)
