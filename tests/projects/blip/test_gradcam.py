@@ -119,9 +119,7 @@ def test_a_map_does_not_depend_on_the_batch() -> None:
 
 def test_what_cannot_be_located_says_why() -> None:
     model, image = matcher(), torch.randn(1, 3, 64, 64)
-    with pytest.raises(
-        ConfigError, match=r"block_num: 3; .* in its layers 0 to 2"
-    ):
+    with pytest.raises(ConfigError, match=r"block_num: 3; .* in its layers 0 to 2"):
         compute_gradcam(model, image, "a cross", block_num=3)
     with pytest.raises(ConfigError, match="2 texts for 1 images"):
         compute_gradcam(model, image, ["a cross", "a star"])
