@@ -306,8 +306,8 @@ def _required(parameter: inspect.Parameter) -> bool:
 @functools.cache
 def _signature(builder: Callable[..., Any]) -> inspect.Signature:
     # torch's own constructor looks as if it took anything; it takes nothing.
-    constructor = getattr(builder, "__init__", None)
-    if getattr(constructor, "__module__", None) == "torch.nn.modules.module":
+    torch_nn = sys.modules.get("torch.nn")
+    if torch_nn and getattr(builder, "__init__", None) is torch_nn.Module.__init__:
         return inspect.Signature()
     try:
         return inspect.signature(builder, eval_str=True)

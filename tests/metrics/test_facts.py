@@ -36,7 +36,7 @@ def test_shares_are_those_of_captions_and_of_facts() -> None:
             ("red dog, blue cat", ["no facts here"]),
         ]
     ]
-    figures, scored = score_facts(rows, facts_of)
+    figures, scored, *_ = score_facts(rows, facts_of)
     assert figures == {"exact": 0.25, "parsed": 0.75, "colour": 3 / 8, "kind": 4 / 8}
     assert len(scored) == 4  # the last one's reference cannot be read
     assert scored[1]["wrong"] == ["second.colour=pink"]

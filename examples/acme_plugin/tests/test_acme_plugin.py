@@ -21,5 +21,5 @@ def test_the_model_trains_with_its_losses() -> None:
     texts = ["a red flag", "a green flag", "a blue flag"]
     output = model({"image": torch.randn(3, 3, 64, 64), "text_input": texts})
     output.loss.backward()
-    assert output.keys() == ["loss", "loss_info_nce", "loss_margin"]
+    assert {"loss", "loss_info_nce", "loss_margin"} <= set(output.keys())
     assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
