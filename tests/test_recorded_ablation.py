@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from statistics import mean, stdev
 
 import pytest
 
@@ -64,3 +65,22 @@ def test_the_filter_sees_wrong_web_texts_and_not_wrong_captions(record) -> None:
     written, kept = values["synthetic right"]["seeds"], values["kept synthetic right"]["seeds"]
     assert all(kept[seed] - written[seed] < 5 for seed in kept)
     assert values["kept synthetic right"]["mean"] < 50
+
+
+def test_what_is_said_of_growth() -> None:
+    growth = json.loads(FILE.with_name("growth_scenes.json").read_text(encoding="utf-8"))
+
+    def gains(size):
+        pair = (seeds(growth, f"{arm}, {size}", "zero-shot") for arm in ("C+F", "none"))
+        return [high - low for high, low in zip(*(arm.values() for arm in pair), strict=True)]
+
+    little, much = gains("web 1500"), gains("web 6000")
+    wide = gains("width 128, web 6000")
+    assert abs(mean(little) - mean(much)) < min(stdev(little), stdev(much))
+    assert mean(wide) < mean(much)
+    assert len({a < b for a, b in zip(wide, much, strict=True)}) == 2
+    right = [
+        growth["arms"][f"C+F, {size}"]["values"]["synthetic right"]["mean"]
+        for size in ("width 128, web 6000", "web 6000")
+    ]
+    assert right[0] > right[1]
