@@ -340,7 +340,9 @@ def test_a_pipeline_is_shown_with_figures_curves_and_examples(tmp_path: Path) ->
     example_run(tmp_path / "pretrain")
     example_run(tmp_path / "again")
     stages = {"pretrain": tmp_path / "pretrain", "again": tmp_path / "again"}
-    path = report.report_pipeline(tmp_path, stages, "Two <runs>", compare=[("pretrain", "again")])
+    path = report.report_pipeline(
+        tmp_path, stages, "Two <runs>", compare=[("pretrain", "again")], about="One seed."
+    )
     assert path == str(tmp_path / "report.html")
     page = read_page(path)
     ids = [attributes["id"] for attributes in page.all("section")]
@@ -354,7 +356,14 @@ def test_a_pipeline_is_shown_with_figures_curves_and_examples(tmp_path: Path) ->
         "runs",
         "how-this-was-made",
     ]
-    for text in ("43.2%", "16.7%", "python run.py --cfg <x>", "guessing: 0.6365", "2 min 2 s"):
+    for text in (
+        "One seed. 2 runs",
+        "43.2%",
+        "16.7%",
+        "python run.py --cfg <x>",
+        "guessing: 0.6365",
+        "2 min 2 s",
+    ):
         assert text in page.text
     assert len(page.all("img")) == 12 + 6 * 5 + 6
     assert page.text.count("wrong: first colour red") == 11

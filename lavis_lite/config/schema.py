@@ -246,6 +246,7 @@ class PipelineRunConfig:
         "File name of the HTML report in `output_dir`; null writes none.", None
     )
     title: str = key("Title of the report.", "lavis_lite run")
+    about: str = key("What the report says below its title.", "")
     compare: list[list[str]] = key(
         "Pairs of stages, [before, after], whose results the report puts side by side.", []
     )

@@ -76,6 +76,7 @@ def report_pipeline(
     *,
     name: str = "report.html",
     compare: Sequence[tuple[str, str]] = (),
+    about: str = "",
     extra: list[Section] | None = None,
 ) -> str:
     """Write a page about runs that belong together.
@@ -86,6 +87,7 @@ def report_pipeline(
         title: of the page.
         name: of the file.
         compare: pairs of stages, (before, after), whose results are put side by side.
+        about: what is said below the title.
         extra: sections of one's own, after the results.
 
     Returns:
@@ -119,7 +121,7 @@ def report_pipeline(
         command=start.get("command", ""),
         environment=facts,
         headline=compose.headline(runs, pairs),
-        summary=_summary(runs),
+        summary=f"{about} {_summary(runs)}".strip(),
     )
 
 

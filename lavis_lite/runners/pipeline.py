@@ -136,7 +136,9 @@ class PipelineRunner:
             return None
         folders = {plan.name: plan.folder.path for plan in plans}
         pairs = [(before, after) for before, after in run.compare]
-        report = report_pipeline(self.path, folders, run.title, name=run.report, compare=pairs)
+        report = report_pipeline(
+            self.path, folders, run.title, name=run.report, compare=pairs, about=run.about
+        )
         log.info("the report: %s", report)
         return report
 
