@@ -113,6 +113,8 @@ def spell_default(field: dataclasses.Field[Any]) -> str:
         return f"``{value.name}``"
     if value is None:
         return "``null``"
+    if value == "":
+        return '``""``'
     return f"``{str(value).lower() if isinstance(value, bool) else value}``"
 
 
