@@ -71,7 +71,10 @@ def test_exactly_the_fraction_is_still_allowed():
     for index in range(10):
         quarantine.add(record(index))
     quarantine.seen(100)
-    Quarantine(max_bad_fraction=1.0).seen(100)
+    assert quarantine.total == 10
+    quarantine.add(record(10))
+    with pytest.raises(DataError, match="11 of 100 samples"):
+        quarantine.seen(0)
 
 
 def test_a_flood_is_logged_now_and_then(caplog):

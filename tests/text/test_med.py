@@ -209,8 +209,11 @@ def test_parameter_names_are_those_of_the_published_checkpoints(golden: dict) ->
 
 def test_the_position_buffer_of_older_checkpoints_is_let_through() -> None:
     med = tower()
-    state = med.state_dict() | {"embeddings.position_ids": torch.arange(20)[None]}
-    med.load_state_dict(state, strict=True)
+    state = {name: torch.ones_like(value) for name, value in med.state_dict().items()}
+    med.load_state_dict(state | {"embeddings.position_ids": torch.arange(20)[None]}, strict=True)
+    assert all(bool((value == 1).all()) for value in med.state_dict().values())
+    with pytest.raises(RuntimeError, match="position_idz"):
+        med.load_state_dict(state | {"embeddings.position_idz": torch.arange(20)[None]})
 
 
 def test_the_head_shares_its_weights_with_the_words() -> None:
