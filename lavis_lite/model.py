@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from lavis_lite import registry, vision
+from lavis_lite.errors import ConfigError
 from lavis_lite.interfaces import ModelOutput, Samples
 from lavis_lite.losses.momentum import momentum_update
 from lavis_lite.losses.shared import Shared
@@ -151,3 +152,16 @@ def decay_groups(
 def unit(x: Tensor) -> Tensor:
     """(..., E) scaled to unit length, in fp32 also under autocast."""
     return nn.functional.normalize(x.float(), dim=-1)
+
+
+def width_of(tower: nn.Module, key: str, spec: Mapping[str, Any]) -> int:
+    """The ``width`` of a tower.
+
+    Raises:
+        ConfigError: it has none.
+    """
+    width = getattr(tower, "width", None)
+    if not isinstance(width, int):
+        what = "its tokens" if key == "vision" else "its states"
+        raise ConfigError(f"model.{key}: {spec['name']!r} has no integer `width` (D of {what})")
+    return width

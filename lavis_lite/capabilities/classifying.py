@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lavis_lite.capabilities.momentum import copy_towers, momentum_view
+from lavis_lite.capabilities.momentum import add_distillation, momentum_view
 from lavis_lite.capabilities.reading import Reading
 from lavis_lite.capabilities.towers import GroundedModel, Spec, texts_of
 from lavis_lite.errors import ConfigError
@@ -60,6 +60,21 @@ class Classifying(Reading):
         return {"predictions": logits, "targets": given.get("label")}
 
 
+class PairClassifying(Classifying):
+    """The class of a text with two images, ``image0`` and ``image1``, read in one pass."""
+
+    looks_at = ("image0", "image1")
+
+    def image_kv(self, shared: Shared) -> list[Any]:
+        """What the text looks at: both projected images of a step."""
+        tokens = self.encode_image(torch.cat([shared.samples[name] for name in self.looks_at]))
+        return self.project_pair(*tokens.chunk(2))
+
+    def project_pair(self, first: Tensor, second: Tensor) -> list[Any]:
+        """Tokens (B, N, D) of two images -> what each layer of the text tower looks at."""
+        raise NotImplementedError
+
+
 def class_head(width: int, num_classes: int) -> nn.Sequential:
     """(B, D) -> (B, C) logits: two layers with a ReLU between them."""
     return nn.Sequential(nn.Linear(width, width), nn.ReLU(), nn.Linear(width, num_classes))
@@ -97,9 +112,7 @@ class Classification(Classifying, GroundedModel):
         super().__init__(vision, image_size, tokenizer, max_length)
         self.text_encoder = self.build_text(text)
         self.cls_head = class_head(self.text_tower.width, num_classes)
-        self.use_distill, self.momentum_decay = use_distill, momentum
-        if use_distill:
-            copy_towers(self)
+        add_distillation(self, use_distill, momentum)
         self.add_losses(losses)
 
     @property

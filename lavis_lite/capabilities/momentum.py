@@ -26,6 +26,13 @@ def copy_towers(model: Any) -> None:
         setattr(model, f"{name}_m", frozen.requires_grad_(False))
 
 
+def add_distillation(model: Any, use_distill: bool, decay: float) -> None:
+    """Note whether a model distils, and how fast its copy follows; if so, give it the copy."""
+    model.use_distill, model.momentum_decay = use_distill, decay
+    if use_distill:
+        copy_towers(model)
+
+
 def momentum_view(capability: type[T], model: Any) -> T:
     """A model's momentum copy as something that has a capability.
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, Literal
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, TypeGuard
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +16,8 @@ from lavis_lite.modes import full_precision
 from lavis_lite.text.attention import KeyValue
 from lavis_lite.text.med import Med, MedDecoder
 from lavis_lite.text.tokenizer import TextBatch, WordPiece
+
+RankTexts = Sequence[str] | Sequence[Sequence[str]] | TextBatch
 
 
 class Reading(Seeing, Reads):
@@ -108,9 +110,7 @@ class Matching(Reading):
             )
         return self.match_pairs(self.text_tower.project(image_tokens), batch)
 
-    def rank(
-        self, image_tokens: Tensor, texts: Sequence[str] | Sequence[Sequence[str]] | TextBatch
-    ) -> Tensor:
+    def rank(self, image_tokens: Tensor, texts: RankTexts) -> Tensor:
         """(B, N, D) and K texts per image -> (B, K) logits of "matches".
 
         The image is projected once; its texts are folded onto it.
@@ -124,20 +124,11 @@ class Matching(Reading):
             ConfigError: not the same number of texts for every image.
         """
         num_images = len(image_tokens)
-        batch: TextBatch
-        if isinstance(texts, TextBatch):
-            batch, even = texts, len(texts.ids) % num_images == 0
-        elif texts and all(isinstance(text, str) for text in texts):
+        if is_one_list(texts):
             own = self.tokenize(list(texts))
-            batch, even = TextBatch(*(x.repeat(num_images, 1) for x in own)), True
+            batch = TextBatch(*(x.repeat(num_images, 1) for x in own))
         else:
-            batch = self.tokenize([text for row in texts for text in row])
-            even = len(texts) == num_images and len({len(row) for row in texts}) == 1
-        if not even:
-            raise ConfigError(
-                f"rank: {len(batch.ids)} texts for {num_images} images; it takes the same "
-                "number for each"
-            )
+            batch = image_major(texts, num_images, self.tokenize)
         kv = self.text_tower.project(image_tokens)
         return self.match_pairs(kv, batch)[:, 1].unflatten(0, (num_images, -1))
 
@@ -152,3 +143,33 @@ class Matching(Reading):
         """
         maps, _ = compute_gradcam(self, image, texts, block_num=block_num)
         return torch.stack([rows[1] for rows in maps])
+
+
+def is_one_list(texts: RankTexts) -> TypeGuard[Sequence[str]]:
+    """Whether the candidates that ``rank`` is given are texts for all images alike."""
+    return (
+        not isinstance(texts, TextBatch)
+        and len(texts) > 0
+        and all(isinstance(text, str) for text in texts)
+    )
+
+
+def image_major(
+    texts: RankTexts, num_images: int, tokenize: Callable[[list[str]], TextBatch]
+) -> TextBatch:
+    """K candidates for each of B images, as ``rank`` is given them -> B * K rows, image-major.
+
+    Raises:
+        ConfigError: not the same number of texts for every image.
+    """
+    if isinstance(texts, TextBatch):
+        batch, even = texts, len(texts.ids) % num_images == 0
+    else:
+        batch = tokenize([text for row in texts for text in row])
+        even = len(texts) == num_images and len({len(row) for row in texts}) == 1
+    if not even:
+        raise ConfigError(
+            f"rank: {len(batch.ids)} texts for {num_images} images; it takes the same number for "
+            "each"
+        )
+    return batch

@@ -5,12 +5,15 @@ Keys are published ones, without the name of the loss that holds a queue.
 
 from __future__ import annotations
 
+import logging
 import re
 from typing import Any
 
 from torch import Tensor
 
 from lavis_lite import vision
+
+log = logging.getLogger(__name__)
 
 QUEUE = ("image_queue", "text_queue", "idx_queue", "queue_ptr")
 _QUEUE_HERE = re.compile(r"losses\.[^.]+\.queue\.")  # where our models keep it
@@ -49,6 +52,20 @@ def add_queue(kept: dict[str, Tensor], wanted: dict[str, str], own: dict[str, Te
     features = [name for name in parts if name != "queue_ptr"]
     fits = all(name in kept and kept[name].shape == parts[name].shape for name in features)
     kept.update({k: v for k, v in parts.items() if not fits or k not in kept})
+
+
+def start_anew(
+    fresh: list[str], kept: dict[str, Tensor], wanted: dict[str, str], own: dict[str, Tensor]
+) -> None:
+    """Take the model's own weights for what a file of another task lacks, and warn."""
+    kept.update({key: own[wanted[key]] for key in fresh})
+    if fresh:
+        log.warning("the weights are of another task: %d tensors start anew: %s", len(fresh), fresh)
+
+
+def classifier_of(wanted: dict[str, str], kept: dict[str, Tensor]) -> list[str]:
+    """Keys of a classifier's head that the model has and the file has not."""
+    return [key for key in wanted if key.startswith("cls_head.") and key not in kept]
 
 
 def resample_positions(kept: dict[str, Tensor], model: Any) -> None:

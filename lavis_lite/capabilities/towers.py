@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from lavis_lite import registry, vision
 from lavis_lite.errors import ConfigError
 from lavis_lite.interfaces import Samples
-from lavis_lite.model import VisionLanguageModel, unit
+from lavis_lite.model import VisionLanguageModel, unit, width_of
 from lavis_lite.text.bert import load_bert
 from lavis_lite.text.med import Med, MedDecoder
 from lavis_lite.text.tokenizer import ADDED, TextBatch, WordPiece, load_tokenizer
@@ -63,10 +63,7 @@ class GroundedModel(Seeing, VisionLanguageModel):
         self.max_length = max_length
         self.tokenizer = load_tokenizer(tokenizer, self.added_tokens)
         self.visual_encoder = registry.build("vision_encoder", vision, image_size=image_size)
-        if not isinstance(getattr(self.visual_encoder, "width", None), int):
-            raise ConfigError(
-                f"model.vision: {vision['name']!r} has no integer `width` (D of its tokens)"
-            )
+        self.image_width = width_of(self.visual_encoder, "vision", vision)
 
     def build_text(self, text: Spec, source_width: int | None = None) -> Med:
         """A text tower that can look at this model's images, or at states of another width."""
@@ -74,7 +71,7 @@ class GroundedModel(Seeing, VisionLanguageModel):
             "text_backbone",
             text,
             vocab_size=len(self.tokenizer),
-            encoder_width=source_width or self.visual_encoder.width,
+            encoder_width=source_width or self.image_width,
         )
         if not isinstance(tower, Med):
             raise ConfigError(
@@ -138,5 +135,5 @@ def texts_of(samples: Samples, num_images: int) -> list[str]:
 def add_projections(model: Any, embed_width: int) -> None:
     """Give a model with both towers the projections of a JointSpace."""
     model.embed_width = embed_width
-    model.vision_proj = nn.Linear(model.visual_encoder.width, embed_width)
+    model.vision_proj = nn.Linear(model.image_width, embed_width)
     model.text_proj = nn.Linear(model.text_tower.width, embed_width)

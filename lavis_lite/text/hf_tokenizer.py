@@ -12,7 +12,7 @@ from torch import Tensor
 from lavis_lite.errors import ConfigError, DownloadError
 from lavis_lite.io import offline
 from lavis_lite.text.source import first_line
-from lavis_lite.text.tokenizer import ADDED, TextBatch, WordPiece, load_tokenizer
+from lavis_lite.text.tokenizer import ADDED, TextBatch, WordPiece, load_tokenizer, padded
 
 PREFIX = "hf/"
 
@@ -77,13 +77,7 @@ class HfTokenizer:
             pad_to_max: pad to ``max_length`` instead of to the longest text.
         """
         rows = [self._row(text, max_length) for text in texts]
-        length = max_length if pad_to_max else max(map(len, rows), default=2)
-        ids = [row + [self.pad_id] * (length - len(row)) for row in rows]
-        mask = [[1] * len(row) + [0] * (length - len(row)) for row in rows]
-        shape = (len(rows), length)
-        # Said outright: a model may be built without storage, inside `torch.device("meta")`.
-        tensors = [torch.tensor(x, dtype=torch.long, device="cpu").view(shape) for x in (ids, mask)]
-        batch = TextBatch(*tensors)
+        batch = padded(rows, self.pad_id, max_length if pad_to_max else None)
         return batch if device is None else batch.to(device)
 
     def decode(self, ids: Iterable[int] | Tensor) -> str:

@@ -26,6 +26,17 @@ ADDED = ("[DEC]", "[ENC]")
 PACKAGED = Path(__file__).with_name("vocab.txt")
 
 
+def padded(rows: list[list[int]], pad_id: int, length: int | None = None) -> TextBatch:
+    """Rows of ids padded on the right, to the longest or to a length, on the CPU."""
+    length = length or max(map(len, rows), default=2)
+    ids = [row + [pad_id] * (length - len(row)) for row in rows]
+    mask = [[1] * len(row) + [0] * (length - len(row)) for row in rows]
+    shape = (len(rows), length)
+    # Said outright: a model may be built without storage, inside `torch.device("meta")`.
+    tensors = [torch.tensor(x, dtype=torch.long, device="cpu").view(shape) for x in (ids, mask)]
+    return TextBatch(*tensors)
+
+
 class TextBatch(NamedTuple):
     """Token ids (B, T), padded on the right, and their mask (B, T), 1 for real tokens."""
 
@@ -118,13 +129,7 @@ class WordPiece:
             ids and mask (B, T).
         """
         rows = [self._row(text, max_length) for text in texts]
-        length = max_length if pad_to_max else max(map(len, rows), default=2)
-        ids = [row + [self.pad_id] * (length - len(row)) for row in rows]
-        mask = [[1] * len(row) + [0] * (length - len(row)) for row in rows]
-        shape = (len(rows), length)
-        # Said outright: a model may be built without storage, inside `torch.device("meta")`.
-        tensors = [torch.tensor(x, dtype=torch.long, device="cpu").view(shape) for x in (ids, mask)]
-        batch = TextBatch(*tensors)
+        batch = padded(rows, self.pad_id, max_length if pad_to_max else None)
         return batch if device is None else batch.to(device)
 
     def _row(self, text: str, max_length: int | None) -> list[int]:

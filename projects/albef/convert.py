@@ -7,7 +7,6 @@ pre-training file has its text encoder under ``text_encoder.bert.``, others unde
 
 from __future__ import annotations
 
-import logging
 import re
 from collections.abc import Iterable
 from typing import Any
@@ -18,12 +17,12 @@ from lavis_lite.capabilities.released import (
     QUEUE,
     add_momentum_copy,
     add_queue,
+    classifier_of,
     part_of,
     published,
     resample_positions,
+    start_anew,
 )
-
-log = logging.getLogger(__name__)
 
 ENCODERS = ("text_encoder", "text_encoder_m")
 # Parts that one ALBEF model has and another does not. A file may hold more of these than the model
@@ -64,7 +63,7 @@ def adapt(model: Any, weights: dict[str, Tensor]) -> dict[str, Tensor]:
     parts = {_part(key) for key in wanted}
     kept = {k: v for k, v in kept.items() if _part(k) in parts or _part(k) not in PARTS}
     if any(key.startswith(NOT_A_CLASSIFIER) for key in file):
-        _add_classifier(kept, wanted, own)
+        start_anew(classifier_of(wanted, kept), kept, wanted, own)
     add_momentum_copy(kept, wanted)
     add_queue(kept, wanted, own)
     resample_positions(kept, model)
@@ -128,13 +127,3 @@ def _add_decoder(kept: dict[str, Tensor], wanted: dict[str, str], first: int) ->
             source = f"text_encoder{found[1] or ''}.{rest}"
             if source in kept:
                 kept[key] = kept[source]
-
-
-def _add_classifier(
-    kept: dict[str, Tensor], wanted: dict[str, str], own: dict[str, Tensor]
-) -> None:
-    """A classifier's head of the model's own, where a file of another task has none."""
-    fresh = [key for key in wanted if key.startswith("cls_head.") and key not in kept]
-    kept.update({key: own[wanted[key]] for key in fresh})
-    if fresh:
-        log.warning("the weights are of another task: %d tensors start anew: %s", len(fresh), fresh)

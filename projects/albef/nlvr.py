@@ -5,14 +5,12 @@ from __future__ import annotations
 import copy
 from typing import cast
 
-import torch
-from torch import nn
+from torch import Tensor, nn
 
 from lavis_lite import registry
-from lavis_lite.capabilities.classifying import Classifying, class_head
-from lavis_lite.capabilities.momentum import copy_towers, momentum_view
+from lavis_lite.capabilities.classifying import PairClassifying, class_head
+from lavis_lite.capabilities.momentum import add_distillation, momentum_view
 from lavis_lite.capabilities.towers import GroundedModel, Spec
-from lavis_lite.losses.shared import Shared
 from lavis_lite.model import LossSpecs
 from lavis_lite.projects.albef.formats import Formats
 from lavis_lite.text.attention import Attention, KeyValue
@@ -33,23 +31,19 @@ def look_in_turn(tower: Med) -> None:
     tower.encoder = Encoder(layers)
 
 
-class PairClassifying(Classifying):
-    """The class of a text with two images, ``image0`` and ``image1``."""
+class InTurn(PairClassifying):
+    """One layer looks at the first image, the next at the second."""
 
-    looks_at = ("image0", "image1")
-
-    def image_kv(self, shared: Shared) -> list[KeyValue]:
-        """Both images, read in one pass of the vision encoder, projected for layers in turn."""
-        tokens = self.encode_image(torch.cat([shared.samples[name] for name in self.looks_at]))
-        images = tokens.chunk(2)
+    def project_pair(self, first: Tensor, second: Tensor) -> list[KeyValue]:
+        """The first image for every other layer, the second for those between."""
         return [
-            cast(Attention, layer.crossattention).self.project(images[number % 2])
+            cast(Attention, layer.crossattention).self.project(second if number % 2 else first)
             for number, layer in enumerate(self.text_tower.fusing)
         ]
 
 
 @registry.register("model", "albef_nlvr")
-class AlbefNLVR(Formats, PairClassifying, GroundedModel):
+class AlbefNLVR(Formats, InTurn, GroundedModel):
     """An image-grounded text encoder whose layers look at two images in turn, and a classifier.
 
     Samples have ``image0`` and ``image1`` (B, 3, H, W), ``text_input`` and ``label`` (B,), 1 where
@@ -89,12 +83,10 @@ class AlbefNLVR(Formats, PairClassifying, GroundedModel):
         self.text_encoder = self.build_text(text)
         look_in_turn(self.text_encoder)
         self.cls_head = class_head(self.text_encoder.width, num_classes)
-        self.use_distill, self.momentum_decay = use_distill, momentum
-        if use_distill:
-            copy_towers(self)
+        add_distillation(self, use_distill, momentum)
         self.add_losses(losses)
 
     @property
-    def momentum(self) -> PairClassifying:
+    def momentum(self) -> InTurn:
         """The momentum copy, as something that classifies."""
-        return momentum_view(PairClassifying, self)
+        return momentum_view(InTurn, self)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from lavis_lite import registry
 from lavis_lite.capabilities.answering import Answering
-from lavis_lite.capabilities.momentum import copy_towers, momentum_view
+from lavis_lite.capabilities.momentum import add_distillation, momentum_view
 from lavis_lite.capabilities.towers import GroundedModel, Spec
 from lavis_lite.model import LossSpecs
 from lavis_lite.projects.albef.formats import Formats
@@ -52,9 +52,7 @@ class AlbefVQA(Formats, Answering, GroundedModel):
         depth = len(self.text_tower.fusing)
         own = {**text, "depth": depth, "fusion_layer": 0, "pretrained": None}
         self.text_decoder = self.build_decoder(own, source_width=self.text_tower.width)
-        self.use_distill, self.momentum_decay = use_distill, momentum
-        if use_distill:
-            copy_towers(self)
+        add_distillation(self, use_distill, momentum)
         self.add_losses(losses)
 
     @property

@@ -6,7 +6,6 @@ model (fine-tuning a captioner from a pre-trained model, matching with a retriev
 
 from __future__ import annotations
 
-import logging
 import re
 from typing import Any
 
@@ -16,12 +15,12 @@ from lavis_lite.capabilities.released import (
     QUEUE,
     add_momentum_copy,
     add_queue,
+    classifier_of,
     part_of,
     published,
     resample_positions,
+    start_anew,
 )
-
-log = logging.getLogger(__name__)
 
 # Parts that one BLIP model has and another does not: modules, and tensors of their own. A file may
 # hold more of these than the model at hand; anything else that does not fit is an error.
@@ -52,10 +51,8 @@ def adapt(model: Any, weights: dict[str, Tensor]) -> dict[str, Tensor]:
     kept = {k: v for k, v in file.items() if part_of(k) in parts or part_of(k) not in PARTS}
     fresh = _add_second_image(kept, wanted)
     if any(key.startswith(NOT_A_CLASSIFIER) for key in file):
-        fresh += [k for k in wanted if k.startswith("cls_head.") and k not in kept]
-    kept.update({key: own[wanted[key]] for key in fresh})
-    if fresh:
-        log.warning("the weights are of another task: %d tensors start anew: %s", len(fresh), fresh)
+        fresh += classifier_of(wanted, kept)
+    start_anew(fresh, kept, wanted, own)
     add_momentum_copy(kept, wanted)
     add_queue(kept, wanted, own)
     resample_positions(kept, model)

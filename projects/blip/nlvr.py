@@ -2,33 +2,27 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-import torch
+from torch import Tensor
 
 from lavis_lite import registry
-from lavis_lite.capabilities.classifying import Classifying, class_head
-from lavis_lite.capabilities.momentum import copy_towers, momentum_view
+from lavis_lite.capabilities.classifying import PairClassifying, class_head
+from lavis_lite.capabilities.momentum import add_distillation, momentum_view
 from lavis_lite.capabilities.towers import Spec
-from lavis_lite.losses.shared import Shared
 from lavis_lite.model import LossSpecs
-from lavis_lite.projects.blip.pairs import project_pairs, read_pairs
+from lavis_lite.projects.blip.pairs import PairKeyValue, project_pairs, read_pairs
 from lavis_lite.projects.blip.towers import Blip
 
 
-class PairClassifying(Classifying):
-    """The class of a text with two images, ``image0`` and ``image1``."""
+class SideBySide(PairClassifying):
+    """Every layer looks at both images."""
 
-    looks_at = ("image0", "image1")
-
-    def image_kv(self, shared: Shared) -> list[Any]:
-        """Both images, read in one pass of the vision encoder, projected for their halves."""
-        tokens = self.encode_image(torch.cat([shared.samples[name] for name in self.looks_at]))
-        return project_pairs(self.text_tower, *tokens.chunk(2))
+    def project_pair(self, first: Tensor, second: Tensor) -> list[PairKeyValue]:
+        """The first image for one half of each cross-attention, the second for the other."""
+        return project_pairs(self.text_tower, first, second)
 
 
 @registry.register("model", "blip_nlvr")
-class BlipNLVR(PairClassifying, Blip):
+class BlipNLVR(SideBySide, Blip):
     """An image-grounded text encoder that looks at two images, and a classifier.
 
     Samples have ``image0`` and ``image1`` (B, 3, H, W), ``text_input`` and ``label`` (B,), 1 where
@@ -71,12 +65,10 @@ class BlipNLVR(PairClassifying, Blip):
         self.text_encoder = self.build_text(text)
         read_pairs(self.text_encoder, merge_from, text.get("init_scale"))
         self.cls_head = class_head(self.text_tower.width, num_classes)
-        self.use_distill, self.momentum_decay = use_distill, momentum
-        if use_distill:
-            copy_towers(self)
+        add_distillation(self, use_distill, momentum)
         self.add_losses(losses)
 
     @property
-    def momentum(self) -> PairClassifying:
+    def momentum(self) -> SideBySide:
         """The momentum copy, as something that classifies."""
-        return momentum_view(PairClassifying, self)
+        return momentum_view(SideBySide, self)

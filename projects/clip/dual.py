@@ -13,7 +13,7 @@ from lavis_lite import registry, vision
 from lavis_lite.errors import ConfigError
 from lavis_lite.interfaces import ModelOutput, Samples
 from lavis_lite.losses.gradient_cache import CachedShared, check_cachable
-from lavis_lite.model import LossSpecs, VisionLanguageModel, unit
+from lavis_lite.model import LossSpecs, VisionLanguageModel, unit, width_of
 from lavis_lite.projects.clip import config_check
 from lavis_lite.projects.clip.convert import adapt
 from lavis_lite.projects.clip.names import renamed
@@ -143,19 +143,6 @@ class DualEncoder(VisionLanguageModel):
     def check_config(self, config: Mapping[str, Any], source: str) -> None:
         """Refuse weights that a ``config.json`` beside them says are of another model."""
         config_check.check(self, config, source)
-
-
-def width_of(tower: nn.Module, key: str, spec: Spec) -> int:
-    """The ``width`` of a tower.
-
-    Raises:
-        ConfigError: it has none.
-    """
-    width = getattr(tower, "width", None)
-    if not isinstance(width, int):
-        what = "its tokens" if key == "vision" else "its states"
-        raise ConfigError(f"model.{key}: {spec['name']!r} has no integer `width` (D of {what})")
-    return width
 
 
 def text_length(tower: nn.Module, wanted: int | None, spec: Spec) -> int:

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor, nn
 
 from lavis_lite import registry
+from lavis_lite.capabilities.reading import RankTexts, image_major, is_one_list
 from lavis_lite.errors import ConfigError
 from lavis_lite.model import LossSpecs
 from lavis_lite.modes import cosines
 from lavis_lite.projects.clip.dual import DualEncoder, Projection, Spec, Texts
-from lavis_lite.text.tokenizer import TextBatch
 
 
 @registry.register("model", "siglip")
@@ -91,9 +89,7 @@ class Siglip(DualEncoder):
         logits = self._logits((images * texts).sum(dim=1))
         return torch.stack([torch.zeros_like(logits), logits], dim=1)
 
-    def rank(
-        self, image_tokens: Tensor, texts: Sequence[str] | Sequence[Sequence[str]] | TextBatch
-    ) -> Tensor:
+    def rank(self, image_tokens: Tensor, texts: RankTexts) -> Tensor:
         """(B, N, D) and K texts per image -> (B, K) logits of "matches", fp32.
 
         Args:
@@ -105,18 +101,9 @@ class Siglip(DualEncoder):
             ConfigError: not the same number of texts for every image.
         """
         images = self.image_embeds(image_tokens)
-        if not isinstance(texts, TextBatch) and all(isinstance(text, str) for text in texts):
-            return self._logits(cosines(images, self._embeds([str(text) for text in texts])))
-        if isinstance(texts, TextBatch):
-            rows, even = self._embeds(texts), len(texts.ids) % len(images) == 0
-        else:
-            rows = self._embeds([text for row in texts for text in row])
-            even = len(texts) == len(images) and len({len(row) for row in texts}) == 1
-        if not even:
-            raise ConfigError(
-                f"rank: {len(rows)} texts for {len(images)} images; it takes the same number for "
-                "each"
-            )
+        if is_one_list(texts):
+            return self._logits(cosines(images, self._embeds(list(texts))))
+        rows = self._embeds(image_major(texts, len(images), self.tokenize))
         own = rows.unflatten(0, (len(images), -1))  # (B, K, E)
         return self._logits((own * images[:, None]).sum(dim=-1))
 
