@@ -20,6 +20,7 @@ extensions = [
     "sphinx.ext.viewcode",
     "config_reference",
     "dataset_cards",
+    "fault_table",
     "recorded_runs",
     "recorded_sweeps",
     "registry_tables",
