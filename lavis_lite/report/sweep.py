@@ -55,7 +55,7 @@ def summarise(config: Any, cells: Mapping[str, Mapping[int, Mapping[str, Any]]])
         for arm, seeds in cells.items()
     }
     arms: dict[str, Any] = {}
-    for name, arm in config.arms.items():
+    for name, arm in config.variants.items():
         own = by_measure[name]
         arms[name] = {
             "about": arm.about,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +66,7 @@ class SweepRunner:
                     todo, self.workers, self.config.plugins, lambda _: self._write(plan)
                 )
             table = self._write(plan)
+            self._warn_of_unknown_figures(plan)
             if failures:
                 listed = "\n".join(f"  {job.folder}: {why}" for job, why in failures)
                 raise ConfigError(
@@ -87,12 +89,21 @@ class SweepRunner:
         if problems:
             raise ConfigError("\n".join(problems))
 
+    def _warn_of_unknown_figures(self, plan: Plan) -> None:
+        """A figure that not all arms have is a dash in the table; one that none has is a slip."""
+        for name in (figure for m in self.config.measures.values() for figure in m.figures):
+            stage, _, figure = name.partition("/") if plan.is_pipeline else (SINGLE, "", name)
+            found = [summary_of(job) for job in plan.jobs.values() if job.stage == stage]
+            known = {key for summary in found if summary for key in summary["metrics"]}
+            if known and figure not in known:
+                log.warning("stage %s has no figure %r.%s", stage, figure, suggest(figure, known))
+
     def _write(self, plan: Plan) -> dict[str, Any]:
         """The table of what is complete, in all its forms."""
         config = self.config
         summaries = {ident: summary_of(job) for ident, job in plan.jobs.items()}
         seconds = {k: s.get("seconds", 0.0) for k, s in summaries.items() if s is not None}
-        cells: dict[str, dict[int, dict[str, float | None]]] = {arm: {} for arm in config.arms}
+        cells: dict[str, dict[int, dict[str, float | None]]] = {arm: {} for arm in config.variants}
         for (arm, seed), stages in plan.cells.items():
             found = {stage: summaries[ident] for stage, ident in stages.items()}
             cells[arm][seed] = {
@@ -133,19 +144,12 @@ def check(config: SweepConfig, workers: int) -> None:
         ConfigError: all problems in one report.
     """
     problems = [f"runner.workers: {workers}; at least 1"] if workers < 1 else []
-    for name in ("seeds", "arms", "measures"):
+    for name in ("seeds", "measures"):
         if not getattr(config, name):
             problems.append(f"{name}: name at least one")
+    problems += _problems_of_arms(config)
     if repeated := sorted({s for s in config.seeds if config.seeds.count(s) > 1}):
         problems.append(f"seeds: {repeated} more than once")
-    for name, arm in config.arms.items():
-        if arm.against is not None and arm.against not in config.arms:
-            near = suggest(arm.against, config.arms)
-            problems.append(f"arms.{name}.against: no arm {arm.against!r}.{near}")
-        if config.seed_key in arm.set:
-            problems.append(f"arms.{name}.set: {config.seed_key} is what `seeds` are put into")
-        if unknown := [s for s in arm.seeds or [] if s not in config.seeds]:
-            problems.append(f"arms.{name}.seeds: {unknown} are none of seeds: {config.seeds}")
     for name, measure in config.measures.items():
         if not measure.figures:
             problems.append(f"measures.{name}.figures: name at least one")
@@ -154,11 +158,37 @@ def check(config: SweepConfig, workers: int) -> None:
             near = suggest(chart.measure, config.measures)
             problems.append(f"charts.{title}.measure: no {chart.measure!r}.{near}")
         for arm_name in (arm for line in chart.lines.values() for arm in line):
-            if arm_name not in config.arms:
-                near = suggest(arm_name, config.arms)
+            if arm_name not in config.variants:
+                near = suggest(arm_name, config.variants)
                 problems.append(f"charts.{title}.lines: no arm {arm_name!r}.{near}")
     if problems:
         raise ConfigError("\n".join(problems))
+
+
+def _problems_of_arms(config: SweepConfig) -> Iterator[str]:
+    """What is wrong with the arms, and with those that the grid makes."""
+    variants = config.variants
+    if not variants:
+        yield "arms: name at least one, or the axes of a `grid`"
+    for axis, choices in config.grid.items():
+        if not choices:
+            yield f"grid.{axis}: name at least one choice"
+    for name in config.combinations():
+        if name in config.arms:
+            yield f"arms.{name}: the grid makes an arm of this name"
+    overridden: dict[str, str] = {}
+    for axis, choices in config.grid.items():
+        for key in {key for overrides in choices.values() for key in overrides}:
+            if (other := overridden.setdefault(key, axis)) != axis:
+                yield f"grid.{axis}: {key} is what {other!r} varies"
+    for name, arm in variants.items():
+        if arm.against is not None and arm.against not in variants:
+            near = suggest(arm.against, variants)
+            yield f"arms.{name}.against: no arm {arm.against!r}.{near}"
+        if config.seed_key in arm.set:
+            yield f"arms.{name}.set: {config.seed_key} is what `seeds` are put into"
+        if unknown := [s for s in arm.seeds or [] if s not in config.seeds]:
+            yield f"arms.{name}.seeds: {unknown} are none of seeds: {config.seeds}"
 
 
 def summary_of(job: Job) -> dict[str, Any] | None:
@@ -169,7 +199,7 @@ def summary_of(job: Job) -> dict[str, Any] | None:
 def value_of(
     measure: Measure, summaries: dict[str, dict[str, Any] | None], is_pipeline: bool
 ) -> float | None:
-    """The mean of a measure's figures; None where a stage is not run or has not finished.
+    """The mean of a measure's figures; None where a run is missing, or has no such figure.
 
     Args:
         measure: what is asked for.
@@ -182,8 +212,6 @@ def value_of(
         if (summary := summaries.get(stage)) is None:
             return None
         if (value := summary["metrics"].get(name)) is None:
-            known = list(summary["metrics"])
-            log.warning("stage %s has no figure %r.%s", stage, name, suggest(name, known))
             return None
         values.append(value)
     return measure.scale * sum(values) / len(values)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from typing import Any
 
@@ -58,9 +59,14 @@ class SweepConfig:
     runner: Component = key("The runner, with `workers`.", kind="runner")
     cfg: str = key("The config that is varied: a pipeline, or one run.")
     seeds: list[int] = key("Each arm runs once with each.")
-    arms: dict[str, Arm] = key("Arm -> how it differs.")
     measures: dict[str, Measure] = key("Column -> the figures behind it.")
     run: SweepRunConfig = key("Output folder and report.")
+    arms: dict[str, Arm] = key("Arm -> how it differs.", {})
+    grid: dict[str, dict[str, dict[str, Any]]] = key(
+        "Axis -> choice -> overrides of `cfg`: every combination of choices is an arm, named "
+        "`choice, choice`.",
+        {},
+    )
     seed_key: str = key("The key of `cfg` that takes the seed.", "run.seed")
     results: list[str] = key(
         "Stages of the pipeline that every arm needs; others run where these build on them. "
@@ -70,3 +76,18 @@ class SweepConfig:
     also: list[str] = key("Stages that run where what they build on runs.", [])
     charts: dict[str, SweepChart] = key("Title -> a measure over a number.", {})
     plugins: list[str] = key("Files or modules of your own to import first.", [])
+
+    @property
+    def variants(self) -> dict[str, Arm]:
+        """``arms``, then those of the grid, the last axis fastest."""
+        return {**self.arms, **self.combinations()}
+
+    def combinations(self) -> dict[str, Arm]:
+        """The arms of the grid."""
+        chosen = itertools.product(*(axis.items() for axis in self.grid.values()))
+        return {
+            ", ".join(choice for choice, _ in row): Arm(
+                {k: v for _, o in row for k, v in o.items()}
+            )
+            for row in (chosen if self.grid else ())
+        }

@@ -66,15 +66,17 @@ class Planner:
         cells: dict[Cell, dict[str, str]] = {}
         if problems := [*_unknown_values(config, base), *self._unknown_results(base)]:
             raise ConfigError("\n".join(problems))
-        for name, arm in config.arms.items():
+        wrong: dict[str, dict[str, None]] = {}  # problem -> arms, in order
+        for name, arm in config.variants.items():
             for seed in config.seeds if arm.seeds is None else arm.seeds:
                 try:
                     stages = self._stages({**arm.set, config.seed_key: seed})
                     cells[name, seed] = self._add(stages)
                 except (ConfigError, UnknownName) as error:
-                    problems += [f"arms.{name}: {line}" for line in str(error).splitlines()]
-        if problems:
-            raise ConfigError("\n".join(dict.fromkeys(problems)))
+                    for line in str(error).splitlines():
+                        wrong.setdefault(line, {})[name] = None
+        if wrong:
+            raise ConfigError("\n".join(_by_arm(wrong)))
         _refuse_equal(cells)
         return Plan(self.jobs, cells, is_pipeline)
 
@@ -165,7 +167,7 @@ def _unknown_values(config: SweepConfig, base: Any) -> Iterator[str]:
     """A value that nothing reads would go unnoticed, where any other wrong key is refused."""
     known = list(getattr(base, "values", {}))
     named = [("seed_key", config.seed_key)]
-    named += [(f"arms.{name}.set", key) for name, arm in config.arms.items() for key in arm.set]
+    named += [(f"arms.{name}.set", key) for name, arm in config.variants.items() for key in arm.set]
     for where, key in named:
         first, _, value = key.partition(".")
         value = value.split(".")[0].split("[")[0]
@@ -175,6 +177,13 @@ def _unknown_values(config: SweepConfig, base: Any) -> Iterator[str]:
             yield (
                 f"{where}: {file} has no value {value!r}.{suggest(value, known)} Values: {listed}"
             )
+
+
+def _by_arm(wrong: Mapping[str, Mapping[str, None]]) -> Iterator[str]:
+    """Each problem once, with the first arm that has it: what a grid varies, many arms share."""
+    for problem, (first, *others) in wrong.items():
+        more = f" (and {len(others)} more arms)" if others else ""
+        yield f"arms.{first}: {problem}{more}"
 
 
 def _refuse_equal(cells: Mapping[Cell, dict[str, str]]) -> None:

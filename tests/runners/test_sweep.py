@@ -233,6 +233,15 @@ BAD = {
     "no seeds": ({"seeds": []}, "seeds: name at least one"),
     "a seed twice": ({"seeds": [1, 0, 1]}, "seeds: [1] more than once"),
     "no arms": ({"arms": {}}, "arms: name at least one"),
+    "an axis without choices": ({"grid": {"rate": {}}}, "grid.rate: name at least one choice"),
+    "two axes that vary the same": (
+        {"grid": {"rate": {"a": {"values.lr": 1}}, "speed": {"b": {"values.lr": 2}}}},
+        "grid.speed: values.lr is what 'rate' varies",
+    ),
+    "an arm of a name that the grid makes": (
+        {"grid": {"rate": {"slow": {"values.lr": 1}}}},
+        "arms.slow: the grid makes an arm of this name",
+    ),
     "the same arm twice": (
         {"arms": {"slow": {}, "idle": {"set": {"values.lr": 0.02}}}},
         "arms.idle: the same runs as arm 'slow'",
@@ -293,6 +302,38 @@ def test_problems_of_all_arms_are_reported_once(sweep):
         run(sweep(arms=arms, seeds=SEEDS))
     lines = str(caught.value).splitlines()
     assert [line.split(":")[0] for line in lines] == ["arms.lrr", "arms.beta"]
+
+
+def test_a_grid_runs_every_combination_of_its_choices(sweep):
+    grid = {
+        "start": {"tuned": {}, "fresh": FROM_NOTHING},
+        "rate": {"low": {"values.lr": 0.01}, "high": {"values.lr": 0.1}},
+    }
+    found = run(sweep(arms={"plain": {}}, grid=grid))["arms"]
+    assert list(found) == ["plain", "tuned, low", "tuned, high", "fresh, low", "fresh, high"]
+    by_hand = run(sweep(arms={"arm": {"set": {**FROM_NOTHING, "values.lr": 0.1}}}))["arms"]["arm"]
+    assert found["fresh, high"]["values"] == by_hand["values"]
+    assert len({str(arm["values"]) for arm in found.values()}) == 5
+
+
+def test_a_problem_that_arms_of_a_grid_share_is_reported_once(sweep):
+    grid = {
+        "seen": {"a": {"values.start": None}, "b": {}},
+        "rate": {"wrong": {"stages.tune.set.optim.lrr": 1}, "right": {}},
+    }
+    with pytest.raises(ConfigError) as caught:
+        run(sweep(arms={}, grid=grid))
+    (line,) = str(caught.value).splitlines()
+    assert line.startswith("arms.a, wrong: stages.tune: in `set`: optim.lrr: unknown key")
+    assert line.endswith("(and 1 more arms)")
+
+
+def test_a_figure_that_only_some_arms_have_is_a_dash(sweep, caplog):
+    grid = {"kind": {"with": {}, "without": {"stages.tune.set.evaluate": []}}}
+    found = run(sweep(arms={}, grid=grid))
+    assert found["arms"]["with"]["values"]["error"]["mean"] is not None
+    assert found["arms"]["without"]["values"]["error"]["mean"] is None
+    assert "no figure" not in caplog.text
 
 
 def test_a_figure_that_is_not_there_is_named_and_left_out(sweep, caplog):
