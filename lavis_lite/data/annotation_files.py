@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
-import gzip
-import json
+import io as streams
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
 from lavis_lite import io
+from lavis_lite.data.compressed import open_compressed
+from lavis_lite.data.json_text import parse_json
 from lavis_lite.errors import ConfigError, DataError, suggest
 
 Row = dict[str, Any]
@@ -21,7 +23,7 @@ def read(path: str | list[str], kind: str, delimiter: str | None = None) -> Iter
 
     Args:
         kind: `json` (a list of objects; COCO's and Karpathy's layouts, too), `jsonl`, `csv` or
-            `parquet`. Text may be compressed (`.gz`).
+            `parquet`. Text may be compressed (gzip, bzip2, xz).
         delimiter: of `csv`; by default a tab where the name or the header says so, else a comma.
 
     Raises:
@@ -62,7 +64,7 @@ def load_json(path: Path) -> Any:
     """
     with _open_text(path) as file:
         try:
-            return json.load(file)
+            return parse_json(file.read())
         except ValueError as error:
             hint = " (JSON lines? Use name: jsonl)" if "Extra data" in str(error) else ""
             raise DataError(f"{path}: not JSON: {error}{hint}") from None
@@ -88,7 +90,7 @@ def jsonl_rows(path: Path) -> Iterator[Row]:
             if not line.strip():
                 continue
             try:
-                row = json.loads(line)
+                row = parse_json(line)
             except ValueError as error:
                 raise DataError(f"{path}:{number}: not JSON: {error}: {line[:60]!r}") from None
             if not isinstance(row, dict):
@@ -99,11 +101,8 @@ def jsonl_rows(path: Path) -> Iterator[Row]:
 def csv_rows(path: Path, delimiter: str | None = None) -> Iterator[Row]:
     """A row per line, named by the header."""
     with _open_text(path) as file:
-        header = file.readline()
-        file.seek(0)
         if delimiter is None:
-            tabbed = ".tsv" in path.suffixes or ("\t" in header and "," not in header)
-            delimiter = "\t" if tabbed else ","
+            delimiter = _delimiter(path)
         reader = csv.DictReader(file, delimiter=delimiter, strict=True)
         try:
             for row in reader:
@@ -128,8 +127,8 @@ def parquet_rows(path: Path) -> Iterator[Row]:
         with parquet.ParquetFile(path) as file:
             for batch in file.iter_batches(batch_size=1000):
                 yield from batch.to_pylist()
-    except pyarrow.ArrowException as error:
-        raise DataError(f"{path}: not a parquet file: {error}") from None
+    except (pyarrow.ArrowException, OSError, ValueError, OverflowError) as error:
+        raise DataError(f"{path}: not a parquet file, or a damaged one: {error}") from None
 
 
 _READERS: dict[str, Callable[[Path], Iterator[Row]]] = {
@@ -140,17 +139,27 @@ _READERS: dict[str, Callable[[Path], Iterator[Row]]] = {
 
 
 def _open_text(path: Path) -> IO[str]:
-    if path.suffix == ".gz":
-        return gzip.open(path, "rt", encoding="utf-8-sig", errors="replace", newline="")
-    return path.open(encoding="utf-8-sig", errors="replace", newline="")
+    return streams.TextIOWrapper(
+        open_compressed(path), encoding="utf-8-sig", errors="replace", newline=""
+    )
+
+
+def _delimiter(path: Path) -> str:
+    with _open_text(path) as file:
+        header = file.readline()
+    tabbed = ".tsv" in path.suffixes or ("\t" in header and "," not in header)
+    return "\t" if tabbed else ","
 
 
 def _layout(path: Path, data: Row) -> Any:
     pictures = data.get("images")
     if isinstance(pictures, list) and isinstance(data.get("annotations"), list):
-        return _coco(path, pictures, data["annotations"])
-    if isinstance(pictures, list) and pictures and "sentences" in pictures[0]:
-        return [_karpathy(row) for row in pictures]
+        with _foreign(path, "COCO's captions"):
+            return _coco(path, pictures, data["annotations"])
+    first = pictures[0] if isinstance(pictures, list) and pictures else None
+    if isinstance(first, dict) and "sentences" in first:
+        with _foreign(path, "Karpathy's splits"):
+            return [_karpathy(row) for row in data["images"]]
     lists = [value for value in data.values() if isinstance(value, list)]
     if len(lists) != 1:
         raise DataError(
@@ -160,12 +169,22 @@ def _layout(path: Path, data: Row) -> Any:
     return lists[0]
 
 
+@contextlib.contextmanager
+def _foreign(path: Path, layout: str) -> Iterator[None]:
+    """A row that has other fields than its layout says, or other types in them."""
+    try:
+        yield
+    except (LookupError, TypeError, AttributeError) as error:
+        what = f"no {error}" if isinstance(error, KeyError) else str(error)
+        raise DataError(f"{path}: laid out as {layout}, but in one row: {what}") from None
+
+
 def _coco(path: Path, pictures: list[Row], annotations: list[Row]) -> list[Row]:
     captions: dict[Any, list[str]] = {picture["id"]: [] for picture in pictures}
     for annotation in annotations:
         try:
             captions[annotation["image_id"]].append(annotation["caption"])
-        except KeyError as error:
+        except (KeyError, TypeError) as error:
             raise DataError(f"{path}: annotation {annotation!r:.100}: no {error}") from None
     return [
         {

@@ -60,8 +60,12 @@ def _column(name: str, values: list[Any]) -> Any:
         return torch.stack(values) if same else values
     if all(isinstance(value, bool) for value in values):
         return torch.tensor(values)
-    if all(isinstance(value, int) and value in _INT64 for value in values):
+    if all(_is_int64(value) for value in values):
         return torch.tensor(values, dtype=torch.int64)
-    if all(isinstance(value, int | float) for value in values):
+    if all(isinstance(value, float) or _is_int64(value) for value in values):
         return torch.tensor(values, dtype=torch.float32)
     return values
+
+
+def _is_int64(value: Any) -> bool:
+    return isinstance(value, int) and value in _INT64

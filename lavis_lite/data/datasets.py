@@ -78,7 +78,10 @@ class Annotations(Rows):
         self._folder = Path(folder if folder is not None else Path(first).parent)
         if folder is not None and not self._folder.is_dir():
             raise DataError(f"images: {folder}: no such folder")
-        self._rows = PackedRows(_expand(rows, str(path), self.name, columns))
+        try:
+            self._rows = PackedRows(_expand(rows, str(path), self.name, columns))
+        except RecursionError:
+            raise DataError(f"{path}: a row is nested too deeply") from None
         if not len(self._rows):
             raise DataError(f"{path}: there are no rows in it")
         self._check_images()

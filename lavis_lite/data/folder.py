@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 from collections.abc import Iterator
@@ -13,6 +12,7 @@ from lavis_lite import registry
 from lavis_lite.data.annotation_files import find, read
 from lavis_lite.data.datasets import TEXT_COLUMNS, Annotations
 from lavis_lite.data.images import MAX_PIXELS, SUFFIXES
+from lavis_lite.data.json_text import parse_json
 from lavis_lite.errors import DataError, suggest
 
 logger = logging.getLogger(__name__)
@@ -114,9 +114,11 @@ def _beside(image: Path) -> dict[str, Any]:
     row: dict[str, Any] = {}
     if (side := image.with_suffix(".json")).is_file():
         try:
-            row = dict(json.loads(side.read_text(encoding="utf-8-sig")))
-        except (ValueError, TypeError) as error:
+            row = parse_json(side.read_text(encoding="utf-8-sig"))
+        except ValueError as error:
             raise DataError(f"{side}: not a JSON object: {error}") from None
+        if not isinstance(row, dict):
+            raise DataError(f"{side}: not a JSON object: a {type(row).__name__}")
     caption = next((row.pop(name) for name in TEXT_COLUMNS if name in row), "")
     for suffix in _TEXT_SUFFIXES:
         if (side := image.with_suffix(suffix)).is_file():

@@ -77,6 +77,8 @@ def _opened(source: bytes | str | os.PathLike) -> Iterator[IO[bytes]]:
         raise DataError(f"missing file: {source}") from None
     except OSError as error:
         raise DataError(f"unreadable file: {source} ({error.strerror})") from None
+    except (ValueError, TypeError) as error:  # a NUL, half a character, a number
+        raise DataError(f"not a file: {source!r:.60} ({error})") from None
     with file:
         yield file
 

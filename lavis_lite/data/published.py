@@ -64,6 +64,11 @@ class Published(Annotations):
             self._read(self.rows_of(files), files, folder, self.columns, name)
         except DataError as error:
             raise DataError(f"{self.card.name}: {error}\n  {self.card.advice()}") from None
+        except (LookupError, TypeError, AttributeError, ValueError) as error:
+            raise DataError(
+                f"{self.card.name}: {', '.join(files)}: a row of another format"
+                f" ({type(error).__name__}: {error})\n  {self.card.advice()}"
+            ) from error
         self._finish(None, exif, max_pixels, limit, where, fold)
 
     def rows_of(self, files: list[str]) -> Iterator[Row]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import json
 import logging
 import os
 from collections import Counter, OrderedDict
@@ -13,6 +12,7 @@ from typing import Any
 
 from lavis_lite import registry
 from lavis_lite.data.images import MAX_PIXELS, SUFFIXES, decode
+from lavis_lite.data.json_text import parse_json
 from lavis_lite.data.rows import PackedRows, Rows
 from lavis_lite.data.tar_index import Members, find_shards, index_shard
 from lavis_lite.errors import DataError, suggest
@@ -149,9 +149,12 @@ class WebDataset(Rows):
 
     def _json(self, sample: dict[str, Any]) -> dict[str, Any]:
         try:
-            return dict(json.loads(self._read(sample, "json")))
-        except (ValueError, TypeError) as error:
+            fields = parse_json(self._read(sample, "json"))
+        except ValueError as error:
             raise DataError(f"damaged json: {error}") from None
+        if not isinstance(fields, dict):
+            raise DataError(f"damaged json: a {type(fields).__name__}, not an object")
+        return fields
 
     def _picture(self, sample: dict[str, Any]) -> bytes:
         members: Members = sample["members"]

@@ -5,23 +5,21 @@ from __future__ import annotations
 import json
 import os
 import re
-import tarfile
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from itertools import product
 from pathlib import Path
 
 from lavis_lite import io
 from lavis_lite.data.seeding import stable_hash
+from lavis_lite.data.tar_headers import DamagedHeader, Member, members
 from lavis_lite.errors import DataError, suggest
 
-_BLOCK = 512
 _SCHEMES = ("http", "https", "hf")
 _PICKLES = {"pyd", "pickle", "pkl", "pck", "pt", "pth", "joblib"}
 _BRACES = re.compile(r"\{([^{}]*)\}")
 _RANGE = re.compile(r"(\d+)\.\.(\d+)")
-_INDEX_VERSION = 1
+_INDEX_VERSION = 2
 
 Members = dict[str, tuple[int, int]]  # extension -> (offset, size)
 
@@ -80,55 +78,49 @@ def _read_index(path: Path) -> ShardIndex:
         raise DataError(f"{path}: empty file")
     if not os.access(path, os.R_OK):
         raise DataError(f"{path}: may not be read: no permission")
+    is_tar = False
     try:
-        with tarfile.open(path, "r:") as tar:
-            for member in _members(tar, size, index):
-                reason = _refusal(member)
-                if reason:
-                    refused[reason] += 1
-                elif member.isreg():
-                    _add(index, member, keys, refused)
-    except tarfile.ReadError as error:
         with path.open("rb") as file:
-            packed = file.read(2) in (b"\x1f\x8b", b"BZ", b"\xfd7", b"\x28\xb5")
-        hint = "compressed: unpack it (gunzip) to read by position" if packed else str(error)
-        raise DataError(f"{path}: not a plain tar file: {hint}") from None
+            for member in members(file):
+                is_tar = True
+                if member.offset + member.size > size:
+                    raise EOFError(f"ends in the middle of {member.name}")
+                if reason := _refusal(member):
+                    refused[reason] += 1
+                elif member.kind == "file":
+                    _add(index, member, keys, refused)
+    except (DamagedHeader, EOFError) as error:
+        if not is_tar:
+            hint = "compressed: unpack it (gunzip) to read by position"
+            raise DataError(
+                f"{path}: not a plain tar file: {hint if _is_packed(path) else error}"
+            ) from None
+        index.cut = str(error)
     index.refused = dict(refused)
     return index
 
 
-def _members(tar: tarfile.TarFile, size: int, index: ShardIndex) -> Iterator[tarfile.TarInfo]:
-    """The members that are there in full; says in the index where the file was cut."""
-    try:
-        for member in tar:
-            if member.offset_data + member.size > size:
-                index.cut = f"ends in the middle of {member.name}"
-                return
-            yield member
-            tar.members = []  # type: ignore[attr-defined]  # or all headers stay in memory
-    except tarfile.ReadError as error:
-        if not index.samples:
-            raise
-        index.cut = str(error)
-        return
-    if tar.offset + _BLOCK > size:
-        index.cut = "has no end mark"
+def _is_packed(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(2) in (b"\x1f\x8b", b"BZ", b"\xfd7", b"\x28\xb5")
 
 
-def _refusal(member: tarfile.TarInfo) -> str | None:
-    parts = member.name.split("/")
-    if member.name.startswith("/") or ".." in parts or "\\" in member.name:
+def leads_out(name: str) -> bool:
+    """Whether a member's path would leave the folder that an archive is unpacked to."""
+    absolute = name.startswith("/") or re.match("[A-Za-z]:", name)
+    return bool(absolute) or ".." in name.split("/") or "\\" in name or "\0" in name
+
+
+def _refusal(member: Member) -> str | None:
+    if leads_out(member.name):
         return "a path that leads out of the archive"
-    if member.issym() or member.islnk():
-        return "a link"
-    if member.ischr() or member.isblk() or member.isfifo():
-        return "a device"
-    if member.isreg() and set(parts[-1].lower().split(".")[1:]) & _PICKLES:
-        return "a pickle"
-    return None
+    if member.kind not in ("file", "folder"):
+        return member.kind
+    suffixes = set(member.name.rpartition("/")[2].lower().split(".")[1:])
+    return "a pickle" if member.kind == "file" and suffixes & _PICKLES else None
 
 
-def _add(index: ShardIndex, member: tarfile.TarInfo, keys: set[str], refused: Counter[str]) -> None:
+def _add(index: ShardIndex, member: Member, keys: set[str], refused: Counter[str]) -> None:
     """Members that follow each other with the same key are one sample, as webdataset has it."""
     folder, slash, name = member.name.rpartition("/")
     stem, _, extension = name.partition(".")
@@ -145,7 +137,7 @@ def _add(index: ShardIndex, member: tarfile.TarInfo, keys: set[str], refused: Co
     if extension in members:
         refused["a sample that comes twice"] += 1
     else:
-        members[extension] = (member.offset_data, member.size)
+        members[extension] = (member.offset, member.size)
 
 
 def find_shards(shards: str | list[str], missing_ok: bool = False) -> tuple[list[Path], list[str]]:
