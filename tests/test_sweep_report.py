@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 
 from lavis_lite.report.dots import Dots, dot_chart
-from lavis_lite.report.sweep import difference, statistic, written
+from lavis_lite.report.grid import dots, read_grid
+from lavis_lite.report.seeds import difference, statistic, written
 
 
 def test_the_spread_is_that_of_the_sample() -> None:
@@ -44,3 +47,23 @@ def test_a_dot_stands_where_its_value_is() -> None:
 
 def test_a_chart_of_nothing_yet_says_so() -> None:
     assert "no values yet" in dot_chart(Dots("accuracy", {}))
+
+
+def test_dots_of_several_kinds_have_a_colour_each() -> None:
+    drawn = dot_chart(Dots("accuracy", {"low": [10.0, None, 30.0]}, kinds=["a", "b", "c"]))
+    assert 'class="dot c0"' in drawn
+    assert 'class="dot c1"' not in drawn  # there is no value of this kind
+    assert 'class="dot c2"' in drawn
+    assert all(f"</i>{name}</span>" in drawn for name in "abc")
+
+
+def test_a_grid_is_read_by_its_last_axis() -> None:
+    arms = {
+        f"{size}, {kind}, {loss}": {"values": {"R@1": {"mean": mean, "spread": None}}}
+        for mean, (size, kind, loss) in enumerate(itertools.product("sl", "xy", "ab"))
+    }
+    axes = {"size": ["s", "l"], "kind": ["x", "y"], "loss": ["a", "b"]}
+    grid = read_grid({"grid": axes, "arms": arms}, "R@1")
+    assert grid.rows == ["s, x", "s, y", "l, x", "l, y"]
+    assert [grid.cells["l, x", loss]["mean"] for loss in grid.columns] == [4, 5]
+    assert dots(grid).rows["l, y"] == [6, 7]

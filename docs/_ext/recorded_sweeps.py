@@ -21,7 +21,7 @@ from recorded_runs import BENCHMARKS, PLACE
 from sphinx.application import Sphinx
 from sphinx.util.nodes import nested_parse_with_titles
 
-from lavis_lite.report.sweep import written
+from lavis_lite.report.seeds import written
 
 
 def names(argument: str) -> list[str]:

@@ -1,7 +1,7 @@
 """The look of a report: one style sheet, light and dark."""
 
-STYLE = """
-:root { color-scheme: light dark;
+CHARTS = """
+:root {
   --paper: #faf9f6; --card: #ffffff; --ink: #1f2024; --muted: #6c6b68; --line: #e3e0d9;
   --accent: #0d6b68; --tint: #e6f1ef; --good: #1c7c4a; --bad: #b23c2a;
   --c0: #0d6b68; --c1: #cc6a1f; --c2: #5d52b5; --c3: #9a7a06; --c4: #b23a6f; --c5: #2f74c0; }
@@ -9,6 +9,32 @@ STYLE = """
   --paper: #15171a; --card: #1d2024; --ink: #e8e6e1; --muted: #9b9a96; --line: #33363b;
   --accent: #5cc4bd; --tint: #1d3330; --good: #6cc894; --bad: #ec8a78;
   --c0: #5cc4bd; --c1: #f0a35e; --c2: #a69cf0; --c3: #d9bd55; --c4: #f08bb4; --c5: #7eb4f0; } }
+.charts { display: grid; grid-template-columns: repeat(auto-fill, minmax(310px, 1fr)); gap: 18px; }
+.chart { background: var(--card); border: 1px solid var(--line); border-radius: 10px;
+  padding: 12px 12px 6px; }
+.chart figcaption { font-size: 14px; font-weight: 600; padding: 0 0 4px 4px; }
+.chart svg { display: block; width: 100%; height: auto; overflow: visible; }
+.chart text { fill: var(--muted); font-size: 11px; font-family: inherit;
+  font-variant-numeric: tabular-nums; }
+.grid { stroke: var(--line); } .axis { stroke: var(--muted); }
+.line { fill: none; stroke: var(--c); stroke-width: 2; stroke-linejoin: round; }
+.raw { stroke-width: 1; opacity: .3; } .dot { fill: var(--c); }
+.bars { fill: var(--c); fill-opacity: .28; stroke: var(--c); stroke-width: 1.5; }
+.guide { stroke: var(--muted); stroke-dasharray: 4 3; }
+.chart .guide-label { fill: var(--ink); font-size: 10.5px; paint-order: stroke; stroke: var(--card);
+  stroke-width: 3px; }
+.c0 { --c: var(--c0); } .c1 { --c: var(--c1); } .c2 { --c: var(--c2); }
+.c3 { --c: var(--c3); } .c4 { --c: var(--c4); } .c5 { --c: var(--c5); }
+.legend { margin: 0 0 12px; font-size: 14px; display: flex; flex-wrap: wrap; gap: 4px 18px; }
+.charts .legend { margin: 6px 4px 0; }
+.swatch { display: inline-block; width: 18px; height: 4px; border-radius: 2px; margin-right: 7px;
+  vertical-align: 3px; background: var(--c); }
+"""  # all that a chart needs, also where it stands alone
+
+STYLE = (
+    CHARTS
+    + """
+:root { color-scheme: light dark; }
 * { box-sizing: border-box; }
 html { -webkit-text-size-adjust: 100%; }
 body { margin: 0; background: var(--paper); color: var(--ink);
@@ -55,26 +81,6 @@ tbody th { text-align: left; font-weight: 500; padding-left: 0; }
 pre { margin: 14px 0 0; padding: 13px 16px; background: var(--card); border: 1px solid var(--line);
   border-radius: 8px; white-space: pre-wrap; overflow-wrap: anywhere;
   font: 13.5px/1.5 ui-monospace, SFMono-Regular, Menlo, Consolas, monospace; }
-.charts { display: grid; grid-template-columns: repeat(auto-fill, minmax(310px, 1fr)); gap: 18px; }
-.chart { background: var(--card); border: 1px solid var(--line); border-radius: 10px;
-  padding: 12px 12px 6px; }
-.chart figcaption { font-size: 14px; font-weight: 600; padding: 0 0 4px 4px; }
-svg { display: block; width: 100%; height: auto; overflow: visible; }
-svg text { fill: var(--muted); font-size: 11px; font-family: inherit;
-  font-variant-numeric: tabular-nums; }
-.grid { stroke: var(--line); } .axis { stroke: var(--muted); }
-.line { fill: none; stroke: var(--c); stroke-width: 2; stroke-linejoin: round; }
-.raw { stroke-width: 1; opacity: .3; } .dot { fill: var(--c); }
-.bars { fill: var(--c); fill-opacity: .28; stroke: var(--c); stroke-width: 1.5; }
-.guide { stroke: var(--muted); stroke-dasharray: 4 3; }
-svg .guide-label { fill: var(--ink); font-size: 10.5px; paint-order: stroke; stroke: var(--card);
-  stroke-width: 3px; }
-.c0 { --c: var(--c0); } .c1 { --c: var(--c1); } .c2 { --c: var(--c2); }
-.c3 { --c: var(--c3); } .c4 { --c: var(--c4); } .c5 { --c: var(--c5); }
-.legend { margin: 0 0 12px; font-size: 14px; display: flex; flex-wrap: wrap; gap: 4px 18px; }
-.charts .legend { margin: 6px 4px 0; }
-.swatch { display: inline-block; width: 18px; height: 4px; border-radius: 2px; margin-right: 7px;
-  vertical-align: 3px; background: var(--c); }
 .gallery { display: grid; grid-template-columns: repeat(auto-fill, minmax(150px, 1fr));
   gap: 18px; margin: 6px 0 20px; }
 .gallery figure { background: var(--card); border: 1px solid var(--line); border-radius: 10px;
@@ -139,3 +145,4 @@ footer { border-top: 1px solid var(--line); margin-top: 46px; padding: 18px 0 46
   main, header > div, footer > div { padding: 0 16px; } }
 @media print { body { background: none; } section { break-inside: avoid-page; } }
 """
+)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,31 +11,10 @@ from typing import Any
 from lavis_lite.files import publish
 from lavis_lite.report.charts import Chart, Line, legend, line_chart
 from lavis_lite.report.dots import Dots, dot_chart
+from lavis_lite.report.grid import grids
 from lavis_lite.report.markup import Html, join, tag
 from lavis_lite.report.page import Section, write_report
-
-Values = Mapping[int, float | None]
-
-
-def statistic(values: Values) -> dict[str, Any]:
-    """``mean``, ``spread`` and ``seeds``: what each has.
-
-    The spread is the standard deviation of the sample (divided by n - 1), None for a single value.
-    Seeds without a value do not count; without any, mean and spread are None.
-    """
-    found = {seed: value for seed, value in values.items() if value is not None}
-    numbers = list(found.values())
-    return {
-        "mean": statistics.fmean(numbers) if numbers else None,
-        "spread": statistics.stdev(numbers) if len(numbers) > 1 else None,
-        "seeds": {str(seed): value for seed, value in found.items()},
-    }
-
-
-def difference(values: Values, base: Values) -> dict[str, Any]:
-    """The statistic of values minus those of the base with the same seed."""
-    pairs = {seed: (value, base.get(seed)) for seed, value in values.items()}
-    return statistic({s: a - b for s, (a, b) in pairs.items() if a is not None and b is not None})
+from lavis_lite.report.seeds import difference, statistic, written
 
 
 def summarise(config: Any, cells: Mapping[str, Mapping[int, Mapping[str, Any]]]) -> dict[str, Any]:
@@ -47,8 +25,9 @@ def summarise(config: Any, cells: Mapping[str, Mapping[int, Mapping[str, Any]]])
         cells: arm -> seed -> measure -> value, or None where it is not there.
 
     Returns:
-        ``measures`` (what each is) and ``arms``, each with ``about``, ``against``, ``values``
-        (measure -> statistic) and, where it has an ``against``, ``differences``.
+        ``measures`` (what each is), ``grid`` (axis -> choices) and ``arms``, each with ``about``,
+        ``against``, ``values`` (measure -> statistic) and, where it has an ``against``,
+        ``differences``.
     """
     by_measure = {
         arm: {m: {seed: found[m] for seed, found in seeds.items()} for m in config.measures}
@@ -66,16 +45,8 @@ def summarise(config: Any, cells: Mapping[str, Mapping[int, Mapping[str, Any]]])
             base = by_measure[arm.against]
             arms[name]["differences"] = {m: difference(own[m], base[m]) for m in config.measures}
     measures = {name: vars(measure) for name, measure in config.measures.items()}
-    return {"measures": measures, "arms": arms}
-
-
-def written(found: Mapping[str, Any], digits: int, sign: str = "") -> str:
-    """A statistic as ``63.2 ± 4.1``; a dash where there is none."""
-    if found["mean"] is None:
-        return "–"
-    mean = f"{found['mean']:{sign}.{digits}f}"
-    spread = f" ± {found['spread']:.{digits}f}" if found["spread"] is not None else ""
-    return (mean + spread).replace("-", "−")
+    grid = {axis: list(choices) for axis, choices in config.grid.items()}
+    return {"measures": measures, "grid": grid, "arms": arms}
 
 
 def write_csv(table: Mapping[str, Any], path: Path) -> None:
@@ -112,6 +83,8 @@ def write_page(table: Mapping[str, Any], config: Any, start: Mapping[str, Any], 
     if any(arm["against"] is not None for arm in table["arms"].values()):
         note = "Taken seed by seed before the mean, so that what a seed shares is not in it."
         sections.insert(1, Section("Differences", _differences(table), note))
+    if len(table["grid"]) > 1:
+        sections.insert(0, Section("Grid", grids(table), "The mean over the seeds."))
     if config.charts:
         charts = [_chart(title, chart, table) for title, chart in config.charts.items()]
         sections.append(Section("Trends", tag("div", charts, class_="charts")))

@@ -316,6 +316,14 @@ def test_a_grid_runs_every_combination_of_its_choices(sweep):
     assert len({str(arm["values"]) for arm in found.values()}) == 5
 
 
+def test_the_page_of_a_grid_has_an_axis_down_and_one_across(tmp_path, sweep):
+    grid = {"start": {"tuned": {}, "fresh": FROM_NOTHING}, "rate": {"a": {}, "b": {"values.lr": 1}}}
+    run(sweep(arms={}, grid=grid))
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert '<th scope="col">a</th><th scope="col">b</th>' in page
+    assert '<th scope="row">tuned</th>' in page
+
+
 def test_a_problem_that_arms_of_a_grid_share_is_reported_once(sweep):
     grid = {
         "seen": {"a": {"values.start": None}, "b": {}},
