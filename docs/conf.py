@@ -24,6 +24,7 @@ extensions = [
     "recorded_runs",
     "recorded_sweeps",
     "registry_tables",
+    "report_charts",
     "scenes_gallery",
     "weight_cards",
 ]

@@ -6,6 +6,9 @@
    :differences:                            to each arm's ``against``, instead of the values
    :seeds:                                  the values of the seeds, too
    :place:                                  under the table, the command and the machine
+
+.. recorded-grid:: swap_scenes.json         one measure of a sweep over a grid: a table, and a chart
+   :measure: R@1 by cosine
 """
 
 from __future__ import annotations
@@ -18,9 +21,12 @@ from docutils import nodes
 from docutils.parsers.rst import Directive, directives
 from docutils.statemachine import StringList
 from recorded_runs import BENCHMARKS, PLACE
+from report_charts import chart_node
 from sphinx.application import Sphinx
 from sphinx.util.nodes import nested_parse_with_titles
 
+from lavis_lite.report.dots import dot_chart
+from lavis_lite.report.grid import dots, read_grid
 from lavis_lite.report.seeds import written
 
 
@@ -79,7 +85,30 @@ class RecordedSweep(Directive):
         return holder.children
 
 
+class RecordedGrid(Directive):
+    """The mean over the seeds: an axis down, one across; the same as dots."""
+
+    required_arguments = 1
+    option_spec = {"measure": directives.unchanged_required}
+
+    def run(self) -> list[nodes.Node]:
+        file = BENCHMARKS / self.arguments[0]
+        self.state.document.settings.record_dependencies.add(str(file))
+        record = json.loads(file.read_text(encoding="utf-8"))
+        grid = read_grid(record, self.options["measure"])
+        digits = record["measures"][grid.measure]["digits"]
+        lines = [f".. list-table:: {grid.measure}", "   :header-rows: 1", "", "   * -"]
+        lines += [f"     - {column}" for column in grid.columns]
+        for row in grid.rows:
+            lines.append(f"   * - {row}")
+            lines += [f"     - {written(grid.cells[row, c], digits)}" for c in grid.columns]
+        holder = nodes.section(document=self.state.document)
+        nested_parse_with_titles(self.state, StringList(lines, str(file)), holder)
+        return [*holder.children, chart_node(dot_chart(dots(grid)))]
+
+
 def setup(app: Sphinx) -> dict[str, Any]:
     """Called by Sphinx."""
     app.add_directive("recorded-sweep", RecordedSweep)
+    app.add_directive("recorded-grid", RecordedGrid)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
