@@ -38,7 +38,9 @@ demo-short: install
 test: install-dev
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
+# The pages' programs, configs and commands are run first, as they stand there.
 docs: install-dev
+	$(BIN)/python -m pytest -q tests/test_docs.py
 	$(BIN)/python -m sphinx -W --keep-going -b html docs docs/_build/html
 	@echo "The documentation: $(CURDIR)/docs/_build/html/index.html"
 
