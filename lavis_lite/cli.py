@@ -19,6 +19,7 @@ import lavis_lite
 from lavis_lite import registry
 from lavis_lite.errors import CheckpointError, ConfigError, DataError, DownloadError, UnknownName
 from lavis_lite.inference.arguments import add_commands
+from lavis_lite.redaction import log_to_stderr, redacted_urls
 
 USER_ERRORS = (
     *(ConfigError, UnknownName, CheckpointError, DataError, DownloadError),
@@ -44,14 +45,14 @@ def _show(error: Exception, debug: bool) -> None:
         raise error
     # Every process of torchrun finds the same fault in a config; one report is enough.
     if os.environ.get("RANK", "0") == "0" or not isinstance(error, ConfigError | UnknownName):
-        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        print(redacted_urls(f"{type(error).__name__}: {error}"), file=sys.stderr)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """``lavis-lite run``: load a config, check it in two stages, then run it."""
     from lavis_lite import config
 
-    logging.basicConfig(level=logging.INFO, format="%(message)s", force=True)
+    log_to_stderr(logging.INFO)
     loaded = config.load_and_bind(arguments.cfg, arguments.overrides)
     if arguments.dry_run:
         from lavis_lite.dry_run import describe

@@ -9,6 +9,7 @@ from typing import Any
 
 from lavis_lite.config.merge import parse_overrides
 from lavis_lite.errors import ConfigError
+from lavis_lite.redaction import redacted
 
 FORMATS = ("safetensors", "folder", "transformers")
 
@@ -61,7 +62,7 @@ def _copy(source: str, target: Path) -> str:
     from lavis_lite.weights import read_weights, save_weights
 
     weights = read_weights(source, known_digest(source))
-    save_weights(weights, target, {"source": source})
+    save_weights(weights, target, {"source": redacted(source)})
     return f"wrote {target}: {len(weights)} tensors under their own keys"
 
 
@@ -70,7 +71,8 @@ def _write(built: Any, target: Path, to: str) -> str:
     if to == "safetensors":
         from lavis_lite.weights import save_weights
 
-        save_weights(built, target, {"source": built.card["checkpoint"], "model": name})
+        source = redacted(built.card["checkpoint"])
+        save_weights(built, target, {"source": source, "model": name})
         return f"wrote {target}"
     write = getattr(built, "save_pretrained" if to == "folder" else "save_transformers", None)
     if write is None:

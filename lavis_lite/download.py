@@ -21,6 +21,7 @@ from urllib.parse import unquote, urlsplit
 
 from .errors import DownloadError
 from .files import publish, sha256_of
+from .redaction import REDACTED, redacted_urls
 from .transfer import Cut, Limits, Partial, transfer
 
 try:
@@ -61,6 +62,11 @@ def fetch(
         raise DownloadError(f"{url}: is no URL: {error}") from error
     if "@" in site:
         raise DownloadError(f"{url.split('@')[-1]}: a URL with a password in it is not fetched")
+    if f"={REDACTED}" in url:
+        raise DownloadError(
+            f"{url}: its signature was taken out when it was written down; give the whole URL, "
+            "as key=value on the command line"
+        )
     if sha256 is not None:
         sha256 = _digest(sha256)
     target = folder / cache_name(url)
@@ -130,7 +136,7 @@ def _matches(path: Path, note: Path | None, source: str, sha256: str | None) -> 
     if digest != (sha256 or recorded.get("sha256", digest)):
         return False
     if not fresh and note is not None:
-        _write_note(note, {"source": source, "sha256": digest, **stamp})
+        _write_note(note, {"source": redacted_urls(source), "sha256": digest, **stamp})
     return True
 
 
@@ -207,7 +213,7 @@ def _accept(url: str, part: Path, target: Path, sha256: str | None) -> None:
     _write_note(
         _note_of(target),
         {
-            "source": url,
+            "source": redacted_urls(url),
             "sha256": digest,
             "size": status.st_size,
             "mtime_ns": status.st_mtime_ns,

@@ -21,6 +21,7 @@ from lavis_lite.config.schema import ModelComponent
 from lavis_lite.config.validate import NESTED_KINDS
 from lavis_lite.errors import CheckpointError, ConfigError
 from lavis_lite.files import publish
+from lavis_lite.redaction import redacted
 from lavis_lite.weights import save_weights
 
 CONFIG, WEIGHTS, VOCABULARY, CARD = "config.json", "model.safetensors", "vocab.txt", "README.md"
@@ -67,7 +68,7 @@ def save(model: nn.Module, folder: str | Path, metrics: Mapping[str, float] | No
     folder = Path(folder)
     if not distributed.is_main():
         return folder
-    args = _standing_alone(card["args"])
+    args = redacted(_standing_alone(card["args"]))
     folder.mkdir(parents=True, exist_ok=True)
     if str(args.get("tokenizer")).startswith("hf/"):  # of any kind: its own files
         args["tokenizer"] = TOKENIZER
@@ -80,7 +81,7 @@ def save(model: nn.Module, folder: str | Path, metrics: Mapping[str, float] | No
         card["name"],
         card["type"],
         args,
-        card.get("processors") or zoo.card(card["name"]).get("processors", {}),
+        redacted(card.get("processors") or zoo.card(card["name"]).get("processors", {})),
         dict(metrics if metrics is not None else card.get("metrics", {})),
     )
     save_weights(model, folder / WEIGHTS)
@@ -192,7 +193,7 @@ def describe(saved: SavedModel, model: nn.Module, start: str | None) -> str:
         **{f"{key.capitalize()} tower": name for key, name in parts.items()},
         "Parameters": f"{sum(p.numel() for p in model.parameters()):,}",
         "Image size": getattr(model, "image_size", None),
-        "Trained from": start,
+        "Trained from": redacted(start),
     }
     rows = [f"| {key} | {value} |" for key, value in facts.items() if value is not None]
     measured = [f"| {name} | {value:.4g} |" for name, value in saved.metrics.items()]

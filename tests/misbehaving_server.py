@@ -53,15 +53,15 @@ class Handler(BaseHTTPRequestHandler):
 
 
 class Site:
-    """The server on 127.0.0.1, in a thread; ``closing`` is set when the block ends."""
+    """The server, in a thread; ``closing`` is set when the block ends."""
 
-    def __init__(self, answer: Answer) -> None:
-        self.answer = answer
+    def __init__(self, answer: Answer, host: str = "127.0.0.1") -> None:
+        self.answer, self.host = answer, host
         self.requests: list[tuple[str, dict[str, str]]] = []
         self.closing = threading.Event()
 
     def __enter__(self) -> Site:
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.server = ThreadingHTTPServer((self.host, 0), Handler)
         self.server.daemon_threads = True
         self.server.site = self  # type: ignore[attr-defined]
         threading.Thread(target=self.server.serve_forever, args=(0.05,), daemon=True).start()
@@ -73,7 +73,12 @@ class Site:
         self.server.server_close()
 
     def url(self, path: str) -> str:
-        return f"http://127.0.0.1:{self.server.server_port}/{path}"
+        return f"http://{self.host}:{self.port}/{path}"
+
+    @property
+    def port(self) -> int:
+        """Where it listens."""
+        return self.server.server_port
 
 
 def whole(body: bytes, *, etag: str | None = '"1"', cuts: tuple[int, ...] = ()) -> Answer:

@@ -23,7 +23,7 @@ LIBRARY = [*CORE, *PROJECTS, ROOT / "run.py"]
 # Each layer may import itself and the layers above it. A part is a module or a package of the core.
 LAYERS = [
     {"errors", "contracts", "plugins", "registry", "config", "zoo", "cards"}
-    | {"io", "files", "download", "transfer"},
+    | {"io", "files", "connection", "download", "transfer", "redaction"},
     {
         "interfaces",
         "distributed",
@@ -35,10 +35,10 @@ LAYERS = [
         "weights",
         "sources",
     }
-    | {"checkpoint", "model_folder"}
+    | {"checkpoint", "model_folder", "measuring"}
     | {"metrics", "data", "overlay"},
-    {"initialization", "vision", "text", "generation", "losses", "model", "layers"}
-    | {"capabilities"},
+    {"initialization", "vision", "timm_weights", "text", "generation", "losses", "model", "layers"}
+    | {"capabilities", "workloads"},
     {"runners", "report"},
     {"projects"},
     {

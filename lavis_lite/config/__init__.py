@@ -8,6 +8,8 @@ reports all it finds at once. What travels on is a frozen dataclass of ``schema`
 from __future__ import annotations
 
 import dataclasses
+import functools
+import operator
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,7 @@ from lavis_lite.config.schema import Component
 from lavis_lite.config.validate import Validator
 from lavis_lite.errors import ConfigError, UnknownName
 from lavis_lite.plugins import load_plugin
+from lavis_lite.redaction import REDACTED, redacted
 
 
 def load(
@@ -47,9 +50,22 @@ def load_and_bind(
 ) -> Any:
     """``load``, then ``bind``, whose report names files too. What runs a config calls this."""
     source = _read(path, overrides, values)
+    _refuse_redacted(source, str(path))
     config = _checked(source, str(path))
     bind(config, source, str(path))
     return config
+
+
+def _refuse_redacted(source: Source, file: str) -> None:
+    """A config that a run wrote down lacks its secrets; what runs it again needs them."""
+    problems = [
+        f"{origin_of(source, path, file)}: {spell(path)}: was taken out when it was written; "
+        f"give it on the command line: {spell(path)}=..."
+        for path in key_paths(source.tree)
+        if functools.reduce(operator.getitem, path, source.tree) == REDACTED  # type: ignore[arg-type]
+    ]
+    if problems:
+        raise ConfigError("\n".join(problems))
 
 
 def _read(path: str | Path, overrides: Sequence[str], values: dict[str, Any] | None) -> Source:
@@ -109,25 +125,32 @@ def _load_plugins(plugins: Any, validator: Validator) -> None:
 
 
 def to_dict(config: Any) -> Any:
-    """A config dataclass as plain dicts and lists, in the shape that a file has."""
+    """A config dataclass as plain dicts and lists, in the shape that a file has, without secrets.
+
+    It is for writing down: what is built is built from the dataclass.
+    """
+    return redacted(_plain(config))
+
+
+def _plain(config: Any) -> Any:
     if isinstance(config, Component):
         own = {
-            f.name: to_dict(getattr(config, f.name))
+            f.name: _plain(getattr(config, f.name))
             for f in dataclasses.fields(config)
             if f.name not in ("name", "args")
         }
-        return {"name": config.name, **own, **to_dict(dict(config.args))}
+        return {"name": config.name, **own, **_plain(dict(config.args))}
     if dataclasses.is_dataclass(config):
-        return {f.name: to_dict(getattr(config, f.name)) for f in dataclasses.fields(config)}
+        return {f.name: _plain(getattr(config, f.name)) for f in dataclasses.fields(config)}
     if isinstance(config, dict):
-        return {k: to_dict(v) for k, v in config.items()}
+        return {k: _plain(v) for k, v in config.items()}
     if isinstance(config, list | tuple):
-        return [to_dict(v) for v in config]
+        return [_plain(v) for v in config]
     return config
 
 
 def to_yaml(config: Any) -> str:
-    """A config dataclass as YAML that ``load`` reads back."""
+    """A config dataclass as YAML that ``load`` reads back, without secrets."""
     from omegaconf import OmegaConf
 
     return OmegaConf.to_yaml(OmegaConf.create(to_dict(config)))

@@ -14,6 +14,7 @@ from lavis_lite.inference import tasks
 from lavis_lite.inference.images import Images
 from lavis_lite.inference.output import opened
 from lavis_lite.inference.session import open_session
+from lavis_lite.redaction import log_to_stderr
 
 TASKS = {
     "caption": tasks.caption,
@@ -26,7 +27,7 @@ SOME_UNREADABLE, INTERRUPTED = 1, 130
 
 def run(arguments: Namespace) -> int:
     """Run the command; returns 0, 1 if some images could not be read, 130 if interrupted."""
-    logging.basicConfig(level=logging.WARNING, format="%(message)s", force=True)
+    log_to_stderr(logging.WARNING)
     images = Images(arguments.images)
     session = open_session(
         arguments.task, arguments.model, arguments.type, arguments.checkpoint, arguments.device

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from lavis_lite.data.images import SUFFIXES, decode
 from lavis_lite.errors import DataError, DownloadError, suggest
+from lavis_lite.inference.web_images import fetch_image
 from lavis_lite.io import local_path
 
 _THREADS = 4
@@ -125,11 +126,13 @@ def find(word: str) -> list[str]:
 
 
 def open_image(name: str) -> Image.Image:
-    """An image in RGB, by path or URL.
+    """An image in RGB, by path, ``hf://`` address or public URL.
 
     Raises:
         DataError: it cannot be read, with the reason.
     """
+    if name.lower().startswith(("http:", "https:")):
+        return decode(fetch_image(name))
     try:
         return decode(local_path(name))
     except DownloadError as error:

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from lavis_lite.redaction import redacted_urls
 from lavis_lite.report.environment import environment as here
 from lavis_lite.report.markup import Html, join, tag
 from lavis_lite.report.style import STYLE
@@ -64,7 +65,8 @@ def write_report(
     facts.setdefault("written", time.strftime("%Y-%m-%d %H:%M"))
     made = join(tag("pre", command) if command else None, key_values(facts))
     sections = [*sections, Section("How this was made", made)]
-    text = join(Html("<!doctype html>\n"), _page(sections, title, headline, summary))
+    page = join(Html("<!doctype html>\n"), _page(sections, title, headline, summary))
+    text = redacted_urls(page)  # pages are sent around
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")

@@ -18,6 +18,7 @@ from lavis_lite import distributed
 from lavis_lite.config import to_yaml
 from lavis_lite.errors import ConfigError
 from lavis_lite.files import publish
+from lavis_lite.redaction import redacted_text
 from lavis_lite.report.environment import environment
 from lavis_lite.runners.settings import Settings, settings
 
@@ -32,7 +33,7 @@ class RunFolder:
 
     ``config.yaml`` can be run again as it is; ``run.json`` holds the command, environment and
     settings of the last start; ``complete.json`` is the summary and exists only when the run has
-    finished.
+    finished. None of them holds a secret: see `lavis_lite.redaction`.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -89,7 +90,7 @@ class RunFolder:
             write_text(self.config, to_yaml(config))
             record = {
                 "runner": config.runner.name,
-                "command": shlex.join([Path(sys.executable).name, *sys.argv]),
+                "command": redacted_text(shlex.join([Path(sys.executable).name, *sys.argv])),
                 "started": time.strftime("%Y-%m-%d %H:%M:%S"),
                 "environment": environment(),
                 "device": str(device),

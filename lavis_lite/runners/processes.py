@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from lavis_lite import runners
 from lavis_lite.plugins import load_plugin
+from lavis_lite.redaction import log_to_stderr
 from lavis_lite.runners.sweep_plan import Job
 
 log = logging.getLogger(__name__)
@@ -144,7 +145,7 @@ def _work(pipe: Connection, plugins: list[str]) -> None:
     import torch
 
     torch.set_num_threads(1)  # threads of several processes on the same cores are far slower
-    logging.basicConfig(level=logging.WARNING, format=f"process {os.getpid()}: %(message)s")
+    log_to_stderr(logging.WARNING, f"process {os.getpid()}: %(message)s")
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent, which ends us
     threading.Thread(target=_end_with_parent, daemon=True).start()
     for plugin in plugins:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any
 
 from lavis_lite import zoo
 from lavis_lite.config import to_dict
 from lavis_lite.config.schema import ModelComponent
+from lavis_lite.redaction import redacted
 
 Settings = dict[str, Any]
 
@@ -45,7 +47,7 @@ BATCH = "data.batch_size"
 
 
 def settings(config: Any, processes: int = 1) -> Settings:
-    """Every setting of a config by its dotted key, as JSON values.
+    """Every setting of a config by its dotted key, as JSON values, without secrets.
 
     The model's preset is written out, so that a preset that changes shows; the batch is that of
     all processes together, so that one process may take over what two began.
@@ -53,7 +55,7 @@ def settings(config: Any, processes: int = 1) -> Settings:
     flat = dict(flatten(to_dict(config)))
     model = getattr(config, "model", None)
     if isinstance(model, ModelComponent) and (preset := zoo.model_args(model)):
-        flat |= dict(flatten(preset, "model"))
+        flat |= dict(flatten(redacted(preset), "model"))
     if BATCH in flat:
         flat[f"{BATCH} of all processes"] = flat.pop(BATCH) * processes
     return json.loads(json.dumps(flat, default=str))
@@ -71,13 +73,34 @@ def flatten(tree: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
         yield prefix, tree
 
 
-def differences(old: Settings, new: Settings, *, evaluation: bool = True) -> list[str]:
+def at_default(config: Any, prefix: str = "") -> Iterator[str]:
+    """Dotted keys of what stands at the default of the config's schema.
+
+    A release may bring new options; at their defaults they leave a run of before as it was.
+    """
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        where = f"{prefix}.{field.name}" if prefix else field.name
+        if _has_default(field, value):
+            yield from (key for key, _ in flatten(to_dict(value), where))
+        elif dataclasses.is_dataclass(value):
+            yield from at_default(value, where)
+        elif isinstance(value, list):
+            for index, item in enumerate(value):
+                if dataclasses.is_dataclass(item):
+                    yield from at_default(item, f"{where}[{index}]")
+
+
+def differences(
+    old: Settings, new: Settings, *, evaluation: bool = True, unused: Collection[str] = ()
+) -> list[str]:
     """What differs with an effect, as ``optim.lr: 0.0003 is now 0.0001``; null is like absent.
 
     Args:
         old: the settings of before.
         new: those of now.
         evaluation: whether what is evaluated counts.
+        unused: keys of ``new`` that ``old`` may lack, see `at_default`.
     """
     missing = object()
     lines = []
@@ -85,7 +108,8 @@ def differences(old: Settings, new: Settings, *, evaluation: bool = True) -> lis
         before, now = old.get(key, missing), new.get(key, missing)
         if before == now or not _counts(key, evaluation):
             continue
-        if {id(before), id(now)} == {id(missing), id(None)}:  # an option that came later, unused
+        came_later = before is missing and key in unused
+        if came_later or {id(before), id(now)} == {id(missing), id(None)}:
             continue
         if before is missing:
             lines.append(f"{key}: {now!r} is new")
@@ -94,6 +118,12 @@ def differences(old: Settings, new: Settings, *, evaluation: bool = True) -> lis
         else:
             lines.append(f"{key}: {before!r} is now {now!r}")
     return lines
+
+
+def _has_default(field: dataclasses.Field, value: Any) -> bool:
+    if field.default_factory is not dataclasses.MISSING:
+        return bool(value == field.default_factory())
+    return field.default is not dataclasses.MISSING and bool(value == field.default)
 
 
 def fingerprint(values: Settings, *parts: str, evaluation: bool = False) -> str:

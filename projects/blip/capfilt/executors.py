@@ -15,6 +15,7 @@ from lavis_lite import errors
 from lavis_lite.errors import ConfigError
 from lavis_lite.projects.blip.capfilt.config import CapfiltConfig
 from lavis_lite.projects.blip.capfilt.worker import Place, work
+from lavis_lite.redaction import log_to_stderr
 
 log = logging.getLogger(__name__)
 _USER_ERRORS = ("ConfigError", "DataError", "CheckpointError", "DownloadError", "UnknownName")
@@ -83,7 +84,7 @@ def _raise_user_error(pipe: Connection) -> None:
 
 
 def _worker(config: CapfiltConfig, shard_size: int, place: Place, pipe: Connection) -> None:
-    logging.basicConfig(level=logging.INFO, format=f"worker {place.number}: %(message)s")
+    log_to_stderr(logging.INFO, f"worker {place.number}: %(message)s")
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent, which ends us
     threading.Thread(target=_end_with_parent, daemon=True).start()
     try:

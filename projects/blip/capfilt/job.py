@@ -19,6 +19,7 @@ from lavis_lite.data.bootstrapped import DONE, IMAGES, JOB, RECORDS, SHARDS, sha
 from lavis_lite.errors import ConfigError, DataError
 from lavis_lite.projects.blip.capfilt.claims import locked
 from lavis_lite.projects.blip.capfilt.config import CapfiltConfig
+from lavis_lite.redaction import redacted
 from lavis_lite.runners.folder import read_json, write_json
 from lavis_lite.runners.settings import Settings, differences, flatten
 
@@ -96,7 +97,7 @@ def config_settings(config: CapfiltConfig, shard_size: int) -> Settings:
     tree = to_dict(config)
     for part in ("captioner", "filter"):
         if (model := getattr(config, part)) is not None:
-            tree[part] |= zoo.model_args(model)
+            tree[part] |= redacted(zoo.model_args(model))
     tree["runner"]["shard_size"] = shard_size
     flat = {
         key: value

@@ -1,0 +1,114 @@
+"""Secrets taken out of what is written down: of configs, command lines and log lines.
+
+A config may need a token, a password or a signed URL to reach its data. Runs, checkpoints, cards
+and reports are copied and published, so none of them may hold it. Everything that writes a config
+gets it from `lavis_lite.config.to_dict`, which calls `redacted`; what is logged or shown goes
+through `redacted_text`. Imports no torch.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import re
+from typing import Any
+
+REDACTED = "REDACTED"
+
+_WORDS = re.compile(r"[A-Z]?[a-z0-9]+|[A-Z]+(?![a-z])")
+_SECRETS = {
+    *("password", "passwd", "passphrase", "pwd", "secret", "secrets", "apikey", "accesskey"),
+    *("credential", "credentials", "authorization", "bearer", "cookie", "signature"),
+}
+# `key` alone is a sample's name, `token` after one of these a piece of text.
+_KEYS_TO = {"api", "access", "secret", "private", "signing", "encryption", "account", "session"}
+_TOKENS_OF = {
+    *("pad", "cls", "mask", "sep", "unk", "bos", "eos", "eot", "start", "end", "enc", "dec"),
+    *("class", "reg", "register", "pool", "pooling", "dist", "prefix", "special", "image", "text"),
+    *("vision", "query", "first", "last", "next", "num", "max", "min", "per", "word", "decoder"),
+}
+_IN_QUERIES = {"sig", "sign", "token", "key", "auth", "policy", "jwt", "code"}
+
+_URL = re.compile(
+    r"(?P<scheme>(?<![A-Za-z0-9])[A-Za-z][A-Za-z0-9+.-]{0,20}://)(?P<rest>[^\s'\"<>]*[^\s'\"<>:,.)])"
+)
+_PARAMETER = re.compile(r"(?P<before>[?&;#])(?P<name>[^=&;#?]+)=(?P<value>[^&;#]*)")
+_VALUE = r"(?P<value>'[^']*'|\"[^\"]*\"|[^\s,;'\"{}\[\]]+)"
+_SETTING = re.compile(r"(?P<name>[A-Za-z_][\w.\[\]-]*)(?P<equals>[=:]\s*)" + _VALUE)
+_OPTION = re.compile(r"(?P<name>(?<!\S)--?[A-Za-z][\w-]*)(?P<equals>\s+)" + _VALUE)
+
+
+def redacted(tree: Any) -> Any:
+    """A plain tree in which what is secret by its key, or inside a URL, is ``REDACTED``.
+
+    Of a URL only the password and the parameters that sign it go, so that one still sees what was
+    read. Switches and null are no secrets. Redacting twice changes nothing more.
+    """
+    if isinstance(tree, dict):
+        return {k: _covered(v) if is_secret(k) else redacted(v) for k, v in tree.items()}
+    if isinstance(tree, list | tuple):
+        return [redacted(value) for value in tree]
+    return redacted_urls(tree) if isinstance(tree, str) else tree
+
+
+def is_secret(key: Any) -> bool:
+    """Whether a setting of this name, as ``data.train[0].api_key``, is secret."""
+    words = [word.lower() for word in _WORDS.findall(str(key).rpartition(".")[2])]
+    if _SECRETS.intersection(words):
+        return True
+    if any(before in _KEYS_TO and word == "key" for before, word in itertools.pairwise(words)):
+        return True
+    return words[-1:] == ["token"] and not _TOKENS_OF.intersection(words[-2:-1])
+
+
+def redacted_urls(text: str) -> str:
+    """A text without the passwords and signatures of the URLs in it."""
+    return _URL.sub(_redacted_url, text) if "://" in text else text
+
+
+def redacted_text(text: str) -> str:
+    """A command line without secrets: ``key=value``, ``{key: value}``, ``--key value``, URLs."""
+
+    def cover(found: re.Match[str]) -> str:
+        secret = is_secret(found["name"])
+        return f"{found['name']}{found['equals']}{REDACTED}" if secret else found[0]
+
+    return _OPTION.sub(cover, _SETTING.sub(cover, redacted_urls(text)))
+
+
+class RedactingFormatter(logging.Formatter):
+    """Formats log records, tracebacks included, without the secrets of URLs."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """One record as text."""
+        return redacted_urls(super().format(record))
+
+
+def log_to_stderr(level: int, format: str = "%(message)s") -> None:
+    """Let this process log to standard error, without the secrets of URLs."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(RedactingFormatter(format))
+    logging.basicConfig(level=level, handlers=[handler], force=True)
+
+
+def _covered(value: Any) -> Any:
+    """A secret value: every text and number in it."""
+    if isinstance(value, dict):
+        return {k: _covered(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_covered(v) for v in value]
+    return value if value is None or isinstance(value, bool) else REDACTED
+
+
+def _redacted_url(found: re.Match[str]) -> str:
+    site, slash, path = re.match(r"([^/?#]*)([/?#]?)(.*)", found["rest"], re.DOTALL).groups()  # type: ignore[union-attr]
+    if "@" in site:
+        site = f"{REDACTED}@{site.rpartition('@')[2]}"
+    return f"{found['scheme']}{site}{_PARAMETER.sub(_redacted_parameter, slash + path)}"
+
+
+def _redacted_parameter(found: re.Match[str]) -> str:
+    words = (word.lower() for word in _WORDS.findall(found["name"]))
+    if is_secret(found["name"]) or _IN_QUERIES.intersection(words):
+        return f"{found['before']}{found['name']}={REDACTED}"
+    return found[0]
