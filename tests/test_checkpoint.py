@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import random
 import shutil
 import subprocess
 import sys
@@ -12,10 +13,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import nn
 from two_processes import run_on_two_processes
 
-from lavis_lite import checkpoint, distributed, steps
+from lavis_lite import distributed, steps
 from lavis_lite.checkpoint import Checkpointer, NothingToResume, read_manifest, read_weights
 from lavis_lite.errors import CheckpointError, ConfigError
 
@@ -122,6 +124,7 @@ def test_nothing_there_is_none(tmp_path):
     assert Checkpointer(tmp_path).newest() is None
 
 
+@pytest.mark.fault(1)
 def test_without_its_manifest_a_checkpoint_does_not_exist(tmp_path, caplog):
     first, second = save(tmp_path, 1), save(tmp_path, 2)
     (second / "manifest.json").unlink()
@@ -131,6 +134,7 @@ def test_without_its_manifest_a_checkpoint_does_not_exist(tmp_path, caplog):
     assert Checkpointer(tmp_path).newest() is None
 
 
+@pytest.mark.fault(4)
 def test_a_pointer_to_a_missing_file_is_not_believed(tmp_path):
     path = save(tmp_path, 1)
     for pointer in ("last", "last_checkpoint"):
@@ -156,11 +160,27 @@ DAMAGES = {
 }
 
 
+@pytest.mark.fault(3)
+def test_a_flipped_bit_is_found_wherever_it_is_though_the_file_still_loads(tmp_path):
+    first, second = save(tmp_path, 1), save(tmp_path, 2)
+    weights = second / "model.safetensors"
+    whole = weights.read_bytes()
+    for bit in [*random.Random(0).sample(range(8 * len(whole)), 20), 8 * len(whole) - 1]:
+        flipped = bytearray(whole)
+        flipped[bit // 8] ^= 1 << bit % 8
+        weights.write_bytes(flipped)
+        assert Checkpointer(tmp_path).newest() == first
+        with pytest.raises(CheckpointError, match="sha256 is"):
+            Checkpointer(tmp_path).load(second, Tied())
+    load_file(weights)  # the last bit is the sign of a number: nothing else tells
+
+
 def edit_manifest(path, **changes):
     manifest = json.loads((path / "manifest.json").read_text())
     (path / "manifest.json").write_text(json.dumps(manifest | changes))
 
 
+@pytest.mark.fault(2)
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_a_damaged_checkpoint_is_warned_about_and_the_one_before_is_used(tmp_path, damage, caplog):
     first, second = save(tmp_path, 1), save(tmp_path, 2)
@@ -182,9 +202,10 @@ def test_load_refuses_another_model(tmp_path):
         Checkpointer(tmp_path).load(path, nn.Linear(3, 4))
 
 
-# ---- kills and full disks
+# ---- kills
 
 
+@pytest.mark.fault(1)
 def test_a_kill_at_any_moment_leaves_a_loadable_newest(tmp_path):
     result = subprocess.run(
         [sys.executable, str(HERE / "killed_saves.py"), str(tmp_path), "20"],
@@ -195,8 +216,7 @@ def test_a_kill_at_any_moment_leaves_a_loadable_newest(tmp_path):
         check=False,
     )
     assert result.returncode == 0, result.stderr
-    hits = int(result.stdout.split(" within")[0].split()[-1])
-    assert hits >= 5, f"the kills missed the saves: {result.stdout}"
+    assert result.stdout.startswith("20 kills within a save")
 
 
 def test_saving_a_step_again_replaces_it(tmp_path):
@@ -214,52 +234,6 @@ def test_a_kill_while_a_step_is_replaced_leaves_the_old_one(tmp_path):
     Checkpointer(tmp_path).load(aside, Tied())
     save(tmp_path, 2)
     assert names(tmp_path) == ["step-00000001", "step-00000002"]
-
-
-FULL = OSError(errno.ENOSPC, "No space left on device")
-
-
-@pytest.mark.parametrize("call", ["safetensors.torch.save_file", "torch.save", "os.fsync"])
-def test_a_full_disk_leaves_the_old_checkpoint_and_no_rubbish(tmp_path, monkeypatch, call, caplog):
-    old = save(tmp_path, 1)
-    with monkeypatch.context() as patch:
-        patch.setattr(call, _raise_full)
-        with pytest.raises(CheckpointError, match=r"step-00000002: .*No space left"):
-            save(tmp_path, 2, on_error="stop")
-        assert save(tmp_path, 2, on_error="continue") is None
-    assert "No space left" in caplog.text
-    assert names(tmp_path) == [old.name]
-    assert Checkpointer(tmp_path).newest() == old
-    assert save(tmp_path, 2) is not None
-
-
-class FullFile:
-    """Stands for a file on a full disk."""
-
-    def __init__(self, path, mode):
-        self.path = path
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *error):
-        pass
-
-    def write(self, data):
-        raise FULL
-
-    def flush(self):
-        raise FULL
-
-
-def test_a_disk_that_fills_up_is_named_though_torch_hides_it(tmp_path, monkeypatch):
-    monkeypatch.setattr(checkpoint, "open", FullFile, raising=False)
-    with pytest.raises(CheckpointError, match="No space left"):
-        save(tmp_path, 1)
-
-
-def _raise_full(*args, **kwargs):
-    raise FULL
 
 
 def test_state_that_cannot_be_saved_leaves_no_rubbish(tmp_path):
@@ -284,6 +258,7 @@ def kept_steps(directory):
     return [steps.step_of(directory / name) for name in names(directory)]
 
 
+@pytest.mark.fault(5)
 def test_the_last_three_and_the_best_are_kept_also_after_a_restart(tmp_path):
     scores = {1: 0.1, 2: 0.9, 3: 0.2, 4: float("nan"), 5: 0.3}
     for half in (range(1, 6), range(6, 11)):
@@ -314,20 +289,6 @@ def test_a_damaged_checkpoint_does_not_count_as_kept(tmp_path):
     assert kept_steps(tmp_path) == [2, 3, 4]  # 3 is damaged: 2 and 4 are the last two whole ones
     checkpointer.save(5, Tied(5), {}, {})
     assert kept_steps(tmp_path) == [4, 5]
-
-
-def test_a_deletion_that_fails_is_a_warning(tmp_path, monkeypatch, caplog):
-    def refuse(path, *args, **kwargs):
-        raise PermissionError(errno.EACCES, "Permission denied", str(path))
-
-    save(tmp_path, 1, keep_last=1)
-    with monkeypatch.context() as patch:
-        patch.setattr(checkpoint.shutil, "rmtree", refuse)
-        assert save(tmp_path, 2, keep_last=1) is not None
-    assert "could not delete" in caplog.text
-    assert Checkpointer(tmp_path).newest() == tmp_path / "step-00000002"
-    save(tmp_path, 3, keep_last=1)
-    assert names(tmp_path) == ["step-00000003"]
 
 
 def test_keeping_none_is_a_config_error(tmp_path):
@@ -381,6 +342,10 @@ def test_a_rank_that_does_not_see_the_checkpoint_stops_all(tmp_path):
     for kind, text in run_on_two_processes(_newest_on_own_disks, tmp_path):
         assert kind == "CheckpointError"
         assert "rank 1 cannot see it" in text
+
+
+def _raise_full(*args, **kwargs):
+    raise OSError(errno.ENOSPC, "No space left on device")
 
 
 def _fail_together(directory):

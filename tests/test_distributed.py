@@ -172,6 +172,7 @@ def _rank_one_leaves(how):
     distributed.all_reduce(torch.ones(1))
 
 
+@pytest.mark.fault(14)
 @pytest.mark.parametrize("how", ["sleeps", "dies"])
 def test_a_rank_that_hangs_or_dies_is_named(how):
     start = time.monotonic()

@@ -1,13 +1,17 @@
 """A plug-in for the runners' tests: the smallest model, dataset, processors and metric.
 
 TOY_FAULT asks the model for a fault before a step, by steps done: ``kill:3``, ``term:3``,
-``int:3``, ``twice:3`` (two signals), ``raise:3``, ``nan:3``, ``nan:3-9``; ``@1`` on rank 1 only.
+``int:3``, ``twice:3`` (two signals), ``raise:3``, ``hang:3``, ``nan:3``, ``nan:3-9`` (everything
+is NaN), ``nanloss:3`` (with sound gradients), ``infgrad:3`` (with a sound loss), ``full:3-9`` (no
+room on the disk during these steps); ``@1`` on rank 1 only.
 """
 
 from __future__ import annotations
 
 import os
+import resource
 import signal
+import threading
 
 import numpy
 import torch
@@ -18,6 +22,12 @@ from lavis_lite import distributed, registry
 from lavis_lite.interfaces import Evaluation, ModelOutput
 
 SIZE = 4
+SIGNALS = {
+    "kill": [signal.SIGKILL],
+    "term": [signal.SIGTERM],
+    "int": [signal.SIGINT],
+    "twice": [signal.SIGTERM, signal.SIGTERM],
+}
 
 
 class FitTarget(nn.Module):
@@ -72,33 +82,45 @@ class ToyModel(nn.Module):
             for slow, fast in zip(self.head_m.parameters(), self.head.parameters(), strict=True):
                 slow.data.lerp_(fast.data, 0.1)
         output = self.outputs(image)
+        if fault_of(samples) == "infgrad":
+            output.register_hook(lambda gradient: gradient * float("inf"))
         target = samples["target"].to(output) + 0.0 * self.queue.sum()  # NaN stays NaN
         seen = distributed.all_gather(output)
         self.queue.copy_(torch.cat([seen.float(), self.queue])[: len(self.queue)])
-        return ModelOutput({k: loss(output, target) for k, loss in self.losses.items()})
+        losses = {k: loss(output, target) for k, loss in self.losses.items()}
+        if fault_of(samples) == "nanloss":
+            losses = {name: loss + float("nan") for name, loss in losses.items()}
+        return ModelOutput(losses)
 
 
-def commit_fault(samples: dict) -> Tensor:
-    """The batch's image, or what TOY_FAULT makes of the step."""
-    image = samples["image"]
+def fault_of(samples: dict) -> str:
+    """What TOY_FAULT asks for in this step of this process; nothing after torchrun's restart."""
     fault, _, when = os.environ.get("TOY_FAULT", "").partition(":")
     when, _, rank = when.partition("@")
     first, _, last = when.partition("-")
-    if os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0":
-        return image  # torchrun has started it again
-    if not when or (rank and int(rank) != distributed.rank()):
-        return image
-    if not int(first) <= samples["step"] <= int(last or first):
-        return image
+    if not when or os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0":
+        return ""
+    if rank and int(rank) != distributed.rank():
+        return ""
+    return fault if int(first) <= samples["step"] <= int(last or first) else ""
+
+
+def commit_fault(samples: dict) -> Tensor:
+    """The batch's image, or what becomes of it."""
+    fault, image = fault_of(samples), samples["image"]
+    if os.environ.get("TOY_FAULT", "").startswith("full"):
+        # Every write then fails as on a full disk, but with EFBIG.
+        hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1 if fault else hard, hard))
     if fault == "nan":
         return image * float("nan")
     if fault == "raise":
         raise ValueError("the toy breaks")
-    signals = {"kill": [signal.SIGKILL], "term": [signal.SIGTERM], "int": [signal.SIGINT]}
-    if samples["micro_step"]:
-        return image
-    for number in signals.get(fault, [signal.SIGTERM, signal.SIGTERM]):
-        os.kill(os.getpid(), number)
+    if fault == "hang":
+        threading.Event().wait()
+    if fault in SIGNALS and not samples["micro_step"]:
+        for number in SIGNALS[fault]:
+            os.kill(os.getpid(), number)
     return image
 
 

@@ -39,6 +39,7 @@ class Quarantine:
         self._read_up_to = 0
         self._num_read = self._num_bad = 0
         self._last = ""
+        self._unwritten = b""  # of a full disk
         self._catch_up()
 
     @property
@@ -100,11 +101,23 @@ class Quarantine:
     def _append(self, record: dict[str, Any]) -> None:
         if not self.path:
             return
-        self.path.parent.mkdir(parents=True, exist_ok=True)
+        was_held_up = bool(self._unwritten)
         line = json.dumps(record, ensure_ascii=False) + "\n"
-        with self.path.open("ab+") as file:
+        self._unwritten += line.encode("utf-8", "replace")
+        try:
+            self._write()
+        except OSError as error:
+            if not was_held_up:
+                logger.error("%s: %s; records are held back until there is room", self.path, error)
+
+    def _write(self) -> None:
+        assert self.path is not None
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with self.path.open("ab+", buffering=0) as file:
             end = file.tell()
             file.seek(max(0, end - 1))
-            if end and file.read(1) != b"\n":
-                line = "\n" + line
-            file.write(line.encode("utf-8", "replace"))
+            cut = end and file.read(1) != b"\n"
+            data = b"\n" * cut + self._unwritten
+            while data:
+                data = data[file.write(data) :]
+        self._unwritten = b""  # only now: a line that found half its room is written anew

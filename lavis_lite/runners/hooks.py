@@ -13,7 +13,7 @@ from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from lavis_lite import distributed
-from lavis_lite.errors import suggest
+from lavis_lite.errors import CheckpointError, suggest
 from lavis_lite.runners.loggers import Logger, Record, read_records
 
 if TYPE_CHECKING:
@@ -191,8 +191,17 @@ class SaveCheckpoints(Hook):
             runner.save()
 
     def after_training(self, runner: TrainRunner) -> None:
-        """Save the result, before the final evaluation, so that a kill there loses nothing."""
+        """Save the result, before the final evaluation, so that a kill there loses nothing.
+
+        Raises:
+            CheckpointError: it could not be saved; ``run.on_disk_full`` is about those before it.
+        """
         runner.save()  # not when max_steps is 0: step 0 counts as saved
+        if runner.saved != runner.step:
+            raise CheckpointError(
+                f"{runner.folder.checkpoints}: the result, step {runner.step}, could not be saved; "
+                "make room, and the same command continues from the last checkpoint"
+            )
 
 
 class Evaluate(Hook):

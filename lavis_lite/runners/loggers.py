@@ -33,20 +33,33 @@ class Logger(Protocol):
 class JsonlLog:
     """metrics.jsonl: a line per record, on disk as soon as it is written.
 
+    While the disk is full, records are held back: whether that ends the run is for its
+    checkpoints to say (``run.on_disk_full``).
+
     Args:
         path: the file; records of an earlier run that fail ``keep`` are removed from it.
         keep: which records stay. A line that a killed process left half-written never does.
     """
 
     def __init__(self, path: Path, keep: Callable[[Record], bool]) -> None:
+        self.path = path
         kept = [record for record in read_records(path) if keep(record)]
         write_text(path, "".join(json.dumps(record) + "\n" for record in kept))
-        self._file = open(path, "a", encoding="utf-8")  # noqa: SIM115 -- open as long as the run
+        # Unbuffered: a buffer would try again, and fail, wherever it is flushed next.
+        self._file = open(path, "ab", buffering=0)  # noqa: SIM115 -- open as long as the run
+        self._unwritten = b""
 
     def write(self, record: Record) -> None:
         """Append a record; NaN and infinity, which JSON lacks, become null."""
-        self._file.write(json.dumps({k: _finite(v) for k, v in record.items()}) + "\n")
-        self._file.flush()
+        line = json.dumps({k: _finite(v) for k, v in record.items()}) + "\n"
+        was_held_up = bool(self._unwritten)
+        self._unwritten += line.encode("utf-8")
+        try:
+            while self._unwritten:
+                self._unwritten = self._unwritten[self._file.write(self._unwritten) :]
+        except OSError as error:
+            if not was_held_up:
+                log.error("%s: %s; records are held back until there is room", self.path, error)
 
     def close(self) -> None:
         """Close the file."""

@@ -15,6 +15,7 @@ from lavis_lite.report import report_pipeline
 from lavis_lite.runners.folder import RunFolder, naming_the_folder, read_json, write_json
 from lavis_lite.runners.settings import (
     Settings,
+    at_default,
     differences,
     fingerprint,
     flatten,
@@ -43,6 +44,11 @@ class Plan(NamedTuple):
     def record(self) -> dict[str, Any]:
         """What is remembered of a stage that has begun."""
         return {"settings": self.settings, "inputs": self.inputs}
+
+    def differs_from(self, before: dict[str, Any], *, evaluation: bool = True) -> list[str]:
+        """What differs from a ``record``, see `differences`."""
+        unused = set(at_default(self.config))
+        return differences(before["settings"], self.settings, evaluation=evaluation, unused=unused)
 
 
 @registry.register("runner", "pipeline")
@@ -118,7 +124,7 @@ class PipelineRunner:
     def _run_stage(self, plan: Plan, label: str) -> dict[str, Any]:
         before, done = read_json(self.history).get(plan.name), plan.folder.summary()
         where = plan.folder.path
-        if done is not None and before and not differences(before["settings"], plan.settings):
+        if done is not None and before and not plan.differs_from(before):
             log.info("%s: complete, skipped; its results are in %s", label, where)
             return done
         how = "continues" if before and where.exists() else "begins"
@@ -166,7 +172,7 @@ def mentions(config: Any, folder: Path) -> bool:
 
 def _changes(before: dict[str, Any], plan: Plan) -> list[str]:
     """Why a begun stage is not the same any more."""
-    lines = differences(before["settings"], plan.settings, evaluation=False)
+    lines = plan.differs_from(before, evaluation=False)
     for name in plan.inputs:
         if before["inputs"].get(name) != plan.inputs[name]:
             lines.append(f"it builds on stage {name!r}, which has changed")

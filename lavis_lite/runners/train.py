@@ -204,8 +204,9 @@ class TrainRunner:
         if self.adapters is not None:
             state["adapters"] = self.adapters.state_dict()
         with self.adapters.merged() if self.adapters else nullcontext():
-            self.checkpointer.save(self.step, self.model, state, config, found, average)
-        self.saved = self.step
+            path = self.checkpointer.save(self.step, self.model, state, config, found, average)
+        if path is not None:  # else run.on_disk_full says to go on, and to try again later
+            self.saved = self.step
 
     def evaluated_weights(self) -> AbstractContextManager[None]:
         """Within it the model has the weights that ``run.eval_weights`` chooses."""

@@ -223,6 +223,7 @@ def test_a_dead_worker_is_a_data_error_of_the_next_batch_and_of_nothing_else():
     assert not multiprocessing.active_children()
 
 
+@pytest.mark.fault(15)
 def test_workers_outlive_a_signal_to_the_whole_job():
     class Interrupted(Photos):
         def __getitem__(self, index):

@@ -13,6 +13,7 @@ from two_processes import ProcessFailed, run_on_two_processes
 
 from lavis_lite.data.quarantine import Quarantine
 from lavis_lite.runners.train import TrainRunner
+from lavis_lite.weights import read_weights
 
 
 def without_dropout(folder, **changes):
@@ -31,6 +32,7 @@ def assert_close(folder, expected):
         torch.testing.assert_close(ours[name], theirs[name], rtol=1e-5, atol=1e-6)
     for mine, its in zip(records(folder), records(expected), strict=True):
         assert mine.pop("evaluate", "") == its.pop("evaluate", "")
+        assert mine.pop("loss", 0) == pytest.approx(its.pop("loss", 0), rel=1e-5)
         assert mine == pytest.approx(its, rel=1e-4)
 
 
@@ -43,6 +45,7 @@ def test_two_processes_learn_what_one_learns_from_the_joined_batch(tmp_path):
     assert_close(tmp_path / "two", tmp_path / "one")
 
 
+@pytest.mark.fault(10)
 @pytest.mark.parametrize("first", [1, 2])
 def test_one_process_may_take_over_from_two_and_two_from_one(tmp_path, first, monkeypatch):
     def config(processes, folder="part"):
@@ -63,6 +66,7 @@ def test_one_process_may_take_over_from_two_and_two_from_one(tmp_path, first, mo
     assert_close(tmp_path / "part", tmp_path / "straight")
 
 
+@pytest.mark.fault(15)
 def test_a_signal_to_one_process_stops_both_after_the_same_step(tmp_path):
     with pytest.raises(ProcessFailed) as failed:
         run_on_two_processes(run_with_fault, without_dropout(tmp_path), "term:5@1")
@@ -72,13 +76,23 @@ def test_a_signal_to_one_process_stops_both_after_the_same_step(tmp_path):
     assert kept == ["step-00000004", "step-00000006"]
 
 
-def test_one_processs_nan_keeps_all_from_stepping(tmp_path):
-    run_on_two_processes(run_with_fault, without_dropout(tmp_path), "nan:5@1")
+@pytest.mark.fault(17)
+@pytest.mark.parametrize("fault", ["nan", "nanloss", "infgrad"])
+def test_one_processs_nan_keeps_all_from_stepping(tmp_path, fault):
+    # A NaN loss with sound gradients: only by asking the others does rank 0 learn of it.
+    config = without_dropout(tmp_path, run__checkpoint_every=1, run__keep_last=12)
+    run_on_two_processes(run_with_fault, config, f"{fault}:5@1")
     lines = records(tmp_path)
     assert [line.get("skipped") for line in lines] == [None] * 5 + [1] * 7
-    assert all(torch.isfinite(w).all() for w in weights(tmp_path).values())
+    before, after, last = (
+        read_weights(str(tmp_path / "checkpoints" / f"step-{step:08d}")) for step in (5, 6, 12)
+    )
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    assert not torch.equal(after["inner.weight"], last["inner.weight"])
+    assert all(torch.isfinite(w).all() for w in last.values())
 
 
+@pytest.mark.fault(17)
 def test_too_many_nans_of_one_process_stop_both_and_name_the_samples_of_both(tmp_path):
     with pytest.raises(ProcessFailed) as failed:
         run_on_two_processes(run_with_fault, without_dropout(tmp_path), "nan:5-99@1")
@@ -88,11 +102,26 @@ def test_too_many_nans_of_one_process_stop_both_and_name_the_samples_of_both(tmp
     assert [s["losses"]["loss"] == "nan" for s in steps[:2]] == [False, True]
 
 
+@pytest.mark.fault(16)
 def test_one_process_that_raises_stops_the_other_which_says_who_failed(tmp_path):
     with pytest.raises(ProcessFailed) as failed:
         run_on_two_processes(run_with_fault, without_dropout(tmp_path), "raise:5@1")
     assert "ValueError: the toy breaks" in failed.value.errors[1]
     assert re.search(r"SystemExit: 1\b", failed.value.errors[0])
+
+
+@pytest.mark.fault(14)
+def test_a_process_that_hangs_in_a_step_ends_the_other_which_names_it(tmp_path):
+    with pytest.raises(ProcessFailed) as failed:
+        run_on_two_processes(run_hanging, without_dropout(tmp_path), timeout=8)
+    assert failed.value.errors[1] == "still running at the deadline"
+    assert "ProcessLost: rank 0: all_gather failed" in failed.value.errors[0]
+    assert "because rank 1 did not take part" in failed.value.errors[0]
+
+
+def run_hanging(config):
+    os.environ["TOY_FAULT"] = "hang:5@1"
+    TrainRunner(config).run()
 
 
 def train_with_unused(folder):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from toy_runs import toy_config, toy_evaluator
 
 from lavis_lite.config.schema import CheckpointingConfig
-from lavis_lite.runners.settings import differences, fingerprint, settings
+from lavis_lite.runners.settings import at_default, differences, fingerprint, settings
 
 
 def changed(evaluation=True, **changes):
@@ -58,4 +58,17 @@ def test_an_option_that_came_later_and_is_not_used_changes_nothing() -> None:
     assert differences({"optim.lr": 1.0}, {"optim.lr": 1.0, "optim.lora": None}) == []
     assert differences({"optim.lora": None}, {"optim.lora.rank": 8}) == [
         "optim.lora.rank: 8 is new"
+    ]
+
+
+def test_an_option_that_came_later_and_stands_at_its_default_changes_nothing() -> None:
+    new = toy_config("a", evaluate=[toy_evaluator()])
+    unused = set(at_default(new))
+    assert {"optim.freeze", "optim.ema_decay", "data.train[0].weight", "run.seed"} <= unused
+    assert not {"optim.lr", "model.name", "data.train[0].name", "evaluate[0].name"} & unused
+    old = {k: v for k, v in settings(new).items() if k not in ("optim.freeze", "optim.ema_decay")}
+    assert differences(old, settings(new), unused=unused) == []
+    used = toy_config("a", evaluate=[toy_evaluator()], optim__ema_decay=0.9)
+    assert differences(old, settings(used), unused=set(at_default(used))) == [
+        "optim.ema_decay: 0.9 is new"
     ]

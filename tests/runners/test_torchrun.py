@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -31,7 +32,7 @@ def torchrun(config, fault, restarts=0):
     command += ["--nproc-per-node=2", f"--max-restarts={restarts}", "--monitor-interval=0.1"]
     return subprocess.run(
         [*command, str(ROOT / "run.py"), "--cfg", str(file)],
-        env=env, capture_output=True, text=True, timeout=120,
+        env=env, capture_output=True, text=True, timeout=300,
     )  # fmt: skip
 
 
@@ -47,6 +48,7 @@ def processes_of(text):
     return found
 
 
+@pytest.mark.fault(12)
 def test_a_killed_process_is_started_again_and_the_run_ends_as_if_nothing_had_been(tmp_path):
     config = toy_config(tmp_path / "run")
     done = torchrun(config, "kill:6@1", restarts=3)
@@ -59,6 +61,26 @@ def test_a_killed_process_is_started_again_and_the_run_ends_as_if_nothing_had_be
         assert ours == pytest.approx(theirs, rel=1e-5)
 
 
+def wait_for_the_end_of(text, seconds=15):
+    """The processes that are left when nothing changes any more."""
+    end = time.monotonic() + seconds  # a loader process looks for its parent every five seconds
+    while (left := processes_of(text)) and time.monotonic() < end:
+        time.sleep(0.1)
+    return left
+
+
+@pytest.mark.fault(13)
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="looks for processes in /proc")
+def test_a_killed_process_that_is_not_started_again_ends_all_and_leaves_no_orphan(tmp_path):
+    done = torchrun(toy_config(tmp_path / "run", data__num_workers=1), "kill:6@1")
+    assert done.returncode != 0
+    assert "Signal 9 (SIGKILL)" in done.stderr
+    assert wait_for_the_end_of(str(tmp_path / "run.yaml")) == []
+    assert [r["step"] for r in records(tmp_path / "run")][-1] == 6
+    assert not (tmp_path / "run" / "complete.json").exists()
+
+
+@pytest.mark.fault(16)
 def test_an_error_of_one_process_ends_all_and_is_printed_once(tmp_path):
     done = torchrun(toy_config(tmp_path / "run"), "raise:6@1")
     assert done.returncode != 0

@@ -146,6 +146,7 @@ def test_a_loss_below_its_prior_is_not_warned_about(tmp_path, caplog, monkeypatc
     assert [r for r in caplog.records if r.levelno >= logging.WARNING] == []
 
 
+@pytest.mark.fault(17)
 def test_a_step_that_is_not_finite_leaves_no_trace(tmp_path, monkeypatch):
     monkeypatch.setenv("TOY_FAULT", "nan:5-7")
     run(toy_config(tmp_path))
@@ -157,6 +158,7 @@ def test_a_step_that_is_not_finite_leaves_no_trace(tmp_path, monkeypatch):
     assert final["momentum_updates"] == 9
 
 
+@pytest.mark.fault(17)
 def test_skipped_steps_leave_every_tensor_bit_for_bit(tmp_path, monkeypatch):
     monkeypatch.setenv("TOY_FAULT", "nan:4-7")
     run(toy_config(tmp_path, run__max_skipped_steps=4, run__keep_last=3))
@@ -169,6 +171,7 @@ def test_skipped_steps_leave_every_tensor_bit_for_bit(tmp_path, monkeypatch):
     assert all(torch.equal(before[name], after[name]) for name in before)
 
 
+@pytest.mark.fault(17)
 def test_too_many_such_steps_in_a_row_stop_the_run_and_name_their_samples(tmp_path, monkeypatch):
     monkeypatch.setenv("TOY_FAULT", "nan:5-99")
     with pytest.raises(FloatingPointError, match=r"4 steps in a row.*allows 3.*bad_batch.json"):
