@@ -80,4 +80,14 @@ KINDS: dict[str, Contract] = {
         ``report_sections(folder, config)``, what a pipeline's page shows about a finished run.""",
         runtime=("config",),
     ),
+    "workload": Contract(
+        """A class of work to be measured; building it prepares inputs and our model, untimed.
+
+        ``unit`` and ``amount``: what a run yields and how much (images, 4). ``baselines``: names of
+        other ways of doing the same work, an attribute of the class. ``contender(name)`` makes one
+        ready, ``ours`` or a baseline, and returns a callable without arguments that does the work
+        once. ``differences(baseline, ours, theirs)`` gives a list of ``Difference``: how far what
+        the two returned is apart, and how far it may be.""",
+        runtime=("device", "precision"),
+    ),
 }

@@ -37,6 +37,19 @@ def save(model: Any, folder: str | Path) -> Path:
     Raises:
         ConfigError: transformers' BLIP cannot be this model; the message says why.
     """
+    exported = as_transformers(model)
+    check_images(model, exported)
+    exported.save_pretrained(folder)
+    processor_of(model).save_pretrained(folder)
+    return Path(folder)
+
+
+def as_transformers(model: Any) -> Any:
+    """A model of transformers with the weights of ours, in evaluation mode, on the CPU, in fp32.
+
+    Raises:
+        ConfigError: transformers' BLIP cannot be this model; the message says why.
+    """
     import transformers
 
     name = class_for(model)
@@ -60,10 +73,7 @@ def save(model: Any, folder: str | Path) -> Path:
             f"{type(model).__name__} is no {name} of transformers: {'; '.join(wrong[:5])}"
         )
     exported.load_state_dict(weights)
-    check_images(model, exported)
-    exported.save_pretrained(folder)
-    processor_of(model).save_pretrained(folder)
-    return Path(folder)
+    return exported
 
 
 def class_for(model: Any) -> str:

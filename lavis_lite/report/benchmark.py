@@ -1,0 +1,207 @@
+"""A benchmark's results: as CSV, as plots and as a page."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from lavis_lite.files import publish
+from lavis_lite.report.charts import Chart, Line, legend, line_chart
+from lavis_lite.report.markup import Html, join, tag
+from lavis_lite.report.page import Section, write_report
+from lavis_lite.report.ratios import Ratio, ratio_chart
+
+OURS = "ours"
+COLUMNS = (
+    *("case", "workload", "contender", "precision", "device", "threads", "unit", "amount"),
+    *("seconds", "spread", "cpu_seconds", "per_second", "gflop", "share_of_rate"),
+    *("peak_mib", "total_mib", "time_ratio", "cpu_ratio", "time_at_most"),
+    *("time_reached", "load"),
+    *("memory_ratio", "memory_at_most", "memory_reached"),
+    *("seconds_at_most", "seconds_reached", "same_results", "matmul_gflop_per_second"),
+    *("processor", "cores", "torch", "transformers", "Python", "commit", "started", "command"),
+)
+
+Case = Mapping[str, Any]
+
+
+def contenders(case: Case) -> dict[str, Mapping[str, Any]]:
+    """Ours first, then the baselines."""
+    return {OURS: case[OURS], **case["baselines"]}
+
+
+def rows(table: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """A row per case and contender, under the names of ``COLUMNS``; what is unknown is absent."""
+    where = table["environment"]
+    place = {k: where[k] for k in COLUMNS if k in where}
+    place |= {"started": table["started"], "command": table["command"]}
+    for case in table["cases"]:
+        same = {name: case[name] for name in COLUMNS if name in case}
+        for name, found in contenders(case).items():
+            row = {"case": case["title"], "contender": name, **same, **place}
+            row |= {key: found[key] for key in COLUMNS if key in found and key != OURS}
+            row |= {f"{what}_ratio": ratio for what, ratio in found.get("ratio", {}).items()}
+            for one in case["reach"]:
+                if one["against"] == name:
+                    row[f"{one['measure']}_at_most"] = one["at_most"]
+                    row[f"{one['measure']}_reached"] = one["reached"]
+            if "differences" in found:
+                row["same_results"] = all(d["agrees"] for d in found["differences"])
+            yield row
+
+
+def write_csv(table: Mapping[str, Any], path: Path) -> None:
+    """A line per case and contender."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, COLUMNS, restval="")
+    writer.writeheader()
+    for row in rows(table):
+        numbers = {k: f"{v:.6g}" for k, v in row.items() if isinstance(v, float)}
+        writer.writerow({**row, **numbers})
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f"{path.name}.tmp")
+    temporary.write_text(text.getvalue(), "utf-8")
+    publish(temporary, path)
+
+
+def write_page(table: Mapping[str, Any], title: str, path: Path) -> str:
+    """The page of a benchmark; its path."""
+    sections = [
+        Section(
+            "Side by side",
+            _table(table),
+            "Median ± standard deviation of the runs, taken in turns; a ratio is ours divided by "
+            "the baseline's. The share is of the machine's own rate at matrix products.",
+        )
+    ]
+    if drawn := plots(table):
+        sections.append(Section("Plots", tag("div", drawn, class_="charts")))
+    sections.append(Section("Same results?", _differences(table), "Looked at before any timing."))
+    wanted = [one for case in table["cases"] for one in case["reach"]]
+    reached = sum(one["reached"] for one in wanted)
+    said = f"{reached} of {len(wanted)} targets are reached. " if wanted else ""
+    return write_report(
+        sections,
+        path,
+        title,
+        command=table["command"],
+        environment={**table["environment"], "device": table["device"]},
+        summary=f"{len(table['cases'])} cases. {said}{table['seconds'] / 60:.1f} minutes in all.",
+    )
+
+
+def plots(table: Mapping[str, Any]) -> list[Html]:
+    """The ratios with their targets; of a case that varies an argument, its figures over it."""
+    bars = [
+        Ratio(f"{case['title']}: {name}", found["ratio"][what], at_most)
+        for case in table["cases"]
+        for name, found in case["baselines"].items()
+        for what, at_most in [("time", _target(case, name, "time"))]
+        if what in found.get("ratio", {}) and not _varied(table, case)
+    ]
+    drawn = [ratio_chart("time of ours, divided by the baseline's", bars)] if bars else []
+    for plot in table["plots"]:
+        cases = [case for case in table["cases"] if case["title"] in plot["cases"]]
+        if len(cases) > 1:
+            drawn += growth(plot, cases)
+    return drawn
+
+
+def growth(plot: Mapping[str, Any], cases: Sequence[Case]) -> Iterator[Html]:
+    """Units per second, and peak memory where it was measured, over the varied argument."""
+    argument, unit = plot["argument"], cases[0]["unit"]
+    names = list(contenders(cases[0]))
+    measures = (("per_second", f"{unit} per second"), ("peak_mib", "peak memory of a run, MiB"))
+    for key, label in measures:
+        lines = [
+            Line(name, points, colour)
+            for colour, name in enumerate(names)
+            if (points := list(_points(cases, name, argument, key)))
+        ]
+        if lines:
+            title = f"{plot['title']}: {label}"
+            chart = line_chart(Chart(title, lines, x=argument, smooth=False))
+            yield tag("div", legend([line.name for line in lines]), chart)
+
+
+def _points(
+    cases: Sequence[Case], name: str, argument: str, key: str
+) -> Iterator[tuple[float, float]]:
+    for case in cases:
+        value = contenders(case)[name].get(key)
+        if value is not None:
+            yield float(case["settings"][argument]), value
+
+
+def _varied(table: Mapping[str, Any], case: Case) -> bool:
+    return any(case["title"] in plot["cases"] for plot in table["plots"])
+
+
+def _target(case: Case, against: str, measure: str) -> float | None:
+    for one in case["reach"]:
+        if (one["against"], one["measure"]) == (against, measure):
+            return one["at_most"]
+    return None
+
+
+def _table(table: Mapping[str, Any]) -> Html:
+    labels = ("seconds", "per second", "GFLOP", "share", "peak MiB", "time", "at most", "memory")
+    head = tag("tr", tag("td"), [tag("th", label, scope="col") for label in labels])
+    body = []
+    for case in table["cases"]:
+        for name, found in contenders(case).items():
+            body.append(_row(case, name, found))
+    drawn = tag("table", tag("thead", head), tag("tbody", body), class_="metrics")
+    return tag("div", drawn, class_="scroll")
+
+
+def _row(case: Case, name: str, found: Mapping[str, Any]) -> Html:
+    reach = [one for one in case["reach"] if one["against"] == name]
+    title = join(case["title"], f", {case['precision']}") if name == OURS else ""
+    label = join(title, tag("span", f" {name}", class_="none"))
+    if "seconds" not in found:
+        return tag("tr", tag("th", label, scope="row"), tag("td", "other results", colspan=8))
+    share = found.get("share_of_rate")
+    ratio = found.get("ratio", {})
+    cells = [
+        f"{found['seconds']:.3g} ± {found['spread']:.2g}",
+        f"{found['per_second']:.3g} {case['unit']}",
+        _number(found.get("gflop"), ".4g"),
+        "–" if share is None else f"{100 * share:.0f} %",
+        _number(found.get("peak_mib"), ",.0f"),
+        _number(ratio.get("time"), ".2f"),
+        ", ".join(f"{one['at_most']:g}" for one in reach) or "",
+        _number(ratio.get("memory"), ".2f") if "memory" in ratio else "",
+    ]
+    verdict = {True: "gain", False: "loss"}.get(reach[0]["reached"]) if reach else None
+    marked = [verdict if place == 6 else None for place in range(len(cells))]
+    return tag(
+        "tr",
+        tag("th", label, scope="row"),
+        [tag("td", text, class_=class_) for text, class_ in zip(cells, marked, strict=True)],
+    )
+
+
+def _number(value: float | None, format: str) -> str:
+    return "–" if value is None else f"{value:{format}}"
+
+
+def _differences(table: Mapping[str, Any]) -> Html:
+    head = [tag("th", text, scope="col") for text in ("compared", "difference", "at most")]
+    body = [
+        tag(
+            "tr",
+            tag("th", f"{case['title']}: {name}", scope="row"),
+            tag("td", one["what"]),
+            tag("td", f"{one['value']:.3g}", class_=None if one["agrees"] else "loss"),
+            tag("td", f"{one['tolerance']:g}"),
+        )
+        for case in table["cases"]
+        for name, found in case["baselines"].items()
+        for one in found["differences"]
+    ]
+    drawn = tag("table", tag("thead", tag("tr", tag("td"), head)), tag("tbody", body))
+    return tag("div", drawn, class_="scroll")

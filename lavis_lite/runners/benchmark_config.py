@@ -1,0 +1,66 @@
+"""Every key of a benchmark; imports no torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from lavis_lite.config.schema import Component, key
+
+OURS = "ours"  # what is measured against the baselines
+RATIOS = ("time", "memory")  # of ours to a baseline
+ABSOLUTE = ("seconds",)  # of ours alone
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case(Component):
+    """A workload with its arguments, and how it is measured."""
+
+    title: str = key("What it is called in tables; each its own.")
+    precision: Literal["fp32", "bf16"] = key("Number format that the work is done in.", "fp32")
+    baselines: list[str] | None = key("Which of the workload's baselines; null: all.", None)
+    reach: dict[str, dict[str, float]] = key(
+        "Targets: baseline -> `time` or `memory`, ours divided by its, at most; "
+        "`ours` -> `seconds`, at most.",
+        {},
+    )
+    memory: bool = key("Measure peak memory too, each contender in a process of its own.", False)
+    repeats: int | None = key("Timed runs of each contender; null: those of `run`.", None)
+    vary: dict[str, list[Any]] = key(
+        "One argument of the workload with several values: a case of each, and a plot over them.",
+        {},
+    )
+
+
+@dataclass(frozen=True)
+class BenchmarkRunConfig:
+    """Where a benchmark goes and how it measures."""
+
+    output_dir: str = key("Folder of the tables and the report.")
+    record: str | None = key(
+        "Path without suffix of a second copy of the tables, to be kept: `benchmarks/caption` "
+        "writes `benchmarks/caption.json` and `.csv`.",
+        None,
+    )
+    repeats: int = key("Timed runs of each contender, in turns; the median counts.", 5, at_least=1)
+    warmup: int = key(
+        "Runs that do not count, after the first one, in which operations are counted and "
+        "results compared.",
+        1,
+        at_least=0,
+    )
+    only: str = key("Run only cases with this in their title.", "")
+    device: str = key("auto, cpu, cuda, cuda:N or mps.", "auto")
+    num_threads: int = key("Threads; 0 leaves torch's choice.", 0, at_least=0)
+    report: str | None = key("File name of the HTML report; null writes none.", "report.html")
+    title: str = key("Title of the report.", "lavis_lite benchmark")
+
+
+@dataclass(frozen=True)
+class BenchmarkConfig:
+    """Work measured beside other ways of doing it (`runner: {name: benchmark}`)."""
+
+    runner: Component = key("The runner.", kind="runner")
+    cases: list[Case] = key("What is measured.", kind="workload")
+    run: BenchmarkRunConfig = key("Output folder and repetitions.")
+    plugins: list[str] = key("Files or modules of your own to import first.", [])
