@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import io
 import logging
 import os
 import re
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +60,34 @@ def offline() -> bool:
     return any(value in ("1", "true", "yes", "on") for value in values)
 
 
+@contextlib.contextmanager
+def hub_client() -> Iterator[None]:
+    """Calls of huggingface_hub and transformers go in here: where we are offline, so are they.
+
+    They know their own variables only, read them once when they are imported, and ask the hub for
+    lists of theirs even where they are told to use local files.
+    """
+    from huggingface_hub import constants
+
+    before = constants.HF_HUB_OFFLINE
+    constants.HF_HUB_OFFLINE = before or offline()
+    try:
+        yield
+    finally:
+        constants.HF_HUB_OFFLINE = before
+
+
+def fetch_elsewhere(repo: str) -> str:
+    """For errors offline: where a hub repository is, and where it was looked for."""
+    from huggingface_hub import constants
+
+    return (
+        f"not in the hub's cache {constants.HF_HUB_CACHE}, and the network is switched off by the"
+        f" environment; fetch https://huggingface.co/{repo} elsewhere and give the path of its"
+        " folder in place of its name"
+    )
+
+
 # --------------------------------------------------------------------------------- cache
 
 
@@ -83,8 +113,9 @@ def _wanted_cache() -> Path | None:
     xdg = os.environ.get("XDG_CACHE_HOME", "")
     if os.path.isabs(xdg):  # its specification: a relative one is to be ignored
         return Path(xdg) / "lavis_lite"
-    home = os.path.expanduser("~")
-    return Path(home) / ".cache" / "lavis_lite" if os.environ.get("HOME", home) else None
+    home = os.path.expanduser("~")  # "~" itself for a user whom the system does not know
+    known = os.environ.get("HOME", home) and os.path.isabs(home)
+    return Path(home) / ".cache" / "lavis_lite" if known else None
 
 
 @functools.cache
@@ -168,14 +199,15 @@ class HubHandler(_Remote):
 
         folder = cache_dir() / "hub"
         try:
-            local = hf_hub_download(
-                match["repo"],
-                match["file"],
-                revision=match["late"] or match["early"],
-                cache_dir=folder,
-                force_download=force and not offline(),
-                local_files_only=offline(),
-            )
+            with hub_client():
+                local = hf_hub_download(
+                    match["repo"],
+                    match["file"],
+                    revision=match["late"] or match["early"],
+                    cache_dir=folder,
+                    force_download=force and not offline(),
+                    local_files_only=offline(),
+                )
         except Exception as error:  # its errors are of many families: httpx, requests, its own
             first = str(error).splitlines()[0] if str(error) else type(error).__name__
             where = "offline and not in" if offline() else "could not be fetched into"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import http.client
 import json
 import re
@@ -17,6 +16,7 @@ from urllib.parse import urlsplit
 
 import lavis_lite
 
+from .connection import opener
 from .errors import DownloadError
 
 _CHUNK = 1 << 20
@@ -102,7 +102,7 @@ def transfer(url: str, partial: Partial, limits: Limits) -> bool:
     offset = partial.offset()
     request = urllib.request.Request(url, headers=_headers(partial, offset))
     try:
-        response = _opener(limits).open(request)
+        response = opener(limits.connect, limits.read).open(request)
     except urllib.error.HTTPError as error:
         if error.code == 416:  # our part is longer than the file: it has changed
             partial.discard()
@@ -210,69 +210,3 @@ def _failure(url: str, error: Exception) -> Exception:
     if isinstance(cause, TimeoutError):
         return Cut("the server does not answer (timeout)")
     return Cut(getattr(cause, "strerror", None) or str(cause) or type(cause).__name__)
-
-
-# ----------------------------------------------------------------------------- connection
-
-
-@functools.lru_cache(maxsize=8)
-def _opener(limits: Limits) -> urllib.request.OpenerDirector:
-    return urllib.request.build_opener(_Redirect(), _Http(limits), _Https(limits))
-
-
-class _Redirect(urllib.request.HTTPRedirectHandler):
-    """Only to http(s), and never from https back to http."""
-
-    def redirect_request(  # type: ignore[no-untyped-def]
-        self, req: urllib.request.Request, fp, code, msg, headers, newurl: str
-    ) -> urllib.request.Request | None:
-        scheme = urlsplit(newurl).scheme.lower()
-        if scheme not in ("http", "https") or (req.type == "https" and scheme == "http"):
-            raise DownloadError(f"{req.full_url}: redirects to {newurl}, which is not followed")
-        return super().redirect_request(req, fp, code, msg, headers, newurl)
-
-
-class _Connection(http.client.HTTPConnection):
-    """One timeout to connect, another to read."""
-
-    read_timeout = 0.0
-
-    def connect(self) -> None:
-        super().connect()
-        self.sock.settimeout(self.read_timeout)
-
-
-class _SecureConnection(http.client.HTTPSConnection):
-    read_timeout = 0.0
-
-    def connect(self) -> None:
-        super().connect()
-        self.sock.settimeout(self.read_timeout)
-
-
-class _Http(urllib.request.HTTPHandler):
-    def __init__(self, limits: Limits) -> None:
-        super().__init__()
-        self.limits = limits
-
-    def http_open(self, req: urllib.request.Request) -> http.client.HTTPResponse:
-        return self.do_open(_timed(_Connection, self.limits), req)
-
-
-class _Https(urllib.request.HTTPSHandler):
-    def __init__(self, limits: Limits) -> None:
-        super().__init__()
-        self.limits = limits
-        self.context = ssl.create_default_context()
-
-    def https_open(self, req: urllib.request.Request) -> http.client.HTTPResponse:
-        return self.do_open(_timed(_SecureConnection, self.limits), req, context=self.context)
-
-
-def _timed(kind: type, limits: Limits) -> Any:
-    def connect(host: str, timeout: float = 0, **options: Any) -> Any:
-        connection = kind(host, timeout=limits.connect, **options)
-        connection.read_timeout = limits.read
-        return connection
-
-    return connect

@@ -18,6 +18,8 @@ from torch import Tensor, nn
 from lavis_lite import registry
 from lavis_lite.errors import ConfigError, DownloadError, UnknownName, suggest
 from lavis_lite.initialization import draw_matrices
+from lavis_lite.installation import naming_torchvision
+from lavis_lite.timm_weights import without_network
 
 Grid = tuple[int, int]
 
@@ -57,7 +59,8 @@ class TimmTokens(nn.Module):
 
 def timm_names(pattern: str) -> list[str]:
     """Registered names ``timm/...`` that match a shell pattern."""
-    import timm
+    with naming_torchvision():
+        import timm
 
     return [f"timm/{name}" for name in timm.list_models(pattern.removeprefix("timm/"))]
 
@@ -192,7 +195,8 @@ def interpolate_pos_embed(weight: Tensor, num_tokens: int, num_prefix_tokens: in
 @functools.cache
 def _timm_class(name: str) -> type:
     """The class behind a timm name, found by building it without storage."""
-    import timm
+    with naming_torchvision():
+        import timm
 
     if not timm.is_model(name.partition(".")[0]):
         known = timm.list_models()
@@ -230,8 +234,11 @@ def _options(model_class: type, size: tuple[int, ...]) -> dict[str, Any]:
 
 
 def _create(name: str, pretrained: bool, options: dict[str, Any]) -> Any:
-    import timm
+    with naming_torchvision():
+        import timm
 
+    if pretrained and (changes := without_network(name)):
+        options = {**options, "pretrained_cfg_overlay": changes}
     try:
         return timm.create_model(name, pretrained=pretrained, **options)
     except OSError as error:

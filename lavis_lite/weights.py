@@ -37,6 +37,8 @@ __all__ = [
 ]
 
 _ALIASES = "lavis_lite.aliases"  # in a safetensors file's metadata: JSON of alias -> key
+_MAX_RATIO = 100
+_FREE_BYTES = 16 << 20
 _WRAPPERS = ("model", "state_dict", "model_state_dict", "module")
 
 # Types that published checkpoints carry beside their tensors. Building one runs nothing but its
@@ -165,6 +167,11 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
 
 
 def _read_pickled(path: Path) -> dict[str, Tensor]:
+    if (bomb := _unpacked_size(path)) > max(_FREE_BYTES, _MAX_RATIO * path.stat().st_size):
+        raise CheckpointError(
+            f"{path}: unpacks to {bomb:,} bytes, more than {_MAX_RATIO} times its size, as a "
+            "decompression bomb does; weights are not compressed"
+        )
     if _is_torchscript(path):
         raise CheckpointError(
             f"{path}: is a TorchScript archive, a program with its weights, and programs are not "
@@ -182,6 +189,15 @@ def _read_pickled(path: Path) -> dict[str, Tensor]:
             return {str(k): v.detach() for k, v in content.items() if isinstance(v, Tensor)}
         content = inner
     raise CheckpointError(f"{path}: holds a {type(content).__name__}, not a mapping of tensors")
+
+
+def _unpacked_size(path: Path) -> int:
+    """Bytes that the members of a zip claim to hold; 0 where it is none."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return sum(member.file_size for member in archive.infolist())
+    except (zipfile.BadZipFile, OSError, ValueError):  # damaged: torch says how
+        return 0
 
 
 def _is_torchscript(path: Path) -> bool:

@@ -23,7 +23,7 @@ LIBRARY = [*CORE, *PROJECTS, ROOT / "run.py"]
 # Each layer may import itself and the layers above it. A part is a module or a package of the core.
 LAYERS = [
     {"errors", "contracts", "plugins", "registry", "config", "zoo", "cards"}
-    | {"io", "files", "connection", "download", "transfer", "redaction"},
+    | {"io", "files", "connection", "download", "transfer", "redaction", "installation"},
     {
         "interfaces",
         "distributed",

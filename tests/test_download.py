@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import multiprocessing
 import os
@@ -9,7 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
-from misbehaving_server import BODY, QUICK, SHA, Site, fetch_in_process, get, silent, whole
+from misbehaving_server import BODY, PATIENT, QUICK, SHA, Site, fetch_in_process, get, silent, whole
 
 from lavis_lite import download
 from lavis_lite.download import cache_name, fetch
@@ -81,6 +82,7 @@ URLS = [
 ]
 
 
+@pytest.mark.fault(33)
 def test_every_url_has_a_name_of_its_own_inside_the_cache(tmp_path):
     paths = {os.path.realpath(tmp_path / cache_name(url)) for url in URLS}
     assert len(paths) == len(URLS)
@@ -88,6 +90,26 @@ def test_every_url_has_a_name_of_its_own_inside_the_cache(tmp_path):
         assert os.path.dirname(path) == os.path.realpath(tmp_path)
         assert len(os.path.basename(path)) < 120
     assert cache_name(URLS[0]).endswith("-w.pth")
+
+
+@pytest.mark.fault(33)
+def test_hosts_queries_and_paths_that_climb_share_no_file(tmp_path):
+    def answer(handler, number):
+        own = f"{handler.headers['Host']} {handler.path}".encode()
+        handler.head(200, content_length=len(own))
+        handler.wfile.write(own)
+
+    cache = tmp_path / "cache"
+    cache.mkdir()
+    paths = ["w.pth", "w.pth?a=b", "w.pth?a=c", "../../w.pth", "%2e%2e/%2e%2e/w.pth", "..", "a/.."]
+    with Site(answer) as one, Site(answer) as other:
+        files = {s.url(path): Path(get(s, cache, path)) for s in (one, other) for path in paths}
+        assert len(set(files.values())) == len(files) == 14
+        for url, file in files.items():
+            assert os.path.dirname(os.path.realpath(file)) == os.path.realpath(cache)
+            host, _, path = url.removeprefix("http://").partition("/")
+            assert file.read_text() == f"{host} /{path}"
+    assert [path.name for path in tmp_path.iterdir()] == ["cache"]
 
 
 # ---- what is in the cache already
@@ -158,6 +180,7 @@ def start(url, folder, results):
     return process
 
 
+@pytest.mark.fault(34)
 def test_eight_processes_fetch_a_url_once(tmp_path):
     def slow(handler, number):
         time.sleep(0.5)
@@ -174,6 +197,7 @@ def test_eight_processes_fetch_a_url_once(tmp_path):
     assert left_behind(tmp_path) == []
 
 
+@pytest.mark.fault(34, 35)
 def test_the_lock_of_a_dead_process_is_free(tmp_path):
     def answer(handler, number):
         silent(handler, number) if number == 1 else whole(BODY)(handler, number)
@@ -186,7 +210,8 @@ def test_the_lock_of_a_dead_process_is_free(tmp_path):
             get(site, tmp_path, limits=QUICK)
         owner.kill()
         owner.join(10)
-        assert Path(get(site, tmp_path)).read_bytes() == BODY
+        five_seconds = dataclasses.replace(PATIENT, lock=5)
+        assert Path(get(site, tmp_path, limits=five_seconds)).read_bytes() == BODY
     assert left_behind(tmp_path) == []
 
 

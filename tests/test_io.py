@@ -78,6 +78,7 @@ def test_a_url_lands_in_the_cache_and_opens_through_the_path_manager(own_cache):
     assert len(site.requests) == 1
 
 
+@pytest.mark.fault(37)
 @pytest.mark.parametrize("name", OFFLINE)
 def test_offline_opens_no_socket_and_names_the_url_and_the_file(own_cache, monkeypatch, name):
     with Site(whole(b"abc")) as site:
@@ -122,22 +123,50 @@ def temporary(tmp_path, monkeypatch):
     return tmp_path
 
 
+def obstacle(folder, kind):
+    """A cache folder that cannot be written; to root, permissions are none."""
+    if kind == "below a file":
+        (folder / "file").write_text("in the way")
+        return folder / "file" / "cache"
+    if kind == "of the kernel":
+        return Path("/proc/self/cache")
+    (folder / "locked").mkdir(mode=0o555)
+    if os.access(folder / "locked", os.W_OK):
+        pytest.skip("this user may write everywhere")
+    return folder / "locked"
+
+
+@pytest.mark.fault(36)
+@pytest.mark.parametrize("kind", ["below a file", "of the kernel", "read-only"])
 def test_a_cache_that_cannot_be_written_is_replaced_with_one_warning(
-    temporary, monkeypatch, caplog
+    temporary, monkeypatch, caplog, kind
 ):
-    (temporary / "file").write_text("in the way")
-    monkeypatch.setenv("LAVIS_LITE_CACHE", str(temporary / "file" / "cache"))
+    monkeypatch.setenv("LAVIS_LITE_CACHE", str(obstacle(temporary, kind)))
     assert cache_dir() == cache_dir() == temporary / f"lavis_lite-{os.getuid()}"
     assert len(caplog.records) == 1
     assert "LAVIS_LITE_CACHE" in caplog.text
     assert cache_dir().stat().st_mode & 0o777 == 0o700
+    with Site(whole(b"abc")) as site:  # and what is fetched lands there
+        assert Path(local_path(site.url("a.txt"))).parent == cache_dir()
 
 
-def test_without_a_home_the_temporary_folder_serves(temporary, monkeypatch):
-    for name in ("LAVIS_LITE_CACHE", "XDG_CACHE_HOME"):
+def unknown_user(number):
+    raise KeyError(f"getpwuid(): uid not found: {number}")
+
+
+@pytest.mark.fault(36)
+@pytest.mark.parametrize("home", ["", None])
+def test_without_a_home_the_temporary_folder_serves(temporary, monkeypatch, caplog, home):
+    for name in ("LAVIS_LITE_CACHE", "XDG_CACHE_HOME", "HOME"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("HOME", "")
+    if home is not None:
+        monkeypatch.setenv("HOME", home)
+    monkeypatch.setattr("pwd.getpwuid", unknown_user)  # as of a container run as any number
+    monkeypatch.chdir(temporary)
     assert cache_dir().parent == temporary
+    assert cache_dir() == cache_dir()
+    assert "LAVIS_LITE_CACHE sets another folder" in caplog.text
+    assert not (temporary / "~").exists()
 
 
 def test_a_temporary_folder_that_others_may_write_is_not_trusted(temporary, monkeypatch):

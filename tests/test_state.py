@@ -43,6 +43,7 @@ class Point:
 Pair = namedtuple("Pair", "a b")
 
 
+@pytest.mark.fault(26)
 @pytest.mark.parametrize(
     ("saved", "loaded"),
     [

@@ -13,9 +13,10 @@ import pytest
 from misbehaving_server import BODY, PATIENT, QUICK, SHA, Site, get, silent, whole
 
 from lavis_lite import download
+from lavis_lite.connection import _Redirect
 from lavis_lite.download import cache_name, fetch
 from lavis_lite.errors import DownloadError
-from lavis_lite.transfer import Limits, _Redirect
+from lavis_lite.transfer import Limits
 
 
 @pytest.fixture(autouse=True)
@@ -30,6 +31,7 @@ def names(folder):
 # ---- cuts and resumption
 
 
+@pytest.mark.fault(30)
 @pytest.mark.parametrize(
     ("etag", "sha256"), [('"1"', None), ('"1"', SHA), (None, None), ('W/"1"', None)]
 )
@@ -60,6 +62,7 @@ def test_without_a_promise_of_sameness_another_process_starts_over(tmp_path, eta
     assert "Range" not in site.requests[-1][1]
 
 
+@pytest.mark.fault(31)
 def test_a_server_that_ignores_range_starts_over(tmp_path):
     def answer(handler, number):
         handler.head(200, content_length=len(BODY), etag='"1"')
@@ -176,6 +179,7 @@ REFUSED = [
 ]
 
 
+@pytest.mark.fault(32)
 @pytest.mark.parametrize(("answer", "complaint"), REFUSED, ids=lambda v: getattr(v, "__name__", ""))
 def test_what_is_not_the_file_is_refused_at_once_and_nothing_is_kept(tmp_path, answer, complaint):
     with Site(answer) as site:
@@ -186,6 +190,7 @@ def test_what_is_not_the_file_is_refused_at_once_and_nothing_is_kept(tmp_path, a
     assert names(tmp_path) == []
 
 
+@pytest.mark.fault(29)
 def test_a_wrong_digest_shows_both_and_leaves_nothing(tmp_path):
     with Site(whole(BODY)) as site, pytest.raises(DownloadError) as refused:
         get(site, tmp_path, sha256="0" * 64)
@@ -253,7 +258,15 @@ def dripping(handler, number):
             return
 
 
-@pytest.mark.parametrize("answer", [silent, dripping])
+def dripping_head(handler, number):
+    for _ in range(1000):
+        handler.wfile.write(b"H")
+        if handler.server.site.closing.wait(0.05):
+            return
+
+
+@pytest.mark.fault(35)
+@pytest.mark.parametrize("answer", [silent, dripping, dripping_head])
 def test_a_silent_server_is_given_up_after_three_tries(tmp_path, answer):
     start = time.monotonic()
     with Site(answer) as site, pytest.raises(DownloadError, match=r"in 3 tries: (the server|only)"):
@@ -262,6 +275,7 @@ def test_a_silent_server_is_given_up_after_three_tries(tmp_path, answer):
     assert time.monotonic() - start < 60
 
 
+@pytest.mark.fault(35)
 def test_connecting_has_a_limit_of_its_own(tmp_path, monkeypatch):
     seen, real = [], socket.create_connection
 
@@ -273,6 +287,24 @@ def test_connecting_has_a_limit_of_its_own(tmp_path, monkeypatch):
     with Site(whole(BODY)) as site:
         get(site, tmp_path, limits=Limits(connect=7, read=9))
     assert seen == [7]
+
+
+@pytest.mark.fault(35)
+def test_a_server_that_takes_no_connection_is_given_up(tmp_path):
+    limits = dataclasses.replace(QUICK, connect=0.3)
+    with socket.socket() as full:
+        full.bind(("127.0.0.1", 0))
+        full.listen(0)
+        address = full.getsockname()
+        waiting = []
+        for _ in range(3):  # its queue of connections is full; the kernel answers no more
+            waiting.append(socket.socket())
+            waiting[-1].setblocking(False)
+            waiting[-1].connect_ex(address)
+        with pytest.raises(DownloadError, match=r"in 3 tries: the server does not answer"):
+            fetch(f"http://127.0.0.1:{address[1]}/w.pth", tmp_path, limits=limits)
+        for one in waiting:
+            one.close()
 
 
 def test_nobody_there_says_where_to_put_the_file(tmp_path):
@@ -289,6 +321,7 @@ def test_a_server_without_tls_is_not_spoken_to_over_https(tmp_path):
         fetch(site.url("w.pth").replace("http:", "https:"), tmp_path, limits=QUICK)
 
 
+@pytest.mark.fault(35)
 def test_the_default_limits_give_up_within_two_minutes():
     limits = download.LIMITS
     assert (limits.connect, limits.read, limits.tries) == (10, 30, 3)

@@ -10,6 +10,7 @@ import pathlib
 import struct
 import sys
 import time
+import zipfile
 from collections import OrderedDict
 
 import numpy as np
@@ -123,6 +124,7 @@ class Malicious:
         return os.system, (f"touch {self.marker}",)
 
 
+@pytest.mark.fault(25)
 @pytest.mark.parametrize("zipped", [True, False])
 @pytest.mark.parametrize("place", ["beside", "inside", "alone"])
 def test_a_pickle_that_would_run_something_is_refused(tmp_path, zipped, place):
@@ -143,6 +145,7 @@ class Config:
     pass
 
 
+@pytest.mark.fault(25)
 def test_a_whole_module_or_an_unknown_class_is_refused_by_name(tmp_path):
     torch.save(nn.Linear(1, 1), tmp_path / "module.pth")
     with pytest.raises(CheckpointError, match=r"refused, it contains torch.nn.*Linear"):
@@ -160,6 +163,20 @@ def test_a_torchscript_archive_is_refused_and_says_how_to_take_its_weights_out(t
     state = torch.jit.load(tmp_path / "ViT.pt").state_dict()  # as the message says
     torch.save(state, tmp_path / "weights.pt")
     assert list(read_weights(tmp_path / "weights.pt")) == ["weight", "bias"]
+
+
+@pytest.mark.fault(39)
+def test_a_torch_file_that_is_a_zip_bomb_is_refused(tmp_path):
+    torch.save({"a": torch.zeros(40_000_000, dtype=torch.uint8)}, tmp_path / "honest.pth")
+    with (
+        zipfile.ZipFile(tmp_path / "honest.pth") as honest,
+        zipfile.ZipFile(tmp_path / "w.pth", "w", zipfile.ZIP_DEFLATED) as bomb,
+    ):
+        for member in honest.infolist():
+            bomb.writestr(member.filename, honest.read(member))
+    assert (tmp_path / "w.pth").stat().st_size < 100_000
+    with pytest.raises(CheckpointError, match=r"w.pth: unpacks to .* as a decompression bomb"):
+        read_weights(tmp_path / "w.pth")
 
 
 def test_reading_leaves_no_type_allowed_for_others(tmp_path):
@@ -210,6 +227,7 @@ def entry(start, stop, dtype="F32", shape=(1,)):
     return {"dtype": dtype, "shape": list(shape), "data_offsets": [start, stop]}
 
 
+@pytest.mark.fault(27)
 @pytest.mark.parametrize(
     "content",
     [

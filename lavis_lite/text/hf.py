@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from lavis_lite import registry
 from lavis_lite.errors import ConfigError, DownloadError
-from lavis_lite.io import offline
+from lavis_lite.io import fetch_elsewhere, hub_client, offline
 from lavis_lite.modes import eval_mode
 from lavis_lite.text.checks import length_problems
 from lavis_lite.text.hf_tokenizer import PREFIX, tokenizer_for
@@ -101,9 +101,10 @@ def hf_problems(spec: Mapping[str, Any], model: Mapping[str, Any]) -> Iterator[s
 
     name = spec["name"].removeprefix("hf/")
     try:
-        config = AutoConfig.from_pretrained(
-            name, revision=spec.get("revision"), trust_remote_code=False, local_files_only=True
-        )
+        with hub_client():
+            config = AutoConfig.from_pretrained(
+                name, revision=spec.get("revision"), trust_remote_code=False, local_files_only=True
+            )
         with torch.device("meta"):
             encoder = AutoModel.from_config(config)
     except (OSError, ValueError, KeyError):  # to be fetched first: said when it is built
@@ -155,13 +156,15 @@ def hf_encoder(
 
     options = {"revision": revision, "trust_remote_code": False, "local_files_only": offline()}
     try:
-        if pretrained:
-            model = AutoModel.from_pretrained(name, dtype=torch.float32, **options)
-        else:
-            model = AutoModel.from_config(AutoConfig.from_pretrained(name, **options))
+        with hub_client():
+            if pretrained:
+                model = AutoModel.from_pretrained(name, dtype=torch.float32, **options)
+            else:
+                model = AutoModel.from_config(AutoConfig.from_pretrained(name, **options))
     except OSError as error:
-        failure = DownloadError if offline() else ConfigError
-        raise failure(f"hf/{name}: {first_line(error)} A folder works too: hf//path/to") from None
+        if offline() and not Path(name).exists():
+            raise DownloadError(f"hf/{name}: {fetch_elsewhere(name)}") from None
+        raise ConfigError(f"hf/{name}: {first_line(error)} A folder works too: hf//path") from None
     except ValueError as error:
         raise ConfigError(f"hf/{name}: {first_line(error)}") from None
     encoder = HfEncoder(model, pooling)

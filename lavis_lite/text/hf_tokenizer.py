@@ -10,9 +10,16 @@ import torch
 from torch import Tensor
 
 from lavis_lite.errors import ConfigError, DownloadError
-from lavis_lite.io import offline
+from lavis_lite.io import fetch_elsewhere, hub_client, offline
 from lavis_lite.text.source import first_line
-from lavis_lite.text.tokenizer import ADDED, TextBatch, WordPiece, load_tokenizer, padded
+from lavis_lite.text.tokenizer import (
+    ADDED,
+    TextBatch,
+    WordPiece,
+    characters,
+    load_tokenizer,
+    padded,
+)
 
 PREFIX = "hf/"
 
@@ -104,7 +111,7 @@ class HfTokenizer:
         return [*self._ids(text, truncation=True, max_length=max_length - 1), self.sep_id]
 
     def _ids(self, text: str, **options: Any) -> list[int]:
-        return self._tokenizer(text, split_special_tokens=True, **options)["input_ids"]
+        return self._tokenizer(characters(text), split_special_tokens=True, **options)["input_ids"]
 
 
 def tokenizer_for(text: Mapping[str, Any], source: str | Path | None) -> WordPiece | HfTokenizer:
@@ -127,12 +134,14 @@ def _load(name: str, revision: str | None) -> Any:
     from transformers import AutoTokenizer
 
     try:
-        return AutoTokenizer.from_pretrained(
-            name, revision=revision, trust_remote_code=False, local_files_only=offline()
-        )
+        with hub_client():
+            return AutoTokenizer.from_pretrained(
+                name, revision=revision, trust_remote_code=False, local_files_only=offline()
+            )
     except OSError as error:
-        failure = DownloadError if offline() else ConfigError
-        raise failure(f"tokenizer: hf/{name}: {first_line(error)}") from None
+        if offline() and not Path(name).exists():
+            raise DownloadError(f"tokenizer: hf/{name}: {fetch_elsewhere(name)}") from None
+        raise ConfigError(f"tokenizer: hf/{name}: {first_line(error)}") from None
     except (ValueError, KeyError, ImportError) as error:
         raise ConfigError(f"tokenizer: hf/{name}: {first_line(error)}") from None
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from lavis_lite.errors import ConfigError, DownloadError
-from lavis_lite.io import offline
+from lavis_lite.io import fetch_elsewhere, hub_client, offline
 
 
 def locate(source: str | Path, names: tuple[str, ...], what: str) -> Path:
@@ -64,13 +64,18 @@ def from_hub(repo: str, names: tuple[str, ...], what: str) -> Path:
                 return Path(cached)
         for name in names:
             try:
-                return Path(hf_hub_download(repo, name, local_files_only=offline()))
+                with hub_client():
+                    return Path(hf_hub_download(repo, name, local_files_only=offline()))
             except LocalEntryNotFoundError:  # no network: the other names would fail alike
                 raise
             except EntryNotFoundError as error:
                 reason = error
     except (OSError, HFValidationError) as error:
         reason = error
+    if offline():
+        raise DownloadError(
+            f"{what}: {' or '.join(names)} of {repo!r}: {fetch_elsewhere(repo)}"
+        ) from reason
     raise DownloadError(
         f"{what}: no {' or '.join(names)} of the hub repository {repo!r} "
         f"({type(reason).__name__}: {first_line(reason)}). Without a network, download it "

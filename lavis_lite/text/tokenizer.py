@@ -26,6 +26,11 @@ ADDED = ("[DEC]", "[ENC]")
 PACKAGED = Path(__file__).with_name("vocab.txt")
 
 
+def characters(text: str) -> str:
+    """The text with ``?`` for each half of a surrogate pair, which tokenizers do not take."""
+    return text if text.isascii() else text.encode("utf-8", "replace").decode()
+
+
 def padded(rows: list[list[int]], pad_id: int, length: int | None = None) -> TextBatch:
     """Rows of ids padded on the right, to the longest or to a length, on the CPU."""
     length = length or max(map(len, rows), default=2)
@@ -139,7 +144,7 @@ class WordPiece:
             )
         # One text at a time: batches go through a thread pool that does not survive a fork of
         # loader workers and that, for captions, is no faster.
-        ids = self._tokenizer.encode(text, add_special_tokens=False).ids
+        ids = self._tokenizer.encode(characters(text), add_special_tokens=False).ids
         return [self.cls_id, *ids[: None if max_length is None else max_length - 2], self.sep_id]
 
     def decode(self, ids: Iterable[int] | Tensor) -> str:

@@ -54,7 +54,7 @@ def test_a_tokenizer_with_more_tokens_than_the_model_is_refused(bert: Path) -> N
 
 def test_offline_a_hub_id_says_how_to_give_a_folder(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LAVIS_LITE_OFFLINE", "1")
-    with pytest.raises(DownloadError, match=r"hf/nobody/nothing.*A folder works too"):
+    with pytest.raises(DownloadError, match=r"hf/nobody/nothing.*give the path of its folder"):
         registry.build("text_backbone", {"name": "hf/nobody/nothing"})
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from pathlib import Path
 from typing import Any
 
 import numpy
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from lavis_lite import io, registry
-from lavis_lite.errors import CheckpointError
+from lavis_lite.errors import CheckpointError, DownloadError
 from lavis_lite.generation.sampling import sample
 from lavis_lite.interfaces import Samples
 
@@ -147,9 +148,12 @@ def _load(source: str) -> tuple[nn.Module, Any]:
 
     options = {"trust_remote_code": False, "local_files_only": io.offline()}
     try:
-        processor = AutoProcessor.from_pretrained(source, **options)
-        model = AutoModelForImageTextToText.from_pretrained(source, **options)
+        with io.hub_client():
+            processor = AutoProcessor.from_pretrained(source, **options)
+            model = AutoModelForImageTextToText.from_pretrained(source, **options)
     except (OSError, ValueError) as error:
+        if io.offline() and not Path(source).exists():
+            raise DownloadError(f"model.source: {source}: {io.fetch_elsewhere(source)}") from None
         reason = str(error).strip().splitlines()[0]
         raise CheckpointError(
             f"model.source: {source}: no image-text-to-text model of transformers: {reason}"
