@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import inspect
 import platform
 import sys
 from typing import Any
 
+import lavis_lite
 from lavis_lite import cards, registry, zoo
 from lavis_lite.errors import CheckpointError, ConfigError, DownloadError, UnknownName, suggest
+from lavis_lite.installation import torchvision_problem, version
 
 CHECKPOINTS = "checkpoints"  # stands for all cards of released weights
 USER_ERRORS = (ConfigError, UnknownName, CheckpointError, DownloadError)
@@ -132,7 +133,7 @@ def environment_report() -> str:
         ("platform", platform.platform()),
         *((package, _version(package)) for package in PACKAGES),
         ("device", _devices()),
-        ("torchvision works", diagnose_torchvision()),
+        ("torchvision works", f"no: {problem}" if (problem := torchvision_problem()) else "yes"),
         ("cache", _cache()),
     ]
     zoo.list_models()
@@ -141,29 +142,9 @@ def environment_report() -> str:
     return "\n".join(f"{name:<{width}}  {value}" for name, value in rows)
 
 
-def diagnose_torchvision() -> str:
-    """``yes``, or what is wrong and both remedies.
-
-    A CPU-only torch beside the package index's torchvision imports neither it nor timm.
-    """
-    try:
-        import torchvision  # noqa: F401
-    except Exception as error:
-        return (
-            f"no ({error}). torch {_version('torch')} and torchvision {_version('torchvision')} "
-            "do not fit. Reinstall both (pip install --force-reinstall torch torchvision), "
-            "or take the CPU builds of both from PyTorch's own index."
-        )
-    return "yes"
-
-
 def _version(package: str) -> str:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        import lavis_lite
-
-        return lavis_lite.__version__ if package == "lavis_lite" else "not installed"
+    own = lavis_lite.__version__ if package == "lavis_lite" else "not installed"
+    return version(package) or own
 
 
 def _devices() -> str:

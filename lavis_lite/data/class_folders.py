@@ -14,6 +14,7 @@ from lavis_lite.data.annotation_files import find, load_json
 from lavis_lite.data.images import MAX_PIXELS, SUFFIXES, decode
 from lavis_lite.data.rows import PackedRows, Rows
 from lavis_lite.errors import DataError, suggest
+from lavis_lite.installation import naming_torchvision
 
 _WORDNET = re.compile(r"n\d{8}")
 
@@ -153,7 +154,8 @@ def names_of(folders: list[str], file: Path) -> list[str]:
 
 def _wordnet_names(folders: list[str]) -> list[str]:
     """The first name that WordNet has for each id, all of them where that is another class's."""
-    from timm.data import ImageNetInfo  # two seconds to import
+    with naming_torchvision():
+        from timm.data import ImageNetInfo  # two seconds to import
 
     info = ImageNetInfo("imagenet-1k")
     known = {name: place for place, name in enumerate(info.label_names())}

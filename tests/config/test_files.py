@@ -60,6 +60,7 @@ def test_every_key_knows_the_file_that_set_it(write: Write) -> None:
     assert origin[("list", 0, "b")] == str(base)
 
 
+@pytest.mark.fault(41)
 def test_a_circle_of_bases_is_named(write: Write) -> None:
     a, b = write("a.yaml", "_base_: b.yaml"), write("b.yaml", "_base_: a.yaml")
     with pytest.raises(ConfigError) as error:
@@ -146,6 +147,7 @@ def test_a_key_that_stands_twice_is_an_error_with_both_lines(write: Write) -> No
     assert "line 3" in str(error.value)
 
 
+@pytest.mark.fault(40)
 def test_a_tag_that_would_run_code_is_an_error_and_runs_nothing(
     write: Write, tmp_path: Path
 ) -> None:
@@ -164,6 +166,7 @@ def bomb() -> str:
     return "\n".join(lines)
 
 
+@pytest.mark.fault(41)
 @pytest.mark.parametrize(
     ("text", "why"),
     [

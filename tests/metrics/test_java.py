@@ -62,6 +62,7 @@ def test_a_program_that_fails_is_a_reason(fake_java: Path) -> None:
     assert missing["meteor"].startswith("meteor failed: ")
 
 
+@pytest.mark.fault(52)
 def test_without_java_figures_are_not_available(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -73,6 +74,7 @@ def test_without_java_figures_are_not_available(
     assert "caption: spice is n/a: there is no java" in caplog.text
 
 
+@pytest.mark.fault(52)
 def test_without_the_package_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(java.importlib.util, "find_spec", lambda name: None)
     assert "pip install 'lavis_lite[metrics]'" in (java.why_not("meteor") or "")

@@ -184,6 +184,7 @@ def test_what_does_not_go_together_is_refused(tmp_path: Path) -> None:
         TrainRunner(toy_config(tmp_path, optim__lora=LoraConfig(dropout=1.0)))
 
 
+@pytest.mark.fault(52)
 def test_without_peft_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "peft", None)
     with pytest.raises(ConfigError, match=r"pip install 'lavis_lite\[peft\]'"):

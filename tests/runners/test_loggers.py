@@ -64,6 +64,7 @@ def test_tensorboard_gets_every_number(tmp_path):
     assert json.loads((tmp_path / "metrics.jsonl").read_text().splitlines()[0]) == RECORD
 
 
+@pytest.mark.fault(52)
 def test_a_missing_tensorboard_names_the_extra(monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(ConfigError, match=r"run.loggers: .*pip install 'lavis_lite\[log\]'"):

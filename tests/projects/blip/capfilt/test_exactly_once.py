@@ -82,6 +82,7 @@ def expected(capfilt, digests):
     return found
 
 
+@pytest.mark.fault(48, 49)
 def test_killed_at_any_point_of_writing_and_started_again_it_writes_the_same_bytes(
     load, digests, expected, tmp_path
 ):
@@ -98,6 +99,7 @@ def test_killed_at_any_point_of_writing_and_started_again_it_writes_the_same_byt
         assert (tmp_path / name / "complete.json").exists()
 
 
+@pytest.mark.fault(48)
 def test_killed_while_it_computes_it_repeats_the_shard_at_hand_and_no_other(
     load, digests, expected, tmp_path, watched
 ):
@@ -137,6 +139,7 @@ def test_a_shard_that_is_not_whole_is_computed_again(capfilt, digests, watched):
     assert digests(folder) == expected
 
 
+@pytest.mark.fault(48)
 def test_two_runs_in_one_folder_share_the_shards(load, digests, expected, tmp_path, watched):
     environment = {"TOY_CAPFILT": str(watched)}
     pair = [run_apart(load("shared", IMAGES), environment) for _ in range(2)]
@@ -194,6 +197,7 @@ def test_tasks_on_ray_write_the_same_bytes(capfilt, digests, expected):
     assert digests(folder) == expected
 
 
+@pytest.mark.fault(52)
 def test_ray_and_torchrun_say_what_they_need(load, monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(ConfigError, match=r"pip install 'lavis_lite\[ray\]'"):
@@ -202,6 +206,7 @@ def test_ray_and_torchrun_say_what_they_need(load, monkeypatch):
         runners.run(load("out", "runner.executor=torchrun"))
 
 
+@pytest.mark.fault(50)
 @pytest.mark.parametrize(
     ("overrides", "difference"),
     [
@@ -227,6 +232,7 @@ def test_other_settings_in_the_same_folder_are_refused_and_named(
     assert before == {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()}
 
 
+@pytest.mark.fault(50)
 def test_other_weights_under_the_same_path_are_refused(capfilt, load, tmp_path):
     import torch
     from safetensors.torch import save_file
@@ -241,6 +247,7 @@ def test_other_weights_under_the_same_path_are_refused(capfilt, load, tmp_path):
         runners.run(load("out", f"filter.checkpoint={weights}"))
 
 
+@pytest.mark.fault(50)
 def test_another_input_under_the_same_path_is_refused(capfilt, load, tmp_path):
     from PIL import Image
 
