@@ -19,6 +19,7 @@ from lavis_lite import registry
 from lavis_lite.errors import ConfigError, DownloadError, UnknownName, suggest
 from lavis_lite.initialization import draw_matrices
 from lavis_lite.installation import naming_torchvision
+from lavis_lite.timm_weights import without_network
 
 Grid = tuple[int, int]
 
@@ -236,6 +237,8 @@ def _create(name: str, pretrained: bool, options: dict[str, Any]) -> Any:
     with naming_torchvision():
         import timm
 
+    if pretrained and (changes := without_network(name)):
+        options = {**options, "pretrained_cfg_overlay": changes}
     try:
         return timm.create_model(name, pretrained=pretrained, **options)
     except OSError as error:

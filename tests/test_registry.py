@@ -247,6 +247,7 @@ def test_an_empty_kind_says_that_it_has_none(fresh: Registry) -> None:
         fresh.get("metric", "x")
 
 
+@pytest.mark.fault(51)
 def test_a_second_registration_says_where_the_first_is(fresh: Registry) -> None:
     fresh.register("loss", "x")(build_net)
     with pytest.raises(ConfigError) as error:
@@ -318,6 +319,7 @@ def test_looking_up_a_name_imports_its_module_and_no_other(
     assert found.index.failures == {}
 
 
+@pytest.mark.fault(51)
 def test_a_module_that_fails_to_import_is_named_and_breaks_nothing_else(
     package: Callable[..., str], shelf: Callable[..., Registry], caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -369,6 +371,7 @@ def test_a_name_that_its_module_does_not_register_is_an_error(
     )
 
 
+@pytest.mark.fault(51)
 @pytest.mark.parametrize(
     ("zoo", "why"),
     [
@@ -394,6 +397,7 @@ def test_a_package_with_a_bad_zoo_is_named_and_breaks_nothing_else(
     assert "no package 'no_such_package'" in found.index.failures["no_such_package"]
 
 
+@pytest.mark.fault(51)
 def test_a_name_that_two_packages_list_is_neither_s_until_one_gives_way(
     package: Callable[..., str], shelf: Callable[..., Registry]
 ) -> None:
@@ -501,6 +505,7 @@ def test_a_plugin_that_is_not_there_is_named(tmp_path: Path) -> None:
         load_plugin("no.such.module")
 
 
+@pytest.mark.fault(51)
 def test_a_plugin_that_fails_is_named_with_the_cause_and_can_be_mended(tmp_path: Path) -> None:
     path = tmp_path / "broken.py"
     path.write_text("raise ValueError('oh no')")
