@@ -133,6 +133,7 @@ def test_numbers_of_different_datasets_are_different_images():
     assert len(ids) == 20
 
 
+@pytest.mark.fault(19)
 @pytest.mark.parametrize("num_workers", [0, 2])
 @pytest.mark.parametrize("share", [0.01, 0.05])
 def test_bad_images_are_replaced_and_recorded_once(tmp_path, share, num_workers):
@@ -150,6 +151,7 @@ def test_bad_images_are_replaced_and_recorded_once(tmp_path, share, num_workers)
     assert '"key": "photos-' in lines[0]
 
 
+@pytest.mark.fault(19)
 @pytest.mark.parametrize("num_workers", [0, 1])
 def test_too_many_bad_images_stop_with_the_counts(num_workers):
     data = train_data(

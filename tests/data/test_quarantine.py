@@ -55,6 +55,7 @@ def test_half_a_line_left_by_a_kill_spoils_nothing(tmp_path):
     assert Quarantine(str(path)).total == 2
 
 
+@pytest.mark.fault(19)
 def test_too_many_bad_ones_stop_the_run_with_the_counts(tmp_path):
     quarantine = Quarantine(str(tmp_path / "q.jsonl"), max_bad_fraction=0.1)
     for index in range(11):
@@ -77,6 +78,7 @@ def test_exactly_the_fraction_is_still_allowed():
         quarantine.seen(0)
 
 
+@pytest.mark.fault(21)
 def test_a_flood_is_logged_now_and_then(caplog):
     quarantine = Quarantine()
     with caplog.at_level(logging.WARNING):
@@ -90,3 +92,19 @@ def test_strange_reasons_are_written(tmp_path):
     path = tmp_path / "q.jsonl"
     Quarantine(str(path)).add(record(1, "damaged image: \udcff \x00 🙂"))
     assert Quarantine(str(path)).total == 1
+
+
+def test_a_resumed_run_judges_by_all_that_was_read_and_not_by_a_few_samples(tmp_path):
+    first = Quarantine(str(tmp_path / "q.jsonl"), max_bad_fraction=0.1)
+    for index in range(40):
+        first.add(record(index))
+        first.seen(20)
+    resumed = Quarantine(str(tmp_path / "q.jsonl"), max_bad_fraction=0.1)
+    resumed.load_state_dict(first.state_dict())
+    for index in range(40, 60):  # 20 of 100: by themselves too many
+        resumed.add(record(index))
+    resumed.seen(100)
+    for index in range(60, 100):
+        resumed.add(record(index))
+    with pytest.raises(DataError, match="100 of 920 samples could not be read"):
+        resumed.seen(20)

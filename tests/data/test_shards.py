@@ -149,6 +149,7 @@ def test_shards_of_the_same_name_have_different_keys(tmp_path):
     assert [row["key"] for row in dataset] == ["a/0/x", "b/0/x"]
 
 
+@pytest.mark.fault(20)
 @pytest.mark.parametrize("keep", [0.35, 0.6, 0.97])
 def test_a_cut_shard_is_read_as_far_as_it_goes(tmp_path, keep, caplog):
     shards = write_shards(tmp_path)
@@ -166,6 +167,7 @@ def test_a_cut_shard_is_read_as_far_as_it_goes(tmp_path, keep, caplog):
     assert "part-001.tar" in caplog.text
 
 
+@pytest.mark.fault(20)
 def test_a_shard_cut_between_members_is_noticed(tmp_path):
     path = write_tar(tmp_path / "a.tar", sample("x") + sample("y"))
     os.truncate(path, members_of(path)[3].offset)
@@ -174,6 +176,7 @@ def test_a_shard_cut_between_members_is_noticed(tmp_path):
     assert "has no end mark; the shard was cut, 1 samples" in dataset.problems[0]
 
 
+@pytest.mark.fault(20)
 def test_a_cut_shard_trains_with_what_is_left(tmp_path):
     shards = write_shards(tmp_path)
     os.truncate(tmp_path / "part-001.tar", 3000)
@@ -186,6 +189,7 @@ def test_a_cut_shard_trains_with_what_is_left(tmp_path):
     assert sum(len(batch["key"]) for batch in data.batches(0, 4)) == 24
 
 
+@pytest.mark.fault(20)
 def test_a_missing_shard_is_an_error_unless_it_may_be_missing(tmp_path, caplog):
     write_shards(tmp_path)
     shards = str(tmp_path / "part-{000..003}.tar")
@@ -212,6 +216,7 @@ def test_a_command_in_an_address_is_refused(tmp_path, address):
     assert not (tmp_path / "ran").exists()
 
 
+@pytest.mark.fault(38)
 def test_what_leads_out_of_the_archive_is_refused(tmp_path):
     members = [
         *sample("good"),
