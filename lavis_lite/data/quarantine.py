@@ -76,6 +76,14 @@ class Quarantine:
                 + (f" All of them: {self.path}" if self.path else "")
             )
 
+    def state_dict(self) -> dict[str, int]:
+        """What the judgement rests on, so that a resumed run need not judge by a few samples."""
+        return {"read": self._num_read, "bad": self._num_bad}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Take up the counts of an earlier process."""
+        self._num_read, self._num_bad = state["read"], state["bad"]
+
     def _remember(self, record: dict[str, Any]) -> None:
         self._known.add((record["dataset"], record["index"]))
         self.counts[record["reason"].split(":")[0]] += 1

@@ -198,6 +198,7 @@ class TrainRunner:
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.precision.state_dict(),
             "skipped": self.skipped.state_dict(),
+            "quarantine": self.quarantine.state_dict(),
         }
         average = self.average.state_dict() if self.average else None
         config = to_dict(self.config)
@@ -322,6 +323,8 @@ class TrainRunner:
         self.optimizer.load_state_dict(state["optimizer"])
         self.precision.load_state_dict(state["scaler"])
         self.skipped.load_state_dict(state["skipped"])
+        if "quarantine" in state:  # a release of before saved none
+            self.quarantine.load_state_dict(state["quarantine"])
         if self.average is not None:
             self.average.load_state_dict(read_weights(checkpoint / AVERAGE))
         log.info("continues after step %d of %d", self.step, self.config.run.max_steps)
