@@ -17,21 +17,27 @@ from lavis_lite.errors import ConfigError
 from lavis_lite.installation import naming_torchvision
 
 ROOT = Path(__file__).resolve().parents[1]
+PICTURE = str(ROOT / "docs" / "_static" / "report.png")
 BROKEN = 'raise RuntimeError("operator torchvision::nms does not exist")'
-ABSENT = "raise ModuleNotFoundError(\"No module named 'torchvision'\", name='torchvision')"
-NOT_INSTALLED = """
-import importlib.metadata
-true = importlib.metadata.version
+ABSENT = """
+import importlib.machinery, importlib.metadata
+finder, true = importlib.machinery.PathFinder, importlib.metadata.version
+find = finder.find_spec
+def find_spec(name, *given, **how):
+    return None if name == "torchvision" else find(name, *given, **how)
+finder.find_spec = find_spec
 def version(package):
     if package == "torchvision":
         raise importlib.metadata.PackageNotFoundError(package)
     return true(package)
 importlib.metadata.version = version
 """
-
+BERT = {"model_type": "bert", "vocab_size": 50, "hidden_size": 16, "intermediate_size": 16} | {
+    "num_hidden_layers": 1, "num_attention_heads": 2
+}  # fmt: skip
 TRY_ALL = """
 import contextlib, io, json, sys
-from lavis_lite import cli, create_model
+from lavis_lite import cli
 outcomes = {}
 def shown(name, words):
     out, err = io.StringIO(), io.StringIO()
@@ -40,8 +46,14 @@ def shown(name, words):
     outcomes[name] = [code, out.getvalue() + err.getvalue()]
 shown("list", ["list", "blip_c*"])
 shown("env", ["env"])
-shown("caption", ["caption", sys.argv[1], "--type", "scenes"])
-shown("run", ["run", "--cfg", "blip/caption_scenes", "--dry-run"])
+shown("needs it", json.loads(sys.argv[1]))
+from lavis_lite import registry
+from lavis_lite.errors import ConfigError
+try:
+    encoder = registry.build("text_backbone", {"name": "hf/" + sys.argv[2]})
+    outcomes["text"] = [0, str(encoder.width)]
+except ConfigError as error:
+    outcomes["text"] = [2, str(error)]
 from lavis_lite.data.scenes import Scenes
 from lavis_lite.metrics.caption import Caption
 outcomes["data"] = [0, Scenes("web", size=3)[0]["text_input"]]
@@ -53,12 +65,23 @@ print(json.dumps(outcomes))
 def outcomes(request: Any, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """What a program sees beside a torchvision that cannot be imported."""
     folder = tmp_path_factory.mktemp(request.param)
-    (folder / "torchvision").mkdir()
-    code, first = {"broken": (BROKEN, ""), "absent": (ABSENT, NOT_INSTALLED)}[request.param]
-    (folder / "torchvision" / "__init__.py").write_text(code)
-    picture = str(ROOT / "docs" / "_static" / "report.png")
+    first, words = ABSENT, ["run", "--cfg", "blip/caption_scenes", "--dry-run"]
+    if request.param == "broken":
+        (folder / "torchvision").mkdir()
+        (folder / "torchvision" / "__init__.py").write_text(BROKEN)
+        first, words = "", ["caption", PICTURE, "--type", "scenes"]
+    (folder / "bert").mkdir()
+    (folder / "bert" / "config.json").write_text(json.dumps(BERT))
     done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", first + TRY_ALL, picture],
+        [
+            sys.executable,
+            "-W",
+            "ignore",
+            "-c",
+            first + TRY_ALL,
+            json.dumps(words),
+            f"{folder}/bert",
+        ],
         env={**os.environ, "PYTHONPATH": f"{folder}{os.pathsep}{ROOT}", "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
@@ -69,11 +92,8 @@ def outcomes(request: Any, tmp_path_factory: pytest.TempPathFactory) -> dict[str
 
 
 @pytest.mark.fault(52)
-@pytest.mark.parametrize("what", ["caption", "run"])
-def test_what_needs_torchvision_names_it_and_the_remedies(
-    what: str, outcomes: dict[str, Any]
-) -> None:
-    code, shown = outcomes[what]
+def test_what_needs_torchvision_names_it_and_the_remedies(outcomes: dict[str, Any]) -> None:
+    code, shown = outcomes["needs it"]
     assert code == 2
     assert "Traceback" not in shown
     if outcomes["is"] == "broken":
@@ -97,6 +117,16 @@ def test_what_does_not_need_it_works_and_env_diagnoses_it(outcomes: dict[str, An
     assert outcomes["data"][1]
 
 
+@pytest.mark.fault(52)
+def test_a_text_tower_needs_torchvision_only_where_it_is_broken(outcomes: dict[str, Any]) -> None:
+    code, shown = outcomes["text"]
+    if outcomes["is"] == "absent":
+        assert (code, shown) == (0, "16")
+    else:
+        assert "torchvision cannot be imported" in shown
+        assert "pip install --force-reinstall torch torchvision" in shown
+
+
 def test_an_error_that_torchvision_has_no_part_in_stays_as_it_is() -> None:
     with pytest.raises(ZeroDivisionError), naming_torchvision():
         _ = 1 / 0
@@ -111,13 +141,12 @@ def test_a_gpu_that_is_not_there_is_said_and_how_to_go_on(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    picture = str(ROOT / "docs" / "_static" / "report.png")
     words = {
         "run": [
             *("run", "--cfg", "blip/caption_scenes", "run.device=cuda"),
             f"run.output_dir={tmp_path / 'out'}",
         ],
-        "caption": ["caption", picture, "--type", "scenes", "--device", "cuda"],
+        "caption": ["caption", PICTURE, "--type", "scenes", "--device", "cuda"],
     }
     assert cli.main(words[command]) == 2
     assert "'cuda', but CUDA is not available; use auto or cpu" in capsys.readouterr().err

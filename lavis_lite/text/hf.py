@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from lavis_lite import registry
 from lavis_lite.errors import ConfigError, DownloadError
+from lavis_lite.installation import naming_torchvision
 from lavis_lite.io import fetch_elsewhere, hub_client, offline
 from lavis_lite.modes import eval_mode
 from lavis_lite.text.checks import length_problems
@@ -97,11 +98,11 @@ def hf_problems(spec: Mapping[str, Any], model: Mapping[str, Any]) -> Iterator[s
         spec: the component.
         model: the arguments of the model around it.
     """
-    from transformers import AutoConfig, AutoModel
-
     name = spec["name"].removeprefix("hf/")
     try:
-        with hub_client():
+        with naming_torchvision(), hub_client():
+            from transformers import AutoConfig, AutoModel
+
             config = AutoConfig.from_pretrained(
                 name, revision=spec.get("revision"), trust_remote_code=False, local_files_only=True
             )
@@ -152,11 +153,12 @@ def hf_encoder(
         ConfigError: no such model, one that needs code of its own, or too small a vocabulary.
         DownloadError: offline, and not in the local cache.
     """
-    from transformers import AutoConfig, AutoModel
+    with naming_torchvision():
+        from transformers import AutoConfig, AutoModel
 
     options = {"revision": revision, "trust_remote_code": False, "local_files_only": offline()}
     try:
-        with hub_client():
+        with naming_torchvision(), hub_client():
             if pretrained:
                 model = AutoModel.from_pretrained(name, dtype=torch.float32, **options)
             else:

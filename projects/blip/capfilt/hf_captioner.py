@@ -13,7 +13,9 @@ from torch import Tensor, nn
 from lavis_lite import io, registry
 from lavis_lite.errors import CheckpointError, DownloadError
 from lavis_lite.generation.sampling import sample
+from lavis_lite.installation import naming_torchvision
 from lavis_lite.interfaces import Samples
+from lavis_lite.text.source import first_line
 
 
 @registry.register("model", "hf_captioner")
@@ -144,19 +146,20 @@ def _numbers(seeds: list[int] | None, num_images: int, each: int, steps: int) ->
 
 def _load(source: str) -> tuple[nn.Module, Any]:
     """Model and processor; code that comes with them is refused, never run."""
-    from transformers import AutoModelForImageTextToText, AutoProcessor
+    with naming_torchvision():
+        from transformers import AutoModelForImageTextToText, AutoProcessor
 
     options = {"trust_remote_code": False, "local_files_only": io.offline()}
     try:
-        with io.hub_client():
+        with naming_torchvision(), io.hub_client():
             processor = AutoProcessor.from_pretrained(source, **options)
             model = AutoModelForImageTextToText.from_pretrained(source, **options)
     except (OSError, ValueError) as error:
         if io.offline() and not Path(source).exists():
             raise DownloadError(f"model.source: {source}: {io.fetch_elsewhere(source)}") from None
-        reason = str(error).strip().splitlines()[0]
         raise CheckpointError(
-            f"model.source: {source}: no image-text-to-text model of transformers: {reason}"
+            f"model.source: {source}: no image-text-to-text model of transformers: "
+            f"{first_line(error)}"
         ) from None
     if "images" not in inspect.signature(processor.__call__).parameters:
         raise CheckpointError(
