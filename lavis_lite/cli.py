@@ -121,9 +121,15 @@ def convert(arguments: argparse.Namespace) -> int:
 
 
 def data(arguments: argparse.Namespace) -> int:
-    """``lavis-lite data list | info``: published datasets, what to get and where to put it."""
+    """``lavis-lite data list | info | unpack``: published datasets, where they are and go."""
     from lavis_lite.data import cards
 
+    if arguments.action == "unpack":
+        from lavis_lite.data.unpack import unpack
+
+        for path in unpack(arguments.archive, arguments.folder):
+            print(path)
+        return 0
     if arguments.action == "list":
         width = max(map(len, cards.names()))
         for name in cards.names():
@@ -221,6 +227,9 @@ def _add_data(parser: argparse.ArgumentParser) -> None:
     actions.add_parser("list", help="the datasets that have a card")
     informer = actions.add_parser("info", help="what to get of one, and where to put it")
     informer.add_argument("name", help='"coco_caption", or a name that LAVIS has for a dataset')
+    unpacker = actions.add_parser("unpack", help="unpack an archive, refusing what is hostile")
+    unpacker.add_argument("archive", help="a zip or tar, its path or URL")
+    unpacker.add_argument("folder", help="where its files go, like data/coco/images")
 
 
 def _add_run(parser: argparse.ArgumentParser) -> None:

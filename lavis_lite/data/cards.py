@@ -232,6 +232,8 @@ def _described(card: DatasetCard) -> Iterator[str]:
         yield from (f"  such as {file}" for file in card.images.holds)
         yield from (f"  from {url}" for url in card.images.urls)
         yield from (f"  {note}" for note in (card.images.note,) if note)
+        if any(url.endswith((".zip", ".tar", ".tar.gz")) for url in card.images.urls):
+            yield f"  unpack with: lavis-lite data unpack FILE {ROOT}/{card.images.folder}"
     yield ""
     yield "in a config; `root` is the folder that stands for data/:"
     yield f"  {{name: {card.name}, split: {card.splits[-1]}{_argument(card)}}}"

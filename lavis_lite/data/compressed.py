@@ -31,7 +31,7 @@ class Meter:
     """
 
     def __init__(self, name: str | Path, packed: int):
-        self.name, self.packed, self.unpacked = name, packed, 0
+        self.name, self.packed, self.unpacked = str(name), packed, 0
 
     def add(self, num_bytes: int) -> None:
         """Note bytes that came out.
