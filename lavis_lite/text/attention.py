@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lavis_lite.text.linear import Linear
+
 Extend = Callable[["KeyValue"], "KeyValue"]
 
 
@@ -68,9 +70,9 @@ class Heads(nn.Module):
     def __init__(self, width: int, num_heads: int, source_width: int) -> None:
         super().__init__()
         self.num_heads = num_heads
-        self.query = nn.Linear(width, width)
-        self.key = nn.Linear(source_width, width)
-        self.value = nn.Linear(source_width, width)
+        self.query = Linear(width, width)
+        self.key = Linear(source_width, width)
+        self.value = Linear(source_width, width)
 
     def project(self, source: Tensor) -> KeyValue:
         """(B, N, source width) -> keys and values, each (B, heads, N, head width)."""
@@ -85,7 +87,7 @@ class AddNorm(nn.Module):
 
     def __init__(self, input_width: int, width: int, dropout: float, eps: float) -> None:
         super().__init__()
-        self.dense = nn.Linear(input_width, width)
+        self.dense = Linear(input_width, width)
         self.LayerNorm = nn.LayerNorm(width, eps=eps)
         self.dropout = nn.Dropout(dropout)
 

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lavis_lite.initialization import init_weights
+from lavis_lite.text.linear import Linear
 
 
 class Transform(nn.Module):
@@ -14,7 +15,7 @@ class Transform(nn.Module):
 
     def __init__(self, width: int, eps: float) -> None:
         super().__init__()
-        self.dense = nn.Linear(width, width)
+        self.dense = Linear(width, width)
         self.LayerNorm = nn.LayerNorm(width, eps=eps)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -30,7 +31,7 @@ class Predictions(nn.Module):
         self.transform = Transform(width, eps)
         self.transform.apply(init_weights)
         self.bias = nn.Parameter(torch.zeros(vocab_size))
-        self.decoder = nn.Linear(width, vocab_size, device="meta")
+        self.decoder = Linear(width, vocab_size, device="meta")
         self.decoder.weight = word_embeddings.weight
         self.decoder.bias = self.bias
 

@@ -24,6 +24,7 @@ from lavis_lite.text.attention import AddNorm, Attention, Extend, KeyValue
 from lavis_lite.text.checks import fusion_problem, med_problems
 from lavis_lite.text.decoding import Cache
 from lavis_lite.text.head import Head
+from lavis_lite.text.linear import Linear
 
 Mode = Literal["text", "multimodal", "decoder"]
 
@@ -69,7 +70,7 @@ class Layer(nn.Module):
         self.attention = Attention(width, num_heads, width, dropout, eps)
         if encoder_width is not None:
             self.crossattention = Attention(width, num_heads, encoder_width, dropout, eps)
-        self.intermediate = nn.ModuleDict({"dense": nn.Linear(width, mlp_width)})
+        self.intermediate = nn.ModuleDict({"dense": Linear(width, mlp_width)})
         self.output = AddNorm(mlp_width, width, dropout, eps)
 
     def forward(

@@ -1,0 +1,37 @@
+"""A linear layer that is fast where text is written: few rows meet a large matrix on the CPU."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+# With one row a matrix is read once whichever library multiplies, and beyond a few hundred the
+# libraries are alike.
+ROWS = range(2, 257)
+ONEDNN = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+
+
+class Linear(nn.Linear):
+    """``nn.Linear``, the same to within rounding, without gradients multiplied by oneDNN.
+
+    torch gives fp32 products on the CPU to MKL, which reads the whole matrix once for every two or
+    three rows, the beams of an image; oneDNN reads it once for all of them.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        if fits_onednn(x, self.weight):
+            return torch.ops.mkldnn._linear_pointwise(x, self.weight, self.bias, "none", [], "")
+        return super().forward(x)
+
+
+def fits_onednn(x: Tensor, weight: Tensor) -> bool:
+    """Whether (..., D) rows and a matrix (width, D) are multiplied faster by oneDNN."""
+    return (
+        ONEDNN
+        and x.dtype == weight.dtype == torch.float32
+        and x.device.type == "cpu"
+        and x.numel() // x.shape[-1] in ROWS
+        and not torch.is_grad_enabled()
+        and not torch.is_autocast_enabled("cpu")
+        and not torch.compiler.is_compiling()
+    )
