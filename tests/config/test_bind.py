@@ -183,6 +183,7 @@ def test_a_broken_part_is_a_problem_among_others(
     ]
 
 
+@pytest.mark.fault(42)
 def test_nothing_is_built_or_written_before_both_stages_pass(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

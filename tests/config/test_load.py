@@ -95,6 +95,7 @@ def test_the_shipped_configs_survive_the_round_trip(path: Path, load: Load) -> N
 # ---- errors of stage 1
 
 
+@pytest.mark.fault(42)
 def test_all_problems_are_in_one_report_with_file_and_key_path(load: Load, tmp_path: Path) -> None:
     (tmp_path / "base.yaml").write_text("optim: {lrr: 1, schedule: cosin}\nrunner: {name: train}")
     text = (
@@ -173,6 +174,7 @@ def test_keys_refer_to_each_other(load: Load) -> None:
     assert loaded.run.output_dir == "out/blip_pretrain-tiny"
 
 
+@pytest.mark.fault(43)
 @pytest.mark.parametrize(
     "text",
     [
@@ -197,6 +199,7 @@ def test_the_environment_is_not_read(
     )
 
 
+@pytest.mark.fault(43)
 def test_the_environment_is_not_read_by_overrides_or_in_two_steps(
     load: Load, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -207,6 +207,7 @@ def test_a_missing_shard_is_an_error_unless_it_may_be_missing(tmp_path, caplog):
         build(str(tmp_path / "none-{0..1}.tar"), missing_ok=True)
 
 
+@pytest.mark.fault(44)
 @pytest.mark.parametrize(
     "address", ["pipe:touch {}", "exec:touch {}", "s3://x/{}", "PIPE:cat {}|sh"]
 )
@@ -247,6 +248,7 @@ class Malicious:
         return (os.mkdir, (self.path,))
 
 
+@pytest.mark.fault(44)
 @pytest.mark.parametrize("extension", ["pyd", "pickle", "pkl", "PKL", "seg.pyd"])
 def test_pickles_are_never_read(tmp_path, extension):
     bomb = pickle.dumps(Malicious(str(tmp_path / "ran")))

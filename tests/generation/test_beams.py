@@ -100,6 +100,7 @@ def test_more_texts_than_there_are_is_an_error(table: Callable[..., Any]) -> Non
         generate(table(0, 1, 4, 5), prompt, num_return=6, **arguments)
 
 
+@pytest.mark.fault(55)
 @pytest.mark.parametrize("penalty", [1.0, 1.4])
 def test_one_beam_is_greedy(table: Callable[..., Any], penalty: float) -> None:
     arguments = {"max_length": 9, "eos_id": 6, "pad_id": 0, "repetition_penalty": penalty}

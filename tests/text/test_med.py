@@ -74,6 +74,7 @@ def test_selecting_rows_equals_projecting_those_images() -> None:
         torch.testing.assert_close(ours.value, theirs.value)
 
 
+@pytest.mark.fault(54)
 @pytest.mark.parametrize("mode", ["text", "multimodal", "decoder"])
 def test_padding_changes_nothing_at_real_tokens(mode: str) -> None:
     med, lengths = tower(), [7, 3, 5]

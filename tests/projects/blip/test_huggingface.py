@@ -132,6 +132,7 @@ def test_the_names_are_those_of_the_class_one_to_one(name: str, exported: Any) -
 # ---- ours in transformers
 
 
+@pytest.mark.fault(56)
 def test_a_captioner_has_the_same_logits_there(exported: Any, images: torch.Tensor) -> None:
     model, theirs, _ = exported("blip_caption")
     text = model.tokenizer.encode(["a picture of a red cat"] * 3, 40)
@@ -142,6 +143,7 @@ def test_a_captioner_has_the_same_logits_there(exported: Any, images: torch.Tens
     torch.testing.assert_close(theirs(pixel_values=images, input_ids=ids).logits, ours, **CLOSE)
 
 
+@pytest.mark.fault(56)
 @pytest.mark.parametrize("beams", [1, 3])
 def test_a_captioner_writes_the_same_ids_there(
     beams: int, exported: Any, images: torch.Tensor
@@ -270,6 +272,7 @@ def test_widths_that_transformers_ties_to_each_other_are_refused(tmp_path: Path)
 # ---- transformers' in ours
 
 
+@pytest.mark.fault(56)
 @pytest.mark.parametrize("name", ["blip_caption", "blip_image_text_matching", "blip_vqa"])
 def test_a_folder_of_transformers_loads_to_the_bit(name: str, exported: Any) -> None:
     model, _, folder = exported(name)

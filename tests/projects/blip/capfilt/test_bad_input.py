@@ -188,6 +188,7 @@ def test_a_shard_that_was_made_anew_is_another_input(capfilt, hostile):
         capfilt("out", source)
 
 
+@pytest.mark.fault(44)
 @pytest.mark.parametrize(
     ("shards", "message"),
     [
