@@ -20,7 +20,6 @@ from lavis_lite.inference import web_images
 from lavis_lite.inference.images import Images, open_image
 from lavis_lite.inference.web_images import fetch_image, is_public
 
-pytestmark = pytest.mark.fault(46)
 WATCHDOG = 60
 
 
@@ -55,6 +54,7 @@ def other() -> Iterator[Site]:
         yield site
 
 
+@pytest.mark.fault(46)
 @pytest.mark.parametrize(
     "host",
     [
@@ -70,6 +70,7 @@ def test_this_machine_is_refused_however_its_name_is_written(host: str, site: Si
     assert site.requests == []
 
 
+@pytest.mark.fault(46)
 @pytest.mark.parametrize(
     "host",
     [
@@ -93,6 +94,7 @@ def test_public_addresses_are_told_from_the_others() -> None:
         assert is_public(ipaddress.ip_address(text)), text
 
 
+@pytest.mark.fault(46)
 def test_one_private_address_among_those_of_a_name_is_enough(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -102,6 +104,7 @@ def test_one_private_address_among_those_of_a_name_is_enough(
         fetch_image("http://rebind.example/cat.png")
 
 
+@pytest.mark.fault(46)
 def test_a_name_whose_answer_changes_is_resolved_once(
     site: Site, other: Site, public: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -119,6 +122,7 @@ def test_a_name_whose_answer_changes_is_resolved_once(
     assert site.requests[0][1]["Host"] == f"rebind.example:{site.port}"
 
 
+@pytest.mark.fault(46)
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 def test_a_redirect_to_a_private_address_is_refused(
     status: int, site: Site, other: Site, public: None
@@ -129,6 +133,7 @@ def test_a_redirect_to_a_private_address_is_refused(
     assert other.requests == []
 
 
+@pytest.mark.fault(46)
 @pytest.mark.parametrize(
     "target", ["file:///etc/passwd", "ftp://127.0.0.1/x", "http://u:p@127.0.0.1/x", "gopher:x"]
 )
@@ -141,6 +146,7 @@ def test_a_redirect_to_what_is_no_web_address_is_refused(
     assert len(site.requests) == 1
 
 
+@pytest.mark.fault(46)
 def test_three_redirects_are_followed_and_no_fourth(site: Site, public: None) -> None:
     def hop(handler: Handler, number: int) -> None:
         if number <= hops:
@@ -158,12 +164,14 @@ def test_three_redirects_are_followed_and_no_fourth(site: Site, public: None) ->
     assert len(site.requests) == 4
 
 
+@pytest.mark.fault(46)
 @pytest.mark.parametrize("url", ["file:///etc/passwd", "FILE:///etc/passwd", "ftp://8.8.8.8/cat"])
 def test_other_schemes_are_not_read(url: str) -> None:
     with pytest.raises(DataError, match="nothing here reads"):
         open_image(url)
 
 
+@pytest.mark.fault(46)
 @pytest.mark.parametrize("stated", [True, False])
 def test_more_than_twenty_megabytes_are_not_read(
     stated: bool, site: Site, public: None, monkeypatch: pytest.MonkeyPatch
@@ -199,6 +207,7 @@ def says_nothing(handler: Handler, number: int) -> None:
     handler.server.site.closing.wait(WATCHDOG)  # type: ignore[attr-defined]
 
 
+@pytest.mark.fault(46)
 @pytest.mark.parametrize("answer", [drips, drips_headers, says_nothing])
 def test_ten_seconds_are_for_all_of_it(answer: Any, site: Site, public: None) -> None:
     assert web_images.SECONDS == 10
@@ -209,6 +218,7 @@ def test_ten_seconds_are_for_all_of_it(answer: Any, site: Site, public: None) ->
     assert time.monotonic() - begin < WATCHDOG / 2
 
 
+@pytest.mark.fault(46)
 def test_a_name_that_is_never_resolved_holds_nobody_up(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -217,6 +227,7 @@ def test_a_name_that_is_never_resolved_holds_nobody_up(
         fetch_image("http://slow.example/cat.png", seconds=0.1)
 
 
+@pytest.mark.fault(46)
 @pytest.mark.parametrize(
     ("tag", "wanted"),
     [
@@ -234,12 +245,14 @@ def test_the_wish_of_a_site_is_honoured(tag: str, wanted: bool, site: Site, publ
         fetch_image(site.url("cat.png"))
 
 
+@pytest.mark.fault(46)
 def test_nothing_is_fetched_offline(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(os.environ, "LAVIS_LITE_OFFLINE", "1")
     with pytest.raises(DataError, match=r"^not fetched: the network is switched off"):
         open_image(site.url("cat.png"))
 
 
+@pytest.mark.fault(46)
 def test_urls_in_data_are_not_fetched_at_all(site: Site, public: None) -> None:
     with pytest.raises(DataError, match="images are not fetched while reading"):
         decode(site.url("cat.png"))
