@@ -130,7 +130,7 @@ def assert_same(folder, expected):
 def test_a_run_stops_when_a_checkpoint_has_no_room_and_continues_when_there_is(
     tmp_path, undisturbed
 ):
-    assert run_in_process(toy_config(tmp_path), "full:6-99") == 1
+    assert run_in_process(toy_config(tmp_path), "full:6-9") == 1
     assert names(tmp_path / "checkpoints") == ["step-00000004"]
     run(toy_config(tmp_path))
     assert_same(tmp_path, undisturbed)
@@ -147,7 +147,7 @@ def test_a_run_may_go_on_without_room_and_then_loses_no_record(tmp_path, undistu
 @pytest.mark.fault(7)
 def test_a_run_whose_result_has_no_room_is_not_complete(tmp_path, undisturbed):
     config = toy_config(tmp_path, run__on_disk_full="continue")
-    assert run_in_process(config, "full:9-99") == 1
+    assert run_in_process(config, "tight:9-99") == 1
     assert not (tmp_path / "complete.json").exists()
     assert names(tmp_path / "checkpoints") == ["step-00000004", "step-00000008"]
     run(config)

@@ -3,7 +3,7 @@
 TOY_FAULT asks the model for a fault before a step, by steps done: ``kill:3``, ``term:3``,
 ``int:3``, ``twice:3`` (two signals), ``raise:3``, ``hang:3``, ``nan:3``, ``nan:3-9`` (everything
 is NaN), ``nanloss:3`` (with sound gradients), ``infgrad:3`` (with a sound loss), ``full:3-9`` (no
-room on the disk during these steps); ``@1`` on rank 1 only.
+room on the disk during these steps), ``tight:3-9`` (none for checkpoints); ``@1`` on rank 1 only.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from lavis_lite import distributed, registry
 from lavis_lite.interfaces import Evaluation, ModelOutput
 
 SIZE = 4
+ROOM = {"full": 1, "tight": 8192}  # bytes that a file may have
 SIGNALS = {
     "kill": [signal.SIGKILL],
     "term": [signal.SIGTERM],
@@ -108,10 +109,10 @@ def fault_of(samples: dict) -> str:
 def commit_fault(samples: dict) -> Tensor:
     """The batch's image, or what becomes of it."""
     fault, image = fault_of(samples), samples["image"]
-    if os.environ.get("TOY_FAULT", "").startswith("full"):
-        # Every write then fails as on a full disk, but with EFBIG.
+    if os.environ.get("TOY_FAULT", "").startswith(tuple(ROOM)):
+        # Writing beyond it fails as on a full disk, but with EFBIG.
         hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
-        resource.setrlimit(resource.RLIMIT_FSIZE, (1 if fault else hard, hard))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (ROOM.get(fault, hard), hard))
     if fault == "nan":
         return image * float("nan")
     if fault == "raise":
