@@ -1,0 +1,176 @@
+"""Bootstrap, kill, go on: python tests/soak_capfilt.py benchmarks/soak_capfilt.json.
+
+The shipped CapFilt config on scenes, its images travelling along in tar shards. It is run once in
+peace, and once by two processes that share the folder, of which one is killed again and again: some
+times as it starts, else a random while after a random number of shards. After each kill the
+shards that were done must be as they were. In the end every file must have the bytes of the
+undisturbed run, and every key stand in exactly one record.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import multiprocessing
+import os
+import random
+import shlex
+import signal
+import sys
+import tempfile
+import time
+from collections import Counter
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any
+
+CONTEXT = multiprocessing.get_context("forkserver")
+PRELOADED = ["torch._dynamo", "timm", "lavis_lite.projects.blip.capfilt.runner"]
+SHARD_SIZE = 40
+WATCHDOG = 1800  # seconds
+
+
+def settings(folder: Path, rows: int) -> list[str]:
+    """What the run changes in the shipped config."""
+    return [
+        f"run.output_dir={folder}",
+        f"data.source.limit={rows}",
+        f"runner.shard_size={SHARD_SIZE}",
+        "output.images=true",
+        "run.report=null",
+    ]
+
+
+def bootstrap(folder: Path, rows: int) -> None:
+    """CapFilt, in a process of its own."""
+    from lavis_lite import config, runners
+
+    runners.run(config.load_and_bind("blip/capfilt_scenes", settings(folder, rows)))
+
+
+def start(folder: Path, rows: int) -> BaseProcess:
+    """Begin the run in ``folder``, continue it, or join the one that is under way."""
+    CONTEXT.set_forkserver_preload(PRELOADED)
+    process = CONTEXT.Process(target=bootstrap, args=(folder, rows))
+    process.start()
+    return process
+
+
+def finish(process: BaseProcess) -> None:
+    """Wait for the end of a process that nobody kills."""
+    process.join(WATCHDOG)
+    assert process.exitcode == 0, f"ended with code {process.exitcode}"
+
+
+def kill(process: BaseProcess, folder: Path, rng: random.Random, new_shards: int | None) -> bool:
+    """Kill a process after so many more shards, or as it starts (None); whether it still ran."""
+    end = time.monotonic() + WATCHDOG
+    wanted = len(done(folder)) + (new_shards or 0)
+    while process.is_alive() and len(done(folder)) < wanted:
+        assert time.monotonic() < end, "a life takes too long"
+        process.join(0.02)
+    process.join(rng.uniform(0.0, 2.0))
+    if process.is_alive():
+        os.kill(process.pid or 0, signal.SIGKILL)
+    process.join(WATCHDOG)
+    return process.exitcode == -signal.SIGKILL
+
+
+def done(folder: Path) -> dict[str, int]:
+    """The marks of finished shards, and when they were written."""
+    return {path.name: path.stat().st_mtime_ns for path in folder.glob("shards/*.done")}
+
+
+def soak(folder: Path, rows: int, kills: int, seed: int = 0) -> dict[str, Any]:
+    """The calm run, the disturbed run, and the comparison.
+
+    Returns:
+        Figures for the record.
+    """
+    rng = random.Random(seed)
+    calm, disturbed = folder / "calm", folder / "disturbed"
+    finish(start(calm, rows))
+    begin = time.monotonic()
+    num_shards = len(done(calm))
+    survived, in_pairs, finished = 0, 0, {}
+    helper = start(disturbed, rows)
+    for number in range(kills):
+        victim = start(disturbed, rows)
+        in_pairs += helper.is_alive()
+        starts = number % 4 == 3 or len(done(disturbed)) >= num_shards - 1
+        survived += kill(victim, disturbed, rng, None if starts else rng.randint(0, 1))
+        now = done(disturbed)
+        assert finished.items() <= now.items(), "a finished shard was written again"
+        finished = now
+        if number == 1:  # from here on each is alone, or all would soon be done
+            survived += kill(helper, disturbed, rng, 0)
+    finish(start(disturbed, rows))
+    assert finished.items() <= done(disturbed).items(), "a finished shard was written again"
+    seconds = time.monotonic() - begin
+    assert digests(calm) == digests(disturbed), "the bytes differ"
+    counts = keys(disturbed)
+    assert len(counts) == rows, f"{len(counts)} of {rows} keys"
+    assert set(counts.values()) == {1}, "a key stands in several records"
+    assert (disturbed / "complete.json").is_file()
+    return {
+        "step": num_shards,
+        "seconds": round(seconds, 1),
+        "metrics": {
+            "kills": survived,
+            "kills_beside_another_process": in_pairs,
+            "shards": num_shards,
+            "files_with_the_same_bytes": len(digests(disturbed)),
+            "samples_each_once": len(counts),
+            "pairs_kept": kept(disturbed),
+        },
+    }
+
+
+def digests(folder: Path) -> dict[str, str]:
+    """File name -> hash of its bytes, of everything in the folder of the shards."""
+    files = sorted((folder / "shards").iterdir())
+    return {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
+
+
+def records(folder: Path) -> list[dict[str, Any]]:
+    """All records, in order."""
+    files = sorted(folder.glob("shards/shard-??????.jsonl"))
+    return [json.loads(line) for file in files for line in file.read_text().splitlines()]
+
+
+def keys(folder: Path) -> Counter[str]:
+    """How often each sample was written."""
+    return Counter(record["key"] for record in records(folder))
+
+
+def kept(folder: Path) -> int:
+    """Pairs of image and text that the filter let through."""
+    return sum(r["kept"]["web"] + sum(r["kept"]["synthetic"]) for r in records(folder))
+
+
+def main() -> None:
+    """Soak, and write the record."""
+    from lavis_lite.report.environment import environment
+
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("file", type=Path, help="the JSON file to write")
+    parser.add_argument("--rows", type=int, default=960)
+    parser.add_argument("--kills", type=int, default=10)
+    given = parser.parse_args()
+    record = {
+        "command": shlex.join([Path(sys.executable).name, *sys.argv]),
+        "started": time.strftime("%Y-%m-%d %H:%M:%S"),
+        "environment": environment(),
+        "device": "cpu",
+        "processes": 2,
+        "settings": {"cfg": "blip/capfilt_scenes", "set": settings(Path("FOLDER"), given.rows)},
+    }
+    with tempfile.TemporaryDirectory() as folder:
+        record |= soak(Path(folder), given.rows, given.kills)
+    given.file.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    print(json.dumps(record, indent=1))
+
+
+if __name__ == "__main__":
+    main()
