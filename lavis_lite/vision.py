@@ -10,7 +10,7 @@ import functools
 import inspect
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -30,8 +30,7 @@ class TimmTokens(nn.Module):
     width: int
     grid: Grid | None
     num_prefix_tokens: int
-    has_map: bool
-    pools_by_attention: bool
+    map_pool: Literal["head", "mean", "attention"] | None
 
     def forward(self, image: Tensor) -> Tensor:
         """(B, 3, H, W) -> (B, N, D): prefix tokens, then patches row by row."""
@@ -43,18 +42,27 @@ class TimmTokens(nn.Module):
         return features.flatten(2).transpose(1, 2)
 
     def pooled(self, tokens: Tensor) -> Tensor:
-        """(B, N, D) -> (B, D): as the timm model pools.
+        """(B, N, D) -> (B, D): as the timm model pools, if that keeps the width; else the mean.
 
-        The mean where its features are a map, unless attention pools it (CLIP's ResNets). Some timm
-        models have a method ``pool`` that their head relies on, hence another name.
+        Some timm models have a method ``pool`` that their head relies on, hence another name.
         """
-        if not self.has_map:
-            return self.forward_head(tokens, pre_logits=True)  # type: ignore[operator]
-        if not self.pools_by_attention:
-            return tokens.mean(dim=1)
-        assert self.grid is not None
-        features = tokens.transpose(1, 2).unflatten(2, self.grid)  # (B, D, rows, columns)
-        return self.forward_head(features, pre_logits=True)  # type: ignore[operator]
+        if self.map_pool is None:
+            return self._head(tokens)
+        if self.map_pool == "attention":  # CLIP's ResNets: needs to know where each token is
+            assert self.grid is not None
+            return self._head(tokens.transpose(1, 2).unflatten(2, self.grid))  # (B, D, rows, cols)
+        mean = tokens.mean(dim=1)
+        return mean if self.map_pool == "mean" else self._head(as_map(mean, self))
+
+    def _head(self, features: Tensor) -> Tensor:
+        return self.forward_head(features, pre_logits=True).flatten(1)  # type: ignore[operator]
+
+
+def as_map(pooled: Tensor, model: Any) -> Tensor:
+    """(B, D) as a map of one place, in the timm model's order: its head norms what is pooled."""
+    if getattr(model, "output_fmt", "NCHW") == "NHWC":
+        return pooled[:, None, None]
+    return pooled[:, :, None, None]
 
 
 def timm_names(pattern: str) -> list[str]:
@@ -119,8 +127,7 @@ def timm_encoder(
     model.__class__ = type(f"Timm{type(model).__name__}", (TimmTokens, type(model)), {})
     model.width = model.num_features
     model.num_prefix_tokens = prefix
-    model.has_map = len(tokens) == 4
-    model.pools_by_attention = "AttentionPool2d" in type(getattr(model, "head", None)).__name__
+    model.map_pool = _map_pool(probe, tokens)
     model.grid = _grid(model, tokens, prefix)
     if init_scale is not None:
         draw_matrices(model, init_scale)
@@ -138,7 +145,8 @@ def encode(encoder: nn.Module, image: Tensor) -> Tensor:
     """(B, 3, H, W) -> (B, N, D) tokens.
 
     Raises:
-        ConfigError: a size that the encoder was not built for; many take any.
+        ConfigError: a size that the encoder was not built for (many take any), or an encoder that
+            gives no such tokens.
     """
     patches: Any = getattr(encoder, "patch_embed", None)  # timm's; strict where the size is fixed
     wanted = patches.img_size if getattr(patches, "strict_img_size", False) else None
@@ -147,7 +155,15 @@ def encode(encoder: nn.Module, image: Tensor) -> Tensor:
         raise ConfigError(
             f"image: {seen} pixels; the vision encoder takes {built} (model.image_size)"
         )
-    return encoder(image)
+    tokens = encoder(image)
+    width = getattr(encoder, "width", None)
+    if tokens.ndim != 3 or tokens.shape[-1] != width:
+        raise ConfigError(
+            f"model.vision: {type(encoder).__name__} gives {tuple(tokens.shape)} for images of "
+            f"{tuple(image.shape)}; the contract of a vision encoder is tokens (B, N, D), where D "
+            f"is its `width`, {width}"
+        )
+    return tokens
 
 
 def pool(encoder: nn.Module, tokens: Tensor) -> Tensor:
@@ -257,6 +273,21 @@ def _probe_shape(probe: Any, name: str, size: tuple[int, ...]) -> torch.Size:
     if not isinstance(features, Tensor):
         raise ConfigError(f"timm/{name} gives several feature maps, not one sequence of tokens")
     return features.shape
+
+
+def _map_pool(probe: Any, shape: torch.Size) -> Literal["head", "mean", "attention"] | None:
+    """How a model whose features are a map pools it; None where they are a sequence."""
+    if len(shape) != 4:
+        return None
+    if "AttentionPool2d" in type(getattr(probe, "head", None)).__name__:
+        return "attention"
+    width = probe.num_features
+    try:
+        one = as_map(torch.zeros(1, width, device="meta"), probe)
+        pooled = probe.forward_head(one, pre_logits=True)
+    except (RuntimeError, ValueError):  # a head that takes no map of one place, such as VGG's
+        return "mean"
+    return "head" if pooled.flatten(1).shape == (1, width) else "mean"
 
 
 def _num_prefix_tokens(model: Any, shape: torch.Size) -> int:

@@ -148,6 +148,12 @@ def test_every_family_of_timm_is_here() -> None:
         assert listed == set(timm.list_modules())
 
 
+def timms_own_pooling(tower: Any, image: torch.Tensor) -> torch.Tensor:
+    """What the timm model gives as features of the whole image."""
+    features = tower.forward_features(image)
+    return tower.forward_head(features, pre_logits=True)
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_family_pretrains_blip(family: str) -> None:
     name, args, size = {**SMALL, **LARGE}[family]
@@ -168,7 +174,10 @@ def test_a_family_pretrains_blip(family: str) -> None:
         assert tokens.shape[::2] == (2, tower.width)
         if tower.grid is not None:
             assert tokens.shape[1] == tower.num_prefix_tokens + math.prod(tower.grid)
-        assert vision.pool(tower, tokens).shape == (2, tower.width)
+        pooled = vision.pool(tower, tokens)
+        assert pooled.shape == (2, tower.width)
+        if (own := timms_own_pooling(tower, image)).shape == pooled.shape:
+            torch.testing.assert_close(pooled, own, rtol=0, atol=1e-4)
         with torch.autocast("cpu", torch.bfloat16):
             assert tower(image).isfinite().all()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import inspect
 import math
+import re
 from typing import Any
 
 import pytest
@@ -259,3 +260,16 @@ def test_prefix_tokens_and_dtype_are_kept() -> None:
     resampled = interpolate_pos_embed(weight, 5 + 16, num_prefix_tokens=5)
     assert resampled.dtype == torch.float16
     assert torch.equal(resampled[:, :5], weight[:, :5])
+
+
+@pytest.mark.parametrize("shape", [(2, 5, 32), (2, 64, 3, 3)], ids=["another width", "a map"])
+def test_an_encoder_that_gives_no_tokens_of_its_width_is_named(shape: tuple[int, ...]) -> None:
+    class Odd(nn.Module):
+        width = 64
+
+        def forward(self, image: torch.Tensor) -> torch.Tensor:
+            return image.new_zeros(shape)
+
+    message = rf"Odd gives {re.escape(str(shape))} .* tokens \(B, N, D\), .* `width`, 64"
+    with pytest.raises(ConfigError, match=message):
+        vision.encode(Odd(), torch.zeros(2, 3, 32, 32))
