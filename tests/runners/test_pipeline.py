@@ -11,6 +11,7 @@ from toy_runs import records, run, run_in_process, toy_config, toy_evaluator
 
 from lavis_lite.config import load, to_dict
 from lavis_lite.errors import ConfigError
+from lavis_lite.runners.settings import fingerprint
 
 
 def write_yaml(path, tree):
@@ -117,6 +118,34 @@ def test_the_advice_of_the_refusal_works(tmp_path, pipeline):
     shutil.rmtree(tmp_path / "out" / "tune")
     run(pipeline(pretrain={"optim.lr": 0.5}))
     assert records(tmp_path / "out" / "tune") != old
+
+
+@pytest.mark.fault(11)
+def test_what_an_earlier_release_has_done_is_not_done_again(tmp_path, pipeline, caplog):
+    out = tmp_path / "out"
+    run(pipeline())
+    forget_an_option(out, "optim.ema_decay")
+    before = times(out)
+    with caplog.at_level("INFO"):
+        run(pipeline())
+    assert caplog.text.count("complete, skipped") == 3
+    assert times(out) == before
+    shutil.rmtree(out / "pretrain")
+    with pytest.raises(ConfigError, match="builds on stage 'pretrain', which has changed"):
+        run(pipeline(pretrain={"optim.ema_decay": 0.9}))
+
+
+def forget_an_option(out, key):
+    """Leave what a release would have left that did not have the option."""
+    history = json.loads((out / "pipeline.json").read_text())
+    for name, stage in history.items():
+        del stage["settings"][key]
+        for source in stage["inputs"]:
+            stage["inputs"][source] = fingerprint(history[source]["settings"])
+        start = json.loads((out / name / "run.json").read_text())
+        del start["settings"][key]
+        (out / name / "run.json").write_text(json.dumps(start))
+    (out / "pipeline.json").write_text(json.dumps(history))
 
 
 def test_a_stage_that_only_measures_more_measures_without_training(tmp_path, pipeline):
