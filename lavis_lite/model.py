@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from lavis_lite import registry, vision
 from lavis_lite.errors import ConfigError
+from lavis_lite.image_size import ImageSize
 from lavis_lite.interfaces import ModelOutput, Samples
 from lavis_lite.losses.momentum import momentum_update
 from lavis_lite.losses.shared import Shared
@@ -29,7 +30,7 @@ class VisionLanguageModel(nn.Module):
     may have, for what a run does to their layers.
     """
 
-    image_size: int
+    image_size: ImageSize
     losses: nn.ModuleDict
     momentum_decay: float = 0.995
     momentum_pairs: tuple[str, ...] = ()
@@ -56,7 +57,8 @@ class VisionLanguageModel(nn.Module):
             samples: ``image`` (B, 3, H, W), ``text_input`` B texts; ``image_id`` (B,) where known;
                 ``progress``, ``step``, ``micro_step``, ``seed`` as the train runner gives them.
         """
-        if torch.is_grad_enabled() and not samples.get("micro_step", 0):
+        first = not samples.get("micro_step", 0) and samples.get("moves_momentum", True)
+        if torch.is_grad_enabled() and first:
             self.update_momentum()
         shared = Shared(self, samples)
         losses = {name: loss(shared) for name, loss in self.losses.items()}

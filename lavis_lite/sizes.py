@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from lavis_lite import registry, zoo
+from lavis_lite.image_size import height_width
 
 ATTENTION = "aten::scaled_dot_product_attention"
 VOCABULARY, WIDTH = 30524, 768  # of a text backbone that is built by itself: BERT's and BLIP's
@@ -106,8 +107,9 @@ def of_model(name: str, type: str) -> str:
     if vision is None or size is None:
         return _parameters(model)
     tower = registry.build("vision_encoder", vision, image_size=size)
-    work = count(tower, torch.zeros(1, 3, size, size))
-    return f"{_spell(model, work.multiply_adds)} to encode an image of {size} x {size}"
+    height, width = height_width(size)
+    work = count(tower, torch.zeros(1, 3, height, width))
+    return f"{_spell(model, work.multiply_adds)} to encode an image of {height} x {width}"
 
 
 @contextmanager

@@ -9,7 +9,6 @@ from __future__ import annotations
 import functools
 import inspect
 import math
-from collections.abc import Sequence
 from typing import Any, Literal
 
 import torch
@@ -17,6 +16,7 @@ from torch import Tensor, nn
 
 from lavis_lite import registry
 from lavis_lite.errors import ConfigError, DownloadError, UnknownName, suggest
+from lavis_lite.image_size import ImageSize, height_width
 from lavis_lite.initialization import draw_matrices
 from lavis_lite.installation import naming_torchvision
 from lavis_lite.timm_weights import without_network
@@ -97,7 +97,7 @@ def timm_encoder(
     pretrained: bool = False,
     position_std: float | None = None,
     init_scale: float | None = None,
-    image_size: int | Sequence[int] = 224,
+    image_size: ImageSize = 224,
     **args: Any,
 ) -> TimmTokens:
     """Any timm model as a vision encoder.
@@ -116,7 +116,7 @@ def timm_encoder(
         UnknownName: no such timm model.
         ConfigError: timm cannot build it for these arguments or this image size.
     """
-    size = (image_size, image_size) if isinstance(image_size, int) else tuple(image_size)
+    size = height_width(image_size)
     options = {**_options(_timm_class(name), size), **args}
     with torch.device("meta"):
         probe = _create(name, False, options)
@@ -181,29 +181,31 @@ def pool_tokens(tokens: Tensor, num_prefix_tokens: int) -> Tensor:
     return tokens[:, 0] if num_prefix_tokens else tokens.mean(dim=1)
 
 
-def interpolate_pos_embed(weight: Tensor, num_tokens: int, num_prefix_tokens: int = 1) -> Tensor:
+def interpolate_pos_embed(
+    weight: Tensor, num_tokens: int, num_prefix_tokens: int = 1, grid: Grid | None = None
+) -> Tensor:
     """Position embeddings for another number of patches, as BLIP resamples them.
 
     Args:
         weight: (1, P + N, D), P prefix tokens and a square grid of N patches.
-        num_tokens: P + N' wanted; N' is a square too.
+        num_tokens: P + N' wanted.
+        grid: rows and columns of the N'; a square unless given.
 
     Returns:
         (1, P + N', D): prefix kept, the grid resampled (bicubic, no antialiasing); the weight as it
-        is when either grid is no square.
+        is where its grid is no square, or the N' fill none.
 
     Reference: BLIP's ``interpolate_pos_embed``, https://arxiv.org/abs/2201.12086.
     """
-    prefix, grid = weight[:, :num_prefix_tokens], weight[:, num_prefix_tokens:]
-    old = math.isqrt(grid.shape[1])
-    new = math.isqrt(num_tokens - num_prefix_tokens)
-    squares = (old * old, new * new) == (grid.shape[1], num_tokens - num_prefix_tokens)
-    if old == new or not squares:
+    prefix, patches = weight[:, :num_prefix_tokens], weight[:, num_prefix_tokens:]
+    old = math.isqrt(patches.shape[1])
+    side = math.isqrt(num_tokens - num_prefix_tokens)
+    new = (side, side) if grid is None else grid
+    fit = (old * old, math.prod(new)) == (patches.shape[1], num_tokens - num_prefix_tokens)
+    if (old, old) == new or not fit:
         return weight
-    square = grid.reshape(1, old, old, -1).permute(0, 3, 1, 2).float()
-    resampled = nn.functional.interpolate(
-        square, size=(new, new), mode="bicubic", align_corners=False
-    )
+    square = patches.reshape(1, old, old, -1).permute(0, 3, 1, 2).float()
+    resampled = nn.functional.interpolate(square, size=new, mode="bicubic", align_corners=False)
     flat = resampled.permute(0, 2, 3, 1).flatten(1, 2).to(weight.dtype)
     return torch.cat([prefix, flat], dim=1)
 

@@ -23,6 +23,7 @@ from lavis_lite import registry
 from lavis_lite.config.merge import merge
 from lavis_lite.config.schema import ModelComponent
 from lavis_lite.errors import CheckpointError, ConfigError, UnknownName, suggest
+from lavis_lite.image_size import ImageSize
 
 if TYPE_CHECKING:
     from torch import nn
@@ -310,7 +311,7 @@ def _type_card(name: str, type: str | None) -> dict[str, Any]:
     return model_type(name, chosen) if chosen else {}
 
 
-def _build_processors(section: Mapping[str, Any], image_size: int | None) -> Processors:
+def _build_processors(section: Mapping[str, Any], image_size: ImageSize | None) -> Processors:
     built: Processors = {}
     for split in ("train", "eval"):
         spec = section.get(split)

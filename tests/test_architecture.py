@@ -22,7 +22,7 @@ LIBRARY = [*CORE, *PROJECTS, ROOT / "run.py"]
 
 # Each layer may import itself and the layers above it. A part is a module or a package of the core.
 LAYERS = [
-    {"errors", "contracts", "plugins", "registry", "config", "zoo", "cards"}
+    {"errors", "contracts", "plugins", "registry", "config", "zoo", "cards", "image_size"}
     | {"io", "files", "connection", "download", "transfer", "redaction", "installation"},
     {
         "interfaces",
@@ -49,6 +49,7 @@ LAYERS = [
         "dry_run",
         "information",
         "new_project",
+        "pack_weights",
         "sizes",
         "run",
     },  # "" is lavis_lite/__init__.py, which hands out public names lazily

@@ -9,11 +9,13 @@ from typing import Any
 import pytest
 import timm
 import torch
+from PIL import Image
 from safetensors.torch import save_file
 from torch import nn
 
-from lavis_lite import create_model, registry, vision
+from lavis_lite import create_model, load_model_and_preprocess, registry, vision
 from lavis_lite.errors import ConfigError
+from lavis_lite.weights import load_weights, save_weights
 
 VIT = {"embed_dim": 32, "depth": 1, "num_heads": 2}
 FOUR = {"dims": [16, 32, 32, 32], "depths": [1, 1, 1, 1]}
@@ -197,6 +199,34 @@ def test_images_need_not_be_square(family: str) -> None:
     rows, columns = tower.grid
     assert rows * 3 == columns * 2
     assert tokens.shape[1] == tower.num_prefix_tokens + rows * columns
+
+
+@pytest.mark.parametrize("model_name", ["blip_pretrain", "clip"])
+@pytest.mark.parametrize("family", ["convnext", "deit", "eva"])
+def test_models_train_on_images_that_are_not_square(model_name: str, family: str) -> None:
+    name, args, _ = SMALL[family]
+    spec = {"name": f"timm/{name}", **args}
+    changes = {"vision": spec, "image_size": [64, 96]}
+    model: Any
+    model, vis_processors, _ = load_model_and_preprocess(model_name, "tiny", **changes)
+    picture = Image.new("RGB", (50, 80), "red")
+    image = torch.stack([vis_processors[mode](picture) for mode in ("train", "eval")])
+    assert image.shape == (2, 3, 64, 96)
+    samples = {"image": image, "text_input": ["a red square", "a cross"]}
+    model({**samples, "image_id": torch.tensor([0, 1])}).loss.backward()
+    assert any(p.grad is not None and p.grad.any() for p in model.visual_encoder.parameters())
+
+
+def test_weights_of_square_images_load_into_a_model_of_wide_ones(tmp_path: Path) -> None:
+    square: Any = create_model("blip_caption", "tiny")
+    save_weights(square, tmp_path / "square.safetensors")
+    wide: Any = create_model("blip_caption", "tiny", image_size=(64, 128))
+    load_weights(wide, tmp_path / "square.safetensors")
+    rows, columns = wide.visual_encoder.grid
+    assert (rows, columns) == (4, 8)
+    positions = square.visual_encoder.pos_embed
+    expected = vision.interpolate_pos_embed(positions, 1 + 32, grid=(4, 8))
+    assert torch.equal(wide.visual_encoder.pos_embed, expected)
 
 
 @pytest.mark.parametrize("family", ["convnext", "deit", "resnet", "swin_transformer"])

@@ -255,6 +255,17 @@ def test_the_same_number_of_tokens_and_rectangles_are_left_alone() -> None:
     assert interpolate_pos_embed(torch.ones(1, 7, 6), 1 + 9).shape == (1, 7, 6)
 
 
+def test_a_square_of_positions_is_resampled_to_a_rectangle() -> None:
+    weight = torch.randn(1, 1 + 16, 6)
+    resampled = interpolate_pos_embed(weight, 1 + 8, grid=(2, 4))
+    square = weight[:, 1:].reshape(1, 4, 4, 6).permute(0, 3, 1, 2)
+    expected = F.interpolate(square, size=(2, 4), mode="bicubic", align_corners=False)
+    assert torch.equal(resampled[:, :1], weight[:, :1])
+    assert torch.equal(resampled[:, 1:], expected.flatten(2).transpose(1, 2))
+    # As many, but in another shape.
+    assert not torch.equal(interpolate_pos_embed(weight, 1 + 16, grid=(2, 8)), weight)
+
+
 def test_prefix_tokens_and_dtype_are_kept() -> None:
     weight = torch.randn(1, 5 + 4, 6, dtype=torch.float16)
     resampled = interpolate_pos_embed(weight, 5 + 16, num_prefix_tokens=5)

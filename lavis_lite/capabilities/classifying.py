@@ -11,6 +11,7 @@ from lavis_lite.capabilities.momentum import add_distillation, momentum_view
 from lavis_lite.capabilities.reading import Reading
 from lavis_lite.capabilities.towers import GroundedModel, Spec, texts_of
 from lavis_lite.errors import ConfigError
+from lavis_lite.image_size import ImageSize
 from lavis_lite.interfaces import Samples
 from lavis_lite.losses.shared import Shared
 from lavis_lite.model import LossSpecs
@@ -87,7 +88,7 @@ class Classification(Classifying, GroundedModel):
         vision: the vision encoder's component.
         text: the text encoder's component.
         num_classes: number of classes C.
-        image_size: side of the square input.
+        image_size: side of the square input, or its (height, width).
         tokenizer: a vocabulary's folder, file or hub id; None is the small one of the package.
         max_length: tokens that a text is cut to.
         use_distill: keep a momentum copy, whose opinion the loss mixes into its targets.
@@ -102,7 +103,7 @@ class Classification(Classifying, GroundedModel):
         vision: Spec,
         text: Spec,
         num_classes: int,
-        image_size: int = 384,
+        image_size: ImageSize = 384,
         tokenizer: str | None = None,
         max_length: int = 40,
         use_distill: bool = True,

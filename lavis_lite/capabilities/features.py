@@ -16,6 +16,7 @@ from lavis_lite.capabilities.towers import (
     texts_of,
 )
 from lavis_lite.errors import ConfigError, suggest
+from lavis_lite.image_size import ImageSize
 from lavis_lite.interfaces import Samples
 from lavis_lite.model import unit
 from lavis_lite.modes import eval_mode
@@ -48,7 +49,7 @@ class FeatureExtraction(Reading, JointSpace, GroundedModel):
     Args:
         vision: the vision encoder's component.
         text: the text encoder's component.
-        image_size: side of the square input.
+        image_size: side of the square input, or its (height, width).
         tokenizer: a vocabulary's folder, file or hub id; None is the small one of the package.
         embed_width: width E of the joint space.
         max_length: tokens that a text is cut to.
@@ -58,7 +59,7 @@ class FeatureExtraction(Reading, JointSpace, GroundedModel):
         self,
         vision: Spec,
         text: Spec,
-        image_size: int = 224,
+        image_size: ImageSize = 224,
         tokenizer: str | None = None,
         embed_width: int = 256,
         max_length: int = 40,

@@ -74,6 +74,6 @@ def resample_positions(kept: dict[str, Tensor], model: Any) -> None:
         key = f"{name}.pos_embed"
         encoder = getattr(model, name, None)
         wanted = getattr(encoder, "pos_embed", None)
-        if key in kept and wanted is not None and kept[key].shape[1] != wanted.shape[1]:
-            prefix = getattr(encoder, "num_prefix_tokens", 1)
-            kept[key] = vision.interpolate_pos_embed(kept[key], wanted.shape[1], prefix)
+        if encoder is not None and key in kept and wanted is not None:
+            prefix, grid = getattr(encoder, "num_prefix_tokens", 1), vision.grid_of(encoder)
+            kept[key] = vision.interpolate_pos_embed(kept[key], wanted.shape[1], prefix, grid)

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from lavis_lite.capabilities.momentum import add_momentum, momentum_view
 from lavis_lite.capabilities.reading import Matching
 from lavis_lite.capabilities.towers import GroundedModel, JointSpace, Spec, add_projections
+from lavis_lite.image_size import ImageSize
 from lavis_lite.interfaces import ModelOutput, Samples
 from lavis_lite.model import LossSpecs
 from lavis_lite.text.med import Med, MedDecoder
@@ -19,7 +20,7 @@ class Retrieval(Matching, JointSpace, GroundedModel):
     Args:
         vision: the vision encoder's component.
         text: the text encoder's component.
-        image_size: side of the square input.
+        image_size: side of the square input, or its (height, width).
         tokenizer: a vocabulary's folder, file or hub id; None is the small one of the package.
         embed_width: width E of the joint space.
         max_length: tokens that a text is cut to.
@@ -33,7 +34,7 @@ class Retrieval(Matching, JointSpace, GroundedModel):
         self,
         vision: Spec,
         text: Spec,
-        image_size: int = 384,
+        image_size: ImageSize = 384,
         tokenizer: str | None = None,
         embed_width: int = 256,
         max_length: int = 35,

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from lavis_lite import registry, vision
 from lavis_lite.errors import ConfigError
+from lavis_lite.image_size import ImageSize
 from lavis_lite.interfaces import Samples
 from lavis_lite.model import VisionLanguageModel, unit, width_of
 from lavis_lite.text.bert import load_bert
@@ -46,7 +47,7 @@ class GroundedModel(Seeing, VisionLanguageModel):
 
     Args:
         vision: the vision encoder's component.
-        image_size: side of the square input.
+        image_size: side of the square input, or its (height, width).
         tokenizer: a vocabulary's folder, file or hub id; None is the small one of the package.
         max_length: tokens that a text is cut to.
     """
@@ -56,7 +57,7 @@ class GroundedModel(Seeing, VisionLanguageModel):
     max_length: int
 
     def __init__(
-        self, vision: Spec, image_size: int, tokenizer: str | None, max_length: int
+        self, vision: Spec, image_size: ImageSize, tokenizer: str | None, max_length: int
     ) -> None:
         super().__init__()
         self.image_size = image_size

@@ -13,6 +13,7 @@ from torch import Tensor
 from lavis_lite import registry
 from lavis_lite.data.augment import OPS, random_augment
 from lavis_lite.errors import ConfigError, suggest
+from lavis_lite.image_size import ImageSize, height_width
 
 # CLIP's statistics, which BLIP took over.
 MEAN = (0.48145466, 0.4578275, 0.40821073)
@@ -23,36 +24,36 @@ _ATTEMPTS = 10
 
 @registry.register("processor", "blip_image_eval")
 class BlipImageEval:
-    """The whole image, resized to a square, normalised; to the last bit what the original gives.
+    """The whole image, resized and normalised; to the last bit what the original gives.
 
     Args:
-        image_size: S.
+        image_size: side of the square that it is stretched to, or its (height, width).
         mean, std: per channel; CLIP's by default.
     """
 
     def __init__(
         self,
-        image_size: int = 384,
+        image_size: ImageSize = 384,
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
     ):
-        self.image_size = image_size
+        self.size = height_width(image_size)
         self._normalise = Normalise(mean or MEAN, std or STD)
 
     def __call__(self, image: Image.Image, rng: numpy.random.Generator | None = None) -> Tensor:
-        return self._normalise(_square(_rgb(image), self.image_size))
+        return self._normalise(_resized(_rgb(image), self.size))
 
 
 @registry.register("processor", "blip_image_train")
 class BlipImageTrain:
-    """A random crop, resized to a square, perhaps mirrored and augmented, normalised.
+    """A random crop, resized, perhaps mirrored and augmented, normalised.
 
     Which of this is harmless depends on the captions: mirroring swaps left and right, cropping
     changes sizes and loses things, some operations change colours. Where captions speak of such
     things, use `hflip: false`, a `min_scale` near 1, and `augment: false` or a choice of `ops`.
 
     Args:
-        image_size: S.
+        image_size: side of the square that a crop is stretched to, or its (height, width).
         mean, std: per channel; CLIP's by default.
         min_scale, max_scale: share of the image's area that a crop has. BLIP pre-trains with 0.2.
         hflip: mirror every other image.
@@ -67,7 +68,7 @@ class BlipImageTrain:
 
     def __init__(
         self,
-        image_size: int = 384,
+        image_size: ImageSize = 384,
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
         min_scale: float = 0.5,
@@ -88,7 +89,7 @@ class BlipImageTrain:
                 f"blip_image_train: min_scale={min_scale}, max_scale={max_scale};"
                 " 0 < min_scale <= max_scale <= 1"
             )
-        self.image_size = image_size
+        self.size = height_width(image_size)
         self.scale = (min_scale, max_scale)
         self.hflip = hflip
         self.num_ops = num_ops if augment else 0
@@ -99,7 +100,7 @@ class BlipImageTrain:
     def __call__(self, image: Image.Image, rng: numpy.random.Generator | None = None) -> Tensor:
         rng = numpy.random.default_rng() if rng is None else rng
         image = _rgb(image)
-        image = _square(image.crop(random_crop(*image.size, self.scale, rng)), self.image_size)
+        image = _resized(image.crop(random_crop(*image.size, self.scale, rng)), self.size)
         if self.hflip and rng.random() < 0.5:
             image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
         image = random_augment(image, self.ops, self.num_ops, self.magnitude, rng)
@@ -151,5 +152,6 @@ def _rgb(image: Image.Image) -> Image.Image:
     return image if image.mode == "RGB" else image.convert("RGB")
 
 
-def _square(image: Image.Image, size: int) -> Image.Image:
-    return image.resize((size, size), Image.Resampling.BICUBIC)
+def _resized(image: Image.Image, size: tuple[int, int]) -> Image.Image:
+    height, width = size
+    return image.resize((width, height), Image.Resampling.BICUBIC)

@@ -15,7 +15,7 @@ class AlbefClassification(Formats, Classification):
         vision: the vision encoder's component.
         text: the text encoder's component; from its ``fusion_layer`` on it looks at the image.
         num_classes: number of classes C.
-        image_size: side of the square input.
+        image_size: side of the square input, or its (height, width).
         tokenizer: a vocabulary's folder, file or hub id; None is the small one of the package.
         max_length: tokens that a text is cut to.
         use_distill: keep a momentum copy, whose opinion the loss mixes into its targets.

@@ -11,6 +11,7 @@ from lavis_lite import registry
 from lavis_lite.capabilities.classifying import PairClassifying, class_head
 from lavis_lite.capabilities.momentum import add_distillation, momentum_view
 from lavis_lite.capabilities.towers import GroundedModel, Spec
+from lavis_lite.image_size import ImageSize
 from lavis_lite.model import LossSpecs
 from lavis_lite.projects.albef.formats import Formats
 from lavis_lite.text.attention import Attention, KeyValue
@@ -54,7 +55,7 @@ class AlbefNLVR(Formats, InTurn, GroundedModel):
         vision: the vision encoder's component.
         text: the text encoder's component; each of its layers that look is doubled.
         num_classes: number of classes C.
-        image_size: side of the square input.
+        image_size: side of the square input, or its (height, width).
         tokenizer: a vocabulary's folder, file or hub id; None is the small one of the package.
         max_length: tokens that a text is cut to.
         use_distill: keep a momentum copy, whose opinion the loss mixes into its targets.
@@ -72,7 +73,7 @@ class AlbefNLVR(Formats, InTurn, GroundedModel):
         vision: Spec,
         text: Spec,
         num_classes: int = 2,
-        image_size: int = 384,
+        image_size: ImageSize = 384,
         tokenizer: str | None = None,
         max_length: int = 40,
         use_distill: bool = True,

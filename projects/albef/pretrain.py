@@ -22,7 +22,7 @@ class AlbefPretrain(Formats, Filling, Retrieval):
     Args:
         vision: the vision encoder's component.
         text: the text encoder's component; from its ``fusion_layer`` on it looks at the image.
-        image_size: side of the square input.
+        image_size: side of the square input, or its (height, width).
         tokenizer: a vocabulary's folder, file or hub id; None is the small one of the package.
         embed_width: width E of the joint space.
         max_length: tokens that a text is cut to.

@@ -6,6 +6,7 @@ from lavis_lite import registry
 from lavis_lite.capabilities.answering import Answering
 from lavis_lite.capabilities.momentum import add_distillation, momentum_view
 from lavis_lite.capabilities.towers import GroundedModel, Spec
+from lavis_lite.image_size import ImageSize
 from lavis_lite.model import LossSpecs
 from lavis_lite.projects.albef.formats import Formats
 
@@ -23,7 +24,7 @@ class AlbefVQA(Formats, Answering, GroundedModel):
     Args:
         vision: the vision encoder's component.
         text: the text encoder's component; the decoder's but for its depth.
-        image_size: side of the square input.
+        image_size: side of the square input, or its (height, width).
         tokenizer: a vocabulary's folder, file or hub id; None is the small one of the package.
         max_length: tokens that a question is cut to.
         use_distill: keep a momentum copy, whose opinion the loss mixes into its targets.
@@ -40,7 +41,7 @@ class AlbefVQA(Formats, Answering, GroundedModel):
         self,
         vision: Spec,
         text: Spec,
-        image_size: int = 384,
+        image_size: ImageSize = 384,
         tokenizer: str | None = None,
         max_length: int = 25,
         use_distill: bool = True,

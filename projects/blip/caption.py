@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from lavis_lite import registry
 from lavis_lite.capabilities.towers import Spec
+from lavis_lite.image_size import ImageSize
 from lavis_lite.model import LossSpecs
 from lavis_lite.projects.blip.towers import Blip, Captioning
 
@@ -15,7 +16,7 @@ class BlipCaption(Captioning, Blip):
     Args:
         vision: the vision encoder's component.
         text: the decoder's component.
-        image_size: side of the square input.
+        image_size: side of the square input, or its (height, width).
         tokenizer: a vocabulary's folder, file or hub id; None is the small one of the package.
         prompt: what every caption starts with. Texts to train on start with it too (the text
             processor puts it there); it is given to the model, not learnt, and removed from output.
@@ -29,7 +30,7 @@ class BlipCaption(Captioning, Blip):
         self,
         vision: Spec,
         text: Spec,
-        image_size: int = 384,
+        image_size: ImageSize = 384,
         tokenizer: str | None = None,
         prompt: str = "a picture of ",
         max_length: int = 40,

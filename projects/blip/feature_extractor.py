@@ -14,7 +14,7 @@ class BlipFeatureExtractor(Formats, FeatureExtraction):
     Args:
         vision: the vision encoder's component.
         text: the text encoder's component.
-        image_size: side of the square input.
+        image_size: side of the square input, or its (height, width).
         tokenizer: a vocabulary's folder, file or hub id; None is the small one of the package.
         embed_width: width E of the joint space.
         max_length: tokens that a text is cut to.

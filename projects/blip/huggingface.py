@@ -11,6 +11,7 @@ from torch import Tensor
 
 from lavis_lite.capabilities.released import published
 from lavis_lite.errors import CheckpointError, ConfigError
+from lavis_lite.image_size import height_width
 from lavis_lite.modes import eval_mode
 from lavis_lite.projects.blip.names import to_transformers
 from lavis_lite.text.tokenizer import WordPiece
@@ -117,7 +118,7 @@ def vision_config(model: Any) -> dict[str, Any]:
             "intermediate_size": first.mlp.fc1.out_features,
             "num_hidden_layers": len(encoder.blocks),
             "num_attention_heads": first.attn.num_heads,
-            "image_size": model.image_size,
+            "image_size": _side(model),
             "patch_size": encoder.patch_embed.patch_size[0],
             "layer_norm_eps": first.norm1.eps,  # 1e-6; transformers' own default is 1e-5
             "initializer_range": 0.02,  # its default draws a new encoder of nothing but zeros
@@ -179,7 +180,8 @@ def check_images(model: Any, exported: Any) -> None:
     Raises:
         ConfigError: they differ.
     """
-    image = torch.rand(1, 3, model.image_size, model.image_size, generator=torch.Generator())
+    side = _side(model)
+    image = torch.rand(1, 3, side, side, generator=torch.Generator())
     with eval_mode(model):
         ours = model.encode_image(image.to(model.device)).float().cpu()
     theirs = exported.vision_model(image).last_hidden_state
@@ -196,7 +198,7 @@ def processor_of(model: Any) -> Any:
 
     from lavis_lite.data.transforms import MEAN, STD
 
-    side = {"height": model.image_size, "width": model.image_size}
+    side = dict.fromkeys(("height", "width"), _side(model))
     images = BlipImageProcessorPil(size=side, image_mean=list(MEAN), image_std=list(STD))
     words = model.tokenizer
     tokens = BertTokenizer(
@@ -206,6 +208,13 @@ def processor_of(model: Any) -> Any:
         additional_special_tokens=["[ENC]"],
     )
     return BlipProcessor(images, tokens)
+
+
+def _side(model: Any) -> int:
+    height, width = height_width(model.image_size)
+    if height != width:
+        raise ConfigError(f"transformers' BLIP takes square images; this model {height} x {width}")
+    return height
 
 
 def check_config(model: Any, config: Mapping[str, Any], source: str) -> None:

@@ -8,6 +8,7 @@ from lavis_lite import registry
 from lavis_lite.capabilities.classifying import PairClassifying, class_head
 from lavis_lite.capabilities.momentum import add_distillation, momentum_view
 from lavis_lite.capabilities.towers import Spec
+from lavis_lite.image_size import ImageSize
 from lavis_lite.model import LossSpecs
 from lavis_lite.projects.blip.pairs import PairKeyValue, project_pairs, read_pairs
 from lavis_lite.projects.blip.towers import Blip
@@ -33,7 +34,7 @@ class BlipNLVR(SideBySide, Blip):
         vision: the vision encoder's component.
         text: the text encoder's component; its cross-attention is doubled.
         num_classes: number of classes C.
-        image_size: side of the square input.
+        image_size: side of the square input, or its (height, width).
         tokenizer: a vocabulary's folder, file or hub id; None is the small one of the package.
         max_length: tokens that a text is cut to.
         merge_from: the first layer, counted from 0, whose cross-attention merges what it found in
@@ -53,7 +54,7 @@ class BlipNLVR(SideBySide, Blip):
         vision: Spec,
         text: Spec,
         num_classes: int = 2,
-        image_size: int = 384,
+        image_size: ImageSize = 384,
         tokenizer: str | None = None,
         max_length: int = 64,
         merge_from: int = 6,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from lavis_lite import registry
 from lavis_lite.capabilities.towers import Spec
+from lavis_lite.image_size import ImageSize
 from lavis_lite.model import LossSpecs
 from lavis_lite.projects.blip.retrieval import BlipRetrieval
 from lavis_lite.projects.blip.towers import Captioning
@@ -17,7 +18,7 @@ class BlipPretrain(Captioning, BlipRetrieval):
     Args:
         vision: the vision encoder's component.
         text: the component of both text towers.
-        image_size: side of the square input.
+        image_size: side of the square input, or its (height, width).
         tokenizer: a vocabulary's folder, file or hub id; None is the small one of the package.
         embed_width: width E of the joint space.
         max_length: tokens that a text is cut to.
@@ -31,7 +32,7 @@ class BlipPretrain(Captioning, BlipRetrieval):
         self,
         vision: Spec,
         text: Spec,
-        image_size: int = 224,
+        image_size: ImageSize = 224,
         tokenizer: str | None = None,
         embed_width: int = 256,
         max_length: int = 30,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from lavis_lite import registry
 from lavis_lite.capabilities.answering import Answering
 from lavis_lite.capabilities.towers import Spec
+from lavis_lite.image_size import ImageSize
 from lavis_lite.model import LossSpecs
 from lavis_lite.projects.blip.towers import Blip
 
@@ -21,7 +22,7 @@ class BlipVQA(Answering, Blip):
     Args:
         vision: the vision encoder's component.
         text: the component of both text towers.
-        image_size: side of the square input.
+        image_size: side of the square input, or its (height, width).
         tokenizer: a vocabulary's folder, file or hub id; None is the small one of the package.
         max_length: tokens that a question is cut to.
         losses: name -> component.
@@ -33,7 +34,7 @@ class BlipVQA(Answering, Blip):
         self,
         vision: Spec,
         text: Spec,
-        image_size: int = 480,
+        image_size: ImageSize = 480,
         tokenizer: str | None = None,
         max_length: int = 35,
         losses: LossSpecs | None = None,

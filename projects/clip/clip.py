@@ -13,7 +13,7 @@ class Clip(DualEncoder):
     Args:
         vision: the vision encoder's component.
         text: the text backbone's component: any that needs no image.
-        image_size: side of the square input.
+        image_size: side of the square input, or its (height, width).
         tokenizer: a WordPiece vocabulary's folder, file or hub id, or ``hf/`` and the folder or hub
             id of any tokenizer; None is an ``hf/*`` tower's own, or the small one of the package.
         embed_width: width E of the joint space; None is that of the image tower.

@@ -35,13 +35,16 @@ def adapt(model: Any, weights: dict[str, Tensor]) -> dict[str, Tensor]:
         "visual_encoder.head.pos_embed": 1,  # the mean, at which CLIP's ResNets are read
     }
     for key, num_prefix in num_prefix_tokens.items():
-        if key in kept and key in own and kept[key].shape != own[key].shape:
-            kept[key] = resampled(kept[key], own[key], num_prefix)
+        if key in kept and key in own:
+            grid = vision.grid_of(model.visual_encoder)
+            kept[key] = resampled(kept[key], own[key], num_prefix, grid)
     return kept
 
 
-def resampled(weight: Tensor, wanted: Tensor, num_prefix_tokens: int) -> Tensor:
+def resampled(
+    weight: Tensor, wanted: Tensor, num_prefix_tokens: int, grid: vision.Grid | None
+) -> Tensor:
     """Position embeddings, (1, N, D) or (N, D), for another number of patches."""
     rows = weight.reshape(1, *weight.shape[-2:])
-    found = vision.interpolate_pos_embed(rows, wanted.shape[-2], num_prefix_tokens)
+    found = vision.interpolate_pos_embed(rows, wanted.shape[-2], num_prefix_tokens, grid)
     return found.reshape(*weight.shape[:-2], *found.shape[-2:])

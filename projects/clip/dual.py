@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from lavis_lite import registry, vision
 from lavis_lite.errors import ConfigError
+from lavis_lite.image_size import ImageSize
 from lavis_lite.interfaces import ModelOutput, Samples
 from lavis_lite.losses.gradient_cache import CachedShared, check_cachable
 from lavis_lite.model import LossSpecs, VisionLanguageModel, unit, width_of
@@ -32,7 +33,7 @@ class DualEncoder(VisionLanguageModel):
     Args:
         vision: the vision encoder's component.
         text: the text backbone's component: any that needs no image.
-        image_size: side of the square input.
+        image_size: side of the square input, or its (height, width).
         tokenizer: a WordPiece vocabulary's folder, file or hub id, or ``hf/`` and the folder or hub
             id of any tokenizer; None is an ``hf/*`` tower's own, or the small one of the package.
         embed_width: width E of the joint space; None is that of the image tower.
@@ -51,7 +52,7 @@ class DualEncoder(VisionLanguageModel):
         self,
         vision: Spec,
         text: Spec,
-        image_size: int = 224,
+        image_size: ImageSize = 224,
         tokenizer: str | None = None,
         embed_width: int | None = 512,
         max_length: int | None = None,

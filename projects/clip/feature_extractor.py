@@ -37,7 +37,7 @@ class ClipFeatureExtractor(DualEncoder):
     Args:
         vision: the vision encoder's component.
         text: the text backbone's component: any that needs no image.
-        image_size: side of the square input.
+        image_size: side of the square input, or its (height, width).
         tokenizer: as of ``clip``.
         embed_width: width E of the joint space; None is that of the image tower.
         max_length: tokens that a text is cut to; None is all that the text tower holds.

@@ -13,52 +13,54 @@ from torch import Tensor
 from lavis_lite import registry
 from lavis_lite.data.transforms import MEAN, STD, Normalise, random_crop
 from lavis_lite.errors import ConfigError
+from lavis_lite.image_size import ImageSize, height_width
 
 _SPACES = re.compile(r"\s+")
 
 
 @registry.register("processor", "clip_image_eval")
 class ClipImageEval:
-    """The central square, its shorter side resized to S first; normalised. Nothing is stretched.
+    """The middle of the image, resized to just cover it first; normalised. Nothing is stretched.
 
     Args:
-        image_size: S.
+        image_size: side of the central square, or (height, width) of the middle.
         mean, std: per channel; CLIP's by default.
     """
 
     def __init__(
         self,
-        image_size: int = 224,
+        image_size: ImageSize = 224,
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
     ) -> None:
-        self.image_size = image_size
+        self.size = height_width(image_size)
         self._normalise = Normalise(mean or MEAN, std or STD)
 
     def __call__(self, image: Image.Image, rng: numpy.random.Generator | None = None) -> Tensor:
-        """(3, S, S)."""
-        size = self.image_size
-        scale = size / min(image.size)
+        """(3, H, W)."""
+        rows, columns = self.size
+        scale = max(rows / image.height, columns / image.width)
         # Rounded down as torchvision does: the longer side of a picture may gain a pixel else.
-        width, height = (max(size, int(side * scale)) for side in image.size)
+        width = max(columns, int(image.width * scale))
+        height = max(rows, int(image.height * scale))
         resized = image.convert("RGB").resize((width, height), Image.Resampling.BICUBIC)
-        left, top = round((width - size) / 2), round((height - size) / 2)
-        return self._normalise(resized.crop((left, top, left + size, top + size)))
+        left, top = round((width - columns) / 2), round((height - rows) / 2)
+        return self._normalise(resized.crop((left, top, left + columns, top + rows)))
 
 
 @registry.register("processor", "clip_image_train")
 class ClipImageTrain:
-    """A random crop of nearly the whole image, resized to a square; normalised.
+    """A random crop of nearly the whole image, resized; normalised.
 
     Args:
-        image_size: S.
+        image_size: side of the square that a crop is stretched to, or its (height, width).
         mean, std: per channel; CLIP's by default.
         min_scale, max_scale: share of the image's area that a crop has.
     """
 
     def __init__(
         self,
-        image_size: int = 224,
+        image_size: ImageSize = 224,
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
         min_scale: float = 0.9,
@@ -69,16 +71,16 @@ class ClipImageTrain:
                 f"clip_image_train: min_scale={min_scale}, max_scale={max_scale};"
                 " 0 < min_scale <= max_scale <= 1"
             )
-        self.image_size = image_size
+        self.size = height_width(image_size)
         self.scale = (min_scale, max_scale)
         self._normalise = Normalise(mean or MEAN, std or STD)
 
     def __call__(self, image: Image.Image, rng: numpy.random.Generator | None = None) -> Tensor:
-        """(3, S, S)."""
+        """(3, H, W)."""
         rng = numpy.random.default_rng() if rng is None else rng
         box = random_crop(*image.size, self.scale, rng)
-        size = (self.image_size, self.image_size)
-        cropped = image.convert("RGB").crop(box).resize(size, Image.Resampling.BICUBIC)
+        height, width = self.size
+        cropped = image.convert("RGB").crop(box).resize((width, height), Image.Resampling.BICUBIC)
         return self._normalise(cropped)
 
 

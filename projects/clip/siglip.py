@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from lavis_lite import registry
 from lavis_lite.capabilities.reading import RankTexts, image_major, is_one_list
 from lavis_lite.errors import ConfigError
+from lavis_lite.image_size import ImageSize
 from lavis_lite.model import LossSpecs
 from lavis_lite.modes import cosines
 from lavis_lite.projects.clip.dual import DualEncoder, Projection, Spec, Texts
@@ -22,7 +23,7 @@ class Siglip(DualEncoder):
     Args:
         vision: the vision encoder's component.
         text: the text backbone's component: any that needs no image.
-        image_size: side of the square input.
+        image_size: side of the square input, or its (height, width).
         tokenizer: a WordPiece vocabulary's folder, file or hub id, or ``hf/`` and the folder or hub
             id of any tokenizer; None is an ``hf/*`` tower's own, or the small one of the package.
         embed_width: width E of the joint space; None is that of the image tower.
@@ -46,7 +47,7 @@ class Siglip(DualEncoder):
         self,
         vision: Spec,
         text: Spec,
-        image_size: int = 224,
+        image_size: ImageSize = 224,
         tokenizer: str | None = None,
         embed_width: int | None = None,
         max_length: int | None = None,

@@ -38,6 +38,19 @@ def test_clip_s_images_are_those_of_transformers(size: tuple[int, int]) -> None:
     torch.testing.assert_close(ours(picture(*size)), expected, atol=1e-5, rtol=0)
 
 
+def test_a_wide_image_is_the_middle_of_the_square_one() -> None:
+    size = {"image_size": [24, 48]}
+    wide = registry.build("processor", {"name": "clip_image_eval"}, **size)(picture(60, 60))
+    square = registry.build("processor", {"name": "clip_image_eval"}, image_size=48)
+    assert torch.equal(wide, square(picture(60, 60))[:, 12:36])
+
+
+@pytest.mark.parametrize("size", [[64], [64, 0], -1])
+def test_an_image_size_is_one_side_or_two(size: Any) -> None:
+    with pytest.raises(ConfigError, match=r"image_size: .*; the side of a square, or \[height, w"):
+        registry.build("processor", {"name": "clip_image_eval"}, image_size=size)
+
+
 def test_siglip_s_images_are_those_of_transformers() -> None:
     theirs = transformers.SiglipImageProcessorPil(
         size={"height": 32, "width": 32}, image_mean=HALF, image_std=HALF, resample=3

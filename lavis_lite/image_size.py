@@ -1,0 +1,21 @@
+"""Sizes of the images that a model takes. Imports no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from lavis_lite.errors import ConfigError
+
+ImageSize = int | Sequence[int]  # the side of a square, or (height, width), in pixels
+
+
+def height_width(size: ImageSize) -> tuple[int, int]:
+    """Both sides.
+
+    Raises:
+        ConfigError: neither one positive number nor two.
+    """
+    sides = (size, size) if isinstance(size, int) else tuple(size)
+    if len(sides) != 2 or min(sides) < 1:
+        raise ConfigError(f"image_size: {size}; the side of a square, or [height, width]")
+    return sides[0], sides[1]
