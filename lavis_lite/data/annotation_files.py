@@ -12,10 +12,11 @@ from typing import IO, Any
 from lavis_lite import io
 from lavis_lite.data.compressed import open_compressed
 from lavis_lite.data.json_text import parse_json
-from lavis_lite.errors import ConfigError, DataError, suggest
+from lavis_lite.errors import ConfigError, DataError, DownloadError, UnknownName, suggest
 
 Row = dict[str, Any]
 _GLOB = set("*?[")
+_FOREIGN = (LookupError, TypeError, AttributeError, ValueError, ArithmeticError, RuntimeError)
 
 
 def read(path: str | list[str], kind: str, delimiter: str | None = None) -> Iterator[Row]:
@@ -54,6 +55,26 @@ def find(path: str | list[str]) -> list[Path]:
     beside = [file.name for file in local.parent.iterdir()] if local.parent.is_dir() else []
     missing = local.parent if not local.parent.is_dir() else path
     raise DataError(f"{missing}: no such file or folder.{suggest(local.name, beside)}")
+
+
+@contextlib.contextmanager
+def foreign(where: str | Path, layout: str) -> Iterator[None]:
+    """Around what reads rows of a known layout: they may have other fields, of other types.
+
+    Args:
+        where: the file or files, for the message.
+        layout: what the rows should be, such as "COCO's captions".
+
+    Raises:
+        DataError: in place of the errors that such rows lead to.
+    """
+    try:
+        yield
+    except (ConfigError, DataError, UnknownName, DownloadError):
+        raise
+    except _FOREIGN as error:
+        what = f"no {error}" if isinstance(error, KeyError) else f"{type(error).__name__}: {error}"
+        raise DataError(f"{where}: not all of it is {layout}: {what:.200}") from error
 
 
 def load_json(path: Path) -> Any:
@@ -154,11 +175,11 @@ def _delimiter(path: Path) -> str:
 def _layout(path: Path, data: Row) -> Any:
     pictures = data.get("images")
     if isinstance(pictures, list) and isinstance(data.get("annotations"), list):
-        with _foreign(path, "COCO's captions"):
+        with foreign(path, "COCO's captions"):
             return _coco(path, pictures, data["annotations"])
     first = pictures[0] if isinstance(pictures, list) and pictures else None
     if isinstance(first, dict) and "sentences" in first:
-        with _foreign(path, "Karpathy's splits"):
+        with foreign(path, "Karpathy's splits"):
             return [_karpathy(row) for row in data["images"]]
     lists = [value for value in data.values() if isinstance(value, list)]
     if len(lists) != 1:
@@ -167,16 +188,6 @@ def _layout(path: Path, data: Row) -> Any:
             " (images, annotations) or Karpathy's (images with sentences)"
         )
     return lists[0]
-
-
-@contextlib.contextmanager
-def _foreign(path: Path, layout: str) -> Iterator[None]:
-    """A row that has other fields than its layout says, or other types in them."""
-    try:
-        yield
-    except (LookupError, TypeError, AttributeError) as error:
-        what = f"no {error}" if isinstance(error, KeyError) else str(error)
-        raise DataError(f"{path}: laid out as {layout}, but in one row: {what}") from None
 
 
 def _coco(path: Path, pictures: list[Row], annotations: list[Row]) -> list[Row]:

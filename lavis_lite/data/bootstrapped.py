@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import functools
-import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from lavis_lite import registry
+from lavis_lite.data.annotation_files import foreign
 from lavis_lite.data.images import MAX_PIXELS, decode
+from lavis_lite.data.json_text import parse_json
 from lavis_lite.data.rows import PackedRows, Rows
 from lavis_lite.data.seeding import stable_hash
 from lavis_lite.data.tar_index import Members, index_shard
@@ -75,14 +76,14 @@ class Bootstrapped(Rows):
             )
         self._folder = Path(path)
         self.name = f"bootstrapped-{self._folder.name}-{texts}"
-        job = _read_job(self._folder)
-        self._source = job["source"]
-        numbers = _finished(self._folder, job["num_shards"], unfinished_ok)
+        self._source, num_shards = _read_job(self._folder)
+        numbers = _finished(self._folder, num_shards, unfinished_ok)
         self._tars = {n: tar for n in numbers if (tar := self._path(n, IMAGES)).is_file()}
-        rows = self._all(numbers, texts)
-        if texts == "web_at_random":
-            rows = _at_random(rows, self._all(numbers, texts))
-        self._rows = PackedRows(rows)
+        with foreign(self._folder / SHARDS, "the output of a bootstrapping run"):
+            rows = self._all(numbers, texts)
+            if texts == "web_at_random":
+                rows = _at_random(rows, self._all(numbers, texts))
+            self._rows = PackedRows(rows)
         del self._keys
         if not len(self._rows):
             raise DataError(f"{path}: no texts ({texts}) in its {len(numbers)} shards")
@@ -200,17 +201,27 @@ def _image(members: Members) -> tuple[int, int]:
     return next(place for extension, place in members.items() if extension not in ("json", "txt"))
 
 
-def _read_job(folder: Path) -> dict[str, Any]:
+def _read_job(folder: Path) -> tuple[dict[str, Any], int]:
+    """The component of the source, and how many shards the run has."""
     try:
-        return json.loads((folder / JOB).read_text("utf-8"))
+        job = parse_json((folder / JOB).read_bytes())
     except FileNotFoundError:
         raise DataError(
             f"{folder}: not the output of a bootstrapping run, no {JOB} in it"
         ) from None
+    except (OSError, ValueError) as error:
+        raise DataError(f"{folder / JOB}: cannot be read: {error}") from None
+    fields = job if isinstance(job, dict) else {}
+    source, num_shards = fields.get("source"), fields.get("num_shards")
+    if not isinstance(source, dict) or not isinstance(num_shards, int):
+        raise DataError(f"{folder / JOB}: has no `source` (a dataset) or `num_shards` (a number)")
+    return source, num_shards
 
 
 def _finished(folder: Path, num_shards: int, unfinished_ok: bool) -> list[int]:
-    done = [n for n in range(num_shards) if (folder / SHARDS / f"{shard_name(n)}{DONE}").is_file()]
+    names = (file.stem for file in (folder / SHARDS).glob(f"shard-*{DONE}"))
+    found = (int(number) for name in names if (number := name.rpartition("-")[2]).isdecimal())
+    done = sorted(number for number in found if number < num_shards)
     if len(done) < num_shards and not (unfinished_ok and done):
         raise DataError(
             f"{folder}: {num_shards - len(done)} of {num_shards} shards are not done; start the "
@@ -223,6 +234,6 @@ def _records(path: Path) -> Iterator[dict[str, Any]]:
     try:
         with path.open(encoding="utf-8") as file:
             for line in file:
-                yield json.loads(line)
+                yield parse_json(line)
     except (OSError, ValueError) as error:
         raise DataError(f"{path}: cannot be read: {error}") from None

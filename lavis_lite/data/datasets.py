@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from lavis_lite import registry
-from lavis_lite.data.annotation_files import read
+from lavis_lite.data.annotation_files import foreign, read
 from lavis_lite.data.images import MAX_PIXELS, decode
 from lavis_lite.data.rows import PackedRows, Rows
 from lavis_lite.errors import DataError, suggest
@@ -78,10 +78,8 @@ class Annotations(Rows):
         self._folder = Path(folder if folder is not None else Path(first).parent)
         if folder is not None and not self._folder.is_dir():
             raise DataError(f"images: {folder}: no such folder")
-        try:
+        with foreign(first, "rows of image-text pairs"):
             self._rows = PackedRows(_expand(rows, str(path), self.name, columns))
-        except RecursionError:
-            raise DataError(f"{path}: a row is nested too deeply") from None
         if not len(self._rows):
             raise DataError(f"{path}: there are no rows in it")
         self._check_images()
@@ -132,7 +130,7 @@ class Json(Annotations):
     kind = "json"
 
     def _finish(self, split: Any, *others: Any) -> None:
-        splits = Counter(self._rows[number].get("split") for number in range(len(self._rows)))
+        splits = Counter(str(self._rows[number].get("split")) for number in range(len(self._rows)))
         if not split and {"train", "test"} <= splits.keys():
             raise DataError(f"{self.name}: holds several splits; give split: one of {dict(splits)}")
         super()._finish(split, *others)

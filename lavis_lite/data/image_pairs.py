@@ -48,7 +48,7 @@ class Nlvr(Published, card="nlvr"):
                 raise DataError(f"{file}: a JSON {type(data).__name__}, where a list is expected")
             for row in data:
                 demand(row, ("sentence", "label", "images"), file)
-                if len(row["images"]) != 2:
+                if len(row["images"]) != 2 or not all(isinstance(x, str) for x in row["images"]):
                     raise DataError(f"{file}: {row['images']}; a statement is about two images")
                 if row["label"] not in _LABELS:
                     raise DataError(f"{file}: label {row['label']!r}; known: {list(_LABELS)}")

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any, ClassVar
 
 from lavis_lite.data import cards
-from lavis_lite.data.annotation_files import find, load_json, read
+from lavis_lite.data.annotation_files import find, foreign, load_json, read
 from lavis_lite.data.datasets import Annotations
 from lavis_lite.data.images import MAX_PIXELS
 from lavis_lite.errors import DataError
@@ -61,14 +61,10 @@ class Published(Annotations):
         files = self.card.files(self.split, annotations, root)
         name = f"{self.card.name}-{self.split}"
         try:
-            self._read(self.rows_of(files), files, folder, self.columns, name)
+            with foreign(", ".join(files), "rows of its format"):
+                self._read(self.rows_of(files), files, folder, self.columns, name)
         except DataError as error:
             raise DataError(f"{self.card.name}: {error}\n  {self.card.advice()}") from None
-        except (LookupError, TypeError, AttributeError, ValueError) as error:
-            raise DataError(
-                f"{self.card.name}: {', '.join(files)}: a row of another format"
-                f" ({type(error).__name__}: {error})\n  {self.card.advice()}"
-            ) from error
         self._finish(None, exif, max_pixels, limit, where, fold)
 
     def rows_of(self, files: list[str]) -> Iterator[Row]:

@@ -59,6 +59,8 @@ class Questions(Published):
     def _question(self, row: Row, annotation: Row) -> Row:
         references = [answer["answer"] for answer in annotation.get("answers", [])]
         references = references or _references(row)
+        if not all(isinstance(answer, str) for answer in references):
+            raise DataError(f"question {row['question_id']}: {references!r:.80}; answers are texts")
         if self.split == "train" and not references:
             raise DataError(f"question {row['question_id']} has no answer to train on")
         image = row.get("image") or _coco_2017(row, self.split)
