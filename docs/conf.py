@@ -21,6 +21,7 @@ extensions = [
     "config_reference",
     "dataset_cards",
     "fault_table",
+    "recorded_benchmarks",
     "recorded_runs",
     "recorded_sweeps",
     "registry_tables",

@@ -8,7 +8,7 @@ import torch
 
 from lavis_lite.measuring.timing import wait_for
 
-_SECONDS = 1.0  # that the rate is looked for
+_SECONDS = 0.3  # that the rate is looked for
 _SIZES = {"cpu": 1024, "cuda": 8192}
 
 

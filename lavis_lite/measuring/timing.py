@@ -49,15 +49,20 @@ def in_turns(
         for run in runs.values():
             run()
     found = {name: Seconds() for name in runs}
-    for _ in range(repeats):
-        for name, run in runs.items():
-            gc.collect()
-            wait_for(device)
-            begin, begin_cpu = time.perf_counter(), time.process_time()
-            run()
-            wait_for(device)
-            found[name].wall.append(time.perf_counter() - begin)
-            found[name].cpu.append(time.process_time() - begin_cpu)
+    gc.collect()
+    gc.freeze()  # so that looking for garbage before each run is looking at little
+    try:
+        for _ in range(repeats):
+            for name, run in runs.items():
+                gc.collect()
+                wait_for(device)
+                begin, begin_cpu = time.perf_counter(), time.process_time()
+                run()
+                wait_for(device)
+                found[name].wall.append(time.perf_counter() - begin)
+                found[name].cpu.append(time.process_time() - begin_cpu)
+    finally:
+        gc.unfreeze()
     return found
 
 

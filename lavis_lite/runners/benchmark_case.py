@@ -67,9 +67,11 @@ def measure(case: Case, setting: Setting) -> dict[str, Any]:
     timed = in_turns(trial.contenders, case.repeats or run.repeats, run.warmup, setting.device)
     trial.contenders.clear()
     del workload
-    gc.collect()
-    return_freed()
-    peaks = {name: peak_apart(case, name, setting) for name in timed} if case.memory else {}
+    peaks = {}
+    if case.memory:
+        gc.collect()  # what this process holds is missing to those that are watched
+        return_freed()
+        peaks = {name: peak_apart(case, name, setting) for name in timed}
     rows = {
         name: figures(seconds, facts["amount"], trial.operations[name], rate, peaks.get(name))
         for name, seconds in timed.items()

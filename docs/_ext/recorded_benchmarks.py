@@ -1,0 +1,148 @@
+"""Directives that show recorded benchmarks, files of benchmarks/ that the runner wrote.
+
+.. recorded-targets:: caption.json rerank.json     every target with what was measured
+.. recorded-benchmark:: caption.json               every contender: seconds, rate, operations, memory
+.. recorded-plots:: growth.json                    the plots of a benchmark
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from docutils import nodes
+from docutils.parsers.rst import Directive
+from docutils.statemachine import StringList
+from recorded_runs import BENCHMARKS, PLACE
+from report_charts import chart_node
+from sphinx.application import Sphinx
+from sphinx.util.nodes import nested_parse_with_titles
+
+from lavis_lite.report.benchmark import OURS, contenders, plots
+
+Record = dict[str, Any]
+TABLE = [".. list-table::", "   :header-rows: 1", ""]
+
+
+def row(*cells: str) -> list[str]:
+    """One row of a list-table."""
+    return [f"   {'* -' if not number else '  -'} {cell}" for number, cell in enumerate(cells)]
+
+
+def seconds(found: Record) -> str:
+    """The median with its spread."""
+    return f"{found['seconds']:.3g} ± {found['spread']:.2g} s"
+
+
+class Recorded(Directive):
+    """A directive whose arguments are files of benchmarks/ and whose content is made from them."""
+
+    required_arguments = 1
+    optional_arguments = 20
+
+    def lines(self, records: Sequence[Record]) -> Iterator[str]:
+        raise NotImplementedError
+
+    def records(self) -> list[Record]:
+        """What the files hold; the page is made anew when one of them changes."""
+        files = [BENCHMARKS / Path(name) for name in self.arguments]
+        for file in files:
+            self.state.document.settings.record_dependencies.add(str(file))
+        return [json.loads(file.read_text(encoding="utf-8")) for file in files]
+
+    def run(self) -> list[nodes.Node]:
+        holder = nodes.section(document=self.state.document)
+        content = StringList(list(self.lines(self.records())), " ".join(self.arguments))
+        nested_parse_with_titles(self.state, content, holder)
+        return holder.children
+
+
+class Targets(Recorded):
+    """A row per target; then where each file was made."""
+
+    def lines(self, records: Sequence[Record]) -> Iterator[str]:
+        yield from TABLE
+        yield from row("work", "against", "wanted", "measured", "reached", "ours", "the other")
+        for case in (case for record in records for case in record["cases"]):
+            for one in case["reach"]:
+                yield from row(case["title"], *self.cells(case, one))
+        yield ""
+
+    def cells(self, case: Record, one: Record) -> list[str]:
+        other = case["baselines"].get(one["against"], {})
+        unit = {"time": " of its time", "memory": " of its memory", "seconds": " s"}[one["measure"]]
+        measured = "other results" if one["value"] is None else f"{one['value']:.2f}"
+        if one["measure"] == "memory":
+            ours, theirs = (f"{x['peak_mib']:,.0f} MiB" for x in (case[OURS], other))
+        else:
+            ours = seconds(case[OURS])
+            theirs = seconds(other) if "seconds" in other else "–"
+        against = "–" if one["against"] == OURS else one["against"]
+        wanted = f"at most {one['at_most']:.3g}{unit}"
+        return [against, wanted, measured, "yes" if one["reached"] else "**no**", ours, theirs]
+
+
+class Benchmark(Recorded):
+    """A row per case and contender, and under them the command, the time and the machine."""
+
+    def lines(self, records: Sequence[Record]) -> Iterator[str]:
+        for record in records:
+            yield from TABLE
+            yield from row(
+                *("work", "by", "seconds", "per second", "GFLOP", "share of the machine's rate"),
+                *("peak memory", "ratio"),
+            )
+            for case in record["cases"]:
+                for name, found in contenders(case).items():
+                    yield from row(case["title"] if name == OURS else "", name, *cells(case, found))
+            yield from ["", *place(record), ""]
+
+
+def cells(case: Record, found: Record) -> list[str]:
+    """The figures of one contender."""
+    if "seconds" not in found:
+        return ["other results", *[""] * 5]
+    ratio = found.get("ratio", {})
+    share = f"{100 * found['share_of_rate']:.0f} %" if "share_of_rate" in found else "–"
+    return [
+        f"{found['seconds']:.3g} ± {found['spread']:.2g}",
+        f"{found['per_second']:.3g} {case['unit']}",
+        f"{found['gflop']:,.4g}" if "gflop" in found else "–",
+        share,
+        f"{found['peak_mib']:,.0f} MiB" if "peak_mib" in found else "–",
+        ", ".join(f"{what} {value:.2f}" for what, value in ratio.items() if what != "cpu") or "–",
+    ]
+
+
+def place(record: Record) -> Iterator[str]:
+    """The command and the machine."""
+    where = record["environment"]
+    facts = ", ".join(f"{key} {where[key]}" for key in PLACE if key in where)
+    rates = {
+        case["precision"]: case["matmul_gflop_per_second"]
+        for case in sorted(record["cases"], key=lambda c: c["matmul_gflop_per_second"])
+    }
+    matmul = ", ".join(f"{name} {rate:.0f}" for name, rate in rates.items())
+    loads = [case["load"] for case in record["cases"] if case["load"] is not None]
+    yield (
+        f"Command: ``{record['command']}``, {record['seconds'] / 60:.0f} minutes. Where: {facts}; "
+        f"device {record['device']}, threads {record['cases'][0]['threads']}, matrix products at "
+        f"{matmul} GFLOP/s, other load up to {max(loads, default=0):.1f}."
+    )
+
+
+class Plots(Recorded):
+    """The plots of each file."""
+
+    def run(self) -> list[nodes.Node]:
+        return [chart_node(chart) for record in self.records() for chart in plots(record)]
+
+
+def setup(app: Sphinx) -> dict[str, Any]:
+    """Called by Sphinx."""
+    app.add_directive("recorded-targets", Targets)
+    app.add_directive("recorded-benchmark", Benchmark)
+    app.add_directive("recorded-plots", Plots)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -1,0 +1,186 @@
+"""The runner that measures: equal work first, then turns; a wrong peer is never timed."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lavis_lite import runners
+from lavis_lite.config import load_and_bind
+from lavis_lite.errors import ConfigError
+from lavis_lite.report.benchmark import COLUMNS
+
+PLUGIN = '''
+"""Sums of squares, beside a slow and a wrong way."""
+import torch
+from lavis_lite import registry
+from lavis_lite.measuring.agreement import Difference
+
+@registry.register("workload", "squares_NUMBER")
+class Squares:
+    """The sum of squares of a vector."""
+    unit = "numbers"
+    baselines = ("twice", "wrong")
+
+    def __init__(self, count: int = 64, *, device: torch.device, precision: str) -> None:
+        self.amount = count
+        self.x = torch.ones(count, 1, device=device)
+        self.calls = []
+
+    def contender(self, name):
+        def run():
+            self.calls.append(name)
+            for _ in range(2 if name == "twice" else 1):
+                found = (self.x.T @ self.x).item()
+            return found + (name == "wrong")
+        return run
+
+    def differences(self, baseline, ours, theirs):
+        return [Difference("sum", abs(ours - theirs), 1e-6)]
+'''
+CONFIG = """
+# python run.py --cfg squares.yaml
+runner: {name: benchmark}
+plugins: [squares.py]
+cases:
+  - title: one
+    name: squares_NUMBER
+    reach: {twice: {time: 1000.0}, wrong: {time: 1000.0}, ours: {seconds: 0.0}}
+  - title: more
+    name: squares_NUMBER
+    baselines: [twice]
+    precision: bf16
+    vary: {count: [8, 16, 32]}
+run: {output_dir: OUT, repeats: 3, warmup: 0, device: cpu, num_threads: 1}
+"""
+_made = iter(range(100))
+
+
+@pytest.fixture
+def cfg(tmp_path: Path) -> Path:
+    number = str(next(_made))
+    (tmp_path / "squares.py").write_text(PLUGIN.replace("NUMBER", number))
+    text = CONFIG.replace("NUMBER", number).replace("OUT", str(tmp_path / "out"))
+    (tmp_path / "squares.yaml").write_text(text)
+    return tmp_path / "squares.yaml"
+
+
+def run(cfg: Path, *overrides: str) -> dict[str, Any]:
+    return runners.run(load_and_bind(cfg, overrides))
+
+
+def test_figures_are_consistent(cfg: Path) -> None:
+    table = run(cfg)
+    assert [case["title"] for case in table["cases"]] == [
+        "one",
+        *(f"more, count {count}" for count in (8, 16, 32)),
+    ]
+    for case in table["cases"]:
+        ours, twice = case["ours"], case["baselines"]["twice"]
+        assert len(ours["runs"]) == len(twice["runs"]) == 3
+        assert ours["seconds"] == sorted(ours["runs"])[1]
+        assert twice["ratio"]["time"] == ours["seconds"] / twice["seconds"]
+        assert ours["per_second"] == case["amount"] / ours["seconds"]
+        assert twice["gflop"] == 2 * ours["gflop"] == 2 * 2 * case["amount"] / 1e9
+        rate = case["matmul_gflop_per_second"]
+        assert ours["share_of_rate"] == pytest.approx(ours["gflop"] / ours["seconds"] / rate)
+    assert [case["amount"] for case in table["cases"]] == [64, 8, 16, 32]
+    assert (
+        table["metrics"]["one/twice/time"]
+        == table["cases"][0]["baselines"]["twice"]["ratio"]["time"]
+    )
+
+
+def test_a_peer_that_comes_to_something_else_is_reported_and_not_timed(cfg: Path) -> None:
+    case = run(cfg, "run.only=one")["cases"][0]
+    wrong = case["baselines"]["wrong"]
+    assert wrong["differences"] == [
+        {"what": "sum", "value": 1.0, "tolerance": 1e-6, "agrees": False}
+    ]
+    assert wrong["ratio"] == {}
+    assert "seconds" not in wrong
+    reached = {(one["against"], one["measure"]): one for one in case["reach"]}
+    assert reached["twice", "time"]["reached"] is True
+    assert reached["wrong", "time"] == {
+        "against": "wrong", "measure": "time", "at_most": 1000.0, "value": None, "reached": False,
+    }  # fmt: skip
+    assert reached["ours", "seconds"]["reached"] is False
+    assert reached["ours", "seconds"]["value"] == case["ours"]["seconds"]
+    page = (Path(cfg).parent / "out" / "report.html").read_text()
+    assert "other results" in page
+    assert "1 of 3 targets are reached" in page
+
+
+def test_the_record_says_what_ran_where(cfg: Path, tmp_path: Path) -> None:
+    kept = tmp_path / "kept" / "squares"
+    table = run(cfg, f"run.record={kept}", "run.only=more")
+    assert json.loads(kept.with_suffix(".json").read_text()) == json.loads(
+        json.dumps({k: v for k, v in table.items()})
+    )
+    assert {"torch", "cores", "Python"} <= table["environment"].keys()
+    assert table["cases"][0]["precision"] == "bf16"
+    assert table["cases"][0]["threads"] == 1
+    with kept.with_suffix(".csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert list(rows[0]) == list(COLUMNS)
+    assert [(row["case"], row["contender"]) for row in rows[:2]] == [
+        ("more, count 8", "ours"),
+        ("more, count 8", "twice"),
+    ]
+    for row in rows[1::2]:
+        (case,) = (c for c in table["cases"] if c["title"] == row["case"])
+        ratio = case["baselines"]["twice"]["ratio"]["time"]
+        assert float(row["time_ratio"]) == pytest.approx(ratio, rel=1e-4)
+        assert row["same_results"] == "True"
+        assert row["torch"] == table["environment"]["torch"]
+    assert (tmp_path / "out" / "benchmark.csv").read_text() == kept.with_suffix(".csv").read_text()
+
+
+def test_what_grows_is_drawn(cfg: Path, tmp_path: Path) -> None:
+    run(cfg)
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "more: numbers per second" in page
+    assert page.count("<polyline") == 2  # ours and the baseline
+    assert "time of ours, divided by" in page
+
+
+def test_peak_memory_is_measured_in_a_process_of_its_own(cfg: Path) -> None:
+    case = run(
+        cfg, "run.only=more", "cases[1].memory=true", "cases[1].reach={twice: {memory: 1e9}}",
+        "cases[1].vary.count=[8000000]", "run.repeats=1",
+    )["cases"][0]  # fmt: skip
+    ours, twice = case["ours"], case["baselines"]["twice"]
+    assert ours["total_mib"] > 30  # the vector itself, held before the run
+    assert 0 <= ours["peak_mib"] < ours["total_mib"]
+    if twice["peak_mib"]:
+        assert twice["ratio"]["memory"] == ours["peak_mib"] / twice["peak_mib"]
+
+
+def test_what_does_not_fit_is_told_at_once_and_together(cfg: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as error:
+        run(
+            cfg, "cases[0].baselines=[twce]", "cases[0].reach={wrong: {time: 1}, ours: {time: 1}}",
+            "cases[1].vary={cuont: [1]}", "cases[1].reach={twice: {memory: 1}}",
+            "cases[1].repeats=0",
+        )  # fmt: skip
+    text = str(error.value)
+    assert "cases[0].baselines: squares_" in text
+    assert "Did you mean 'twice'?" in text
+    assert "cases[0].reach.wrong: not measured here" in text
+    assert "cases[0].reach.ours.time: one of seconds" in text
+    assert "cases[1].vary: squares_" in text
+    assert "Did you mean 'count'?" in text
+    assert "cases[1].reach.twice.memory: needs `memory: true`" in text
+    assert "cases[1].repeats: 0; at least 1" in text
+    assert not (tmp_path / "out").exists()
+
+
+def test_titles_tell_cases_apart(cfg: Path) -> None:
+    with pytest.raises(ConfigError, match=r"\['more, count 8'\] more than once"):
+        run(cfg, "cases[1].vary.count=[8,16,8]")
+    with pytest.raises(ConfigError, match=r"run\.only: 'seven' is in no title\. Titles: one; more"):
+        run(cfg, "run.only=seven")
