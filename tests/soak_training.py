@@ -160,7 +160,7 @@ def soak(folder: Path, steps: int, kills: int, seed: int = 0) -> dict[str, Any]:
     """The calm run, the disturbed run, and the comparison.
 
     Returns:
-        Figures for the record.
+        ``step``, ``seconds`` of the disturbed run, and ``metrics``, for the record.
     """
     rng = random.Random(seed)
     annotations = write_pictures(folder / "data", seed)
@@ -175,9 +175,7 @@ def soak(folder: Path, steps: int, kills: int, seed: int = 0) -> dict[str, Any]:
         assert len(lives) < 2 or lives[-1].step >= lives[-2].step, "a whole checkpoint was lost"
     lives.append(live(start(annotations, disturbed, steps), disturbed, rng, None))
     seconds = time.monotonic() - begin
-    return {
-        "step": steps,
-        "seconds": round(seconds, 1),
+    metrics = {
         "kills_survived": sum(life.killed for life in lives),
         "kills_while_starting": sum(n % 4 == 3 for n in range(kills)),
         "checkpoints_written": steps // SAVE_EVERY,
@@ -185,6 +183,7 @@ def soak(folder: Path, steps: int, kills: int, seed: int = 0) -> dict[str, Any]:
         "samples": PICTURES,
         "samples_quarantined": compare(calm, disturbed),
     }
+    return {"step": steps, "seconds": round(seconds, 1), "metrics": metrics}
 
 
 def compare(calm: Path, disturbed: Path) -> int:

@@ -11,7 +11,7 @@ STEPS, KILLS = 600, 16
 @pytest.mark.slow
 @pytest.mark.fault(1, 8, 19)
 def test_killed_again_and_again_with_broken_pictures_it_learns_the_same_bit_for_bit(tmp_path):
-    found = soak(tmp_path, STEPS, KILLS)
+    found = soak(tmp_path, STEPS, KILLS)["metrics"]
     print(found)
     assert found["kills_survived"] == KILLS
     assert found["checkpoints_verified"] >= KILLS

@@ -75,6 +75,7 @@ def test_a_killed_process_that_is_not_started_again_ends_all_and_leaves_no_orpha
     done = torchrun(toy_config(tmp_path / "run", data__num_workers=1), "kill:6@1")
     assert done.returncode != 0
     assert "Signal 9 (SIGKILL)" in done.stderr
+    assert "forcefully" not in done.stderr  # the other one left before torchrun lost its patience
     assert wait_for_the_end_of(str(tmp_path / "run.yaml")) == []
     assert [r["step"] for r in records(tmp_path / "run")][-1] == 6
     assert not (tmp_path / "run" / "complete.json").exists()
