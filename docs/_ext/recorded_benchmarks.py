@@ -1,7 +1,7 @@
 """Directives that show recorded benchmarks, files of benchmarks/ that the runner wrote.
 
 .. recorded-targets:: caption.json rerank.json     every target with what was measured
-.. recorded-benchmark:: caption.json               every contender: seconds, rate, operations, memory
+.. recorded-benchmark:: caption.json               every contender: seconds, operations, memory
 .. recorded-plots:: growth.json                    the plots of a benchmark
 """
 

@@ -1,0 +1,110 @@
+"""Choosing answers to questions, beside scoring each on repeated question states."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from lavis_lite import registry
+from lavis_lite.measuring.agreement import Difference, of_lists
+from lavis_lite.projects.blip.benchmark.inputs import BERT, DTYPES, build, images, texts
+from lavis_lite.projects.blip.huggingface import as_transformers
+
+
+@registry.register("workload", "blip_vqa_rank")
+class VqaRank:
+    """The best of many answers to each question, from the questions' states on, random weights.
+
+    The baseline scores the same candidates with the text decoder of transformers'
+    ``BlipForQuestionAnswering``: each question's states are repeated for each of its candidates,
+    and logits over the vocabulary are computed at every place, padding included. Compared are the
+    answers that are chosen; in bf16 the share that differs is noted.
+
+    Args:
+        type: of ``blip_vqa``: its sizes.
+        vocab_size: tokens of the vocabulary.
+        image_size: side of the images.
+        questions: at a time.
+        answers: in the list.
+        candidates: answers of each question that are scored whole.
+        device, precision: where, and the format of weights and activations on both sides.
+    """
+
+    unit = "questions"
+    baselines = ("repeated states",)
+
+    def __init__(
+        self,
+        type: str = "vqav2",
+        vocab_size: int = BERT,
+        image_size: int = 384,
+        questions: int = 4,
+        answers: int = 1000,
+        candidates: int = 128,
+        *,
+        device: torch.device,
+        precision: str,
+    ) -> None:
+        self.amount, self.precision = questions, precision
+        self.candidates = min(candidates, answers)
+        dtype = DTYPES[precision]
+        self.model = build("blip_vqa", type, vocab_size, image_size=image_size)
+        self.model.eval().requires_grad_(False).to(device, dtype)
+        asked = {
+            "image": images(questions, image_size, dtype, device),
+            "text_input": texts(questions, 5, 10),
+        }
+        with torch.no_grad():
+            self.states, self.mask = self.model.read_questions(asked)
+        self.answers = texts(answers, 1, 3, seed=3)
+        self.theirs: Any = None
+
+    def contender(self, name: str) -> Callable[[], Any]:
+        """Each returns (B,) numbers of answers."""
+        if name == "ours":
+            return self._ours
+        whole = as_transformers(self.model)
+        self.theirs = whole.text_decoder.to(self.states.device, self.states.dtype)
+        return self._repeated
+
+    @torch.no_grad()
+    def _ours(self) -> Tensor:
+        kv = self.model.text_decoder.bert.project(self.states)
+        return self.model.rank_answers(kv, self.mask, self.answers, self.candidates)
+
+    @torch.no_grad()
+    def _repeated(self) -> Tensor:
+        batch, each = self.model.tokenize_answers(self.answers), self.candidates
+        start = batch.ids[:1, :1].expand(len(self.mask), 1)
+        first = self._decode(start, torch.ones_like(start), self.states, self.mask)[:, 0]
+        likely = first.float().softmax(-1)[:, batch.ids[:, 1]].topk(each).indices  # (B, K)
+        ids, mask = (x[likely.flatten()] for x in batch)  # (B * K, A)
+        states, seen = (x.repeat_interleave(each, dim=0) for x in (self.states, self.mask))
+        logits = self._decode(ids, mask, states, seen)[:, :-1].float()
+        targets = ids.masked_fill(mask == 0, -100)[:, 1:]
+        losses = F.cross_entropy(
+            logits.transpose(1, 2),
+            targets,
+            label_smoothing=self.model.answer_smoothing,
+            reduction="none",
+        ).sum(dim=1)
+        best = losses.view(likely.shape).argmin(dim=1, keepdim=True)
+        return likely.gather(1, best)[:, 0]
+
+    def _decode(self, ids: Tensor, mask: Tensor, states: Tensor, seen: Tensor) -> Tensor:
+        """(R, A, V) logits of the next tokens."""
+        return self.theirs(
+            input_ids=ids,
+            attention_mask=mask,
+            encoder_hidden_states=states,
+            encoder_attention_mask=seen,
+        ).logits
+
+    def differences(self, baseline: str, ours: Tensor, theirs: Tensor) -> list[Difference]:
+        """Of the chosen answers."""
+        rounded = 0.0 if self.precision == "fp32" else 1.0
+        return [of_lists("answers", ours.tolist(), theirs.tolist(), tolerance=rounded)]
