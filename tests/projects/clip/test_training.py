@@ -29,7 +29,7 @@ def step(name: str, parts: list[int], overrides: dict[str, Any]) -> dict[str, An
         key: value[own] if isinstance(value, list | Tensor) else value
         for key, value in batch(COUNT).items()
     }
-    losses = parallelize(Losses(model), lambda: samples)
+    losses = parallelize(Losses(model), lambda: samples, torch.optim.SGD(model.parameters()))
     found = losses(samples)
     found["loss"].backward()
     loss = distributed.all_reduce(found["loss"].detach()) / distributed.world_size()
