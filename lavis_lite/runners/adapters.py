@@ -6,6 +6,7 @@ Reference: https://arxiv.org/abs/2106.09685.
 from __future__ import annotations
 
 import logging
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -20,7 +21,6 @@ from lavis_lite.runners.frozen import fits
 
 log = logging.getLogger(__name__)
 NAME = "default"  # peft's name of a layer's only adapter
-ADAPTED = nn.Linear | nn.Conv2d | nn.Embedding
 
 
 class Adapters:
@@ -113,39 +113,79 @@ class Adapters:
 
 
 def targets(model: nn.Module, patterns: list[str]) -> list[str]:
-    """The layers that get adapters: those meant by ``patterns``, or the towers' linear ones.
+    """The layers that get adapters: those meant by ``patterns``, or those of the towers' layers.
 
-    A momentum copy's are left out: they follow.
+    Of a tower's layers its linear ones, GPT's sort included; its convolutions where it has no
+    linear ones. A momentum copy's are left out: they follow.
 
     Raises:
-        ConfigError: a pattern that fits no such layer; nothing to adapt.
+        ConfigError: a pattern that fits no such layer; a tower with nothing to adapt.
     """
     copies = tuple(f"{name}_m." for name in getattr(model, "momentum_pairs", ()))
-    able = {
+    own = {
         name: module
         for name, module in model.named_modules()
-        if isinstance(module, ADAPTED) and not f"{name}.".startswith(copies or ("\0",))
+        if not f"{name}.".startswith(copies or ("\0",))
     }
+    able = {name: module for name, module in own.items() if _is_adaptable(module)}
     for index, pattern in enumerate(patterns):
         if not any(fits(name, pattern) for name in able):
-            raise ConfigError(
-                f"optim.lora.target[{index}]: no layer is called {pattern!r}."
-                f"{suggest(pattern, able)} Give names of modules with linear, convolutional or "
-                "embedding layers, or shell patterns"
-            )
+            raise ConfigError(f"optim.lora.target[{index}]: {_misses(pattern, own, able)}")
     if patterns:
         return [name for name in able if any(fits(name, pattern) for pattern in patterns)]
     found = {**towers(model, "vision"), **towers(model, "text")}
-    inside = {
-        id(m) for tower in found.values() for layer in layers_of(tower) for m in layer.modules()
-    }
-    names = [n for n, m in able.items() if isinstance(m, nn.Linear) and id(m) in inside]
-    if not names:
+    if not found:
         raise ConfigError(
-            f"optim.lora: {type(model).__name__} has no linear layers in towers; name what to "
-            "adapt in optim.lora.target"
+            f"optim.lora: {type(model).__name__} has no towers; name what to adapt in "
+            "optim.lora.target"
         )
-    return names
+    chosen = {id(m) for name, tower in found.items() for m in _of_tower(name, tower)}
+    return [name for name, module in able.items() if id(module) in chosen]
+
+
+def _is_linear(module: nn.Module) -> bool:
+    from transformers.pytorch_utils import Conv1D  # GPT-2's linear layer, its weight transposed
+
+    return isinstance(module, nn.Linear | Conv1D)
+
+
+def _is_adaptable(module: nn.Module) -> bool:
+    """Whether peft can adapt a layer and merge the adapter: not so a convolution's in groups."""
+    if isinstance(module, nn.Conv2d):
+        return module.groups == 1
+    return _is_linear(module) or isinstance(module, nn.Embedding)
+
+
+def _of_tower(name: str, tower: nn.Module) -> list[nn.Module]:
+    """What is adapted of a tower when nothing is said.
+
+    Raises:
+        ConfigError: nothing: it would be frozen without a word.
+    """
+    inside = [m for layer in layers_of(tower) for m in layer.modules() if _is_adaptable(m)]
+    linear = [m for m in inside if _is_linear(m)]
+    chosen = linear or [m for m in inside if isinstance(m, nn.Conv2d)]
+    if not chosen:
+        raise ConfigError(
+            f"optim.lora: {name} ({type(tower).__name__}) has no linear or convolutional layers in "
+            "a list of layers, so it would be frozen; name all that is to be adapted in "
+            "optim.lora.target"
+        )
+    return chosen
+
+
+def _misses(pattern: str, own: dict[str, nn.Module], able: dict[str, nn.Module]) -> str:
+    """Why a pattern means no layer that can be adapted."""
+    for name, module in own.items():
+        if isinstance(module, nn.Conv2d) and fits(name, pattern):
+            return (
+                f"{name} is a convolution in {module.groups} groups, whose adapter cannot be "
+                "merged; leave it out, or train it whole (optim.lora.train)"
+            )
+    return (
+        f"no layer is called {pattern!r}.{suggest(pattern, able)} Give names of modules with "
+        "linear, convolutional or embedding layers, or shell patterns"
+    )
 
 
 def _fitting(model: nn.Module, patterns: list[str], key: str) -> list[nn.Parameter]:
@@ -174,7 +214,9 @@ def _inject(model: nn.Module, names: list[str], config: LoraConfig) -> None:
         lora_dropout=config.dropout,
         target_modules=names,
     )
-    inject_adapter_in_model(settings, model)
+    with warnings.catch_warnings():  # peft sets it for each layer as it must be, and says so
+        warnings.filterwarnings("ignore", "fan_in_fan_out is set to", UserWarning)
+        inject_adapter_in_model(settings, model)
 
 
 def _twin(model: nn.Module, name: str) -> str | None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import transformers
 from toy_runs import run, run_in_process, toy_config, weights
 
 from lavis_lite import create_model
@@ -16,6 +18,7 @@ from lavis_lite.errors import ConfigError
 from lavis_lite.model import VisionLanguageModel
 from lavis_lite.runners.adapters import Adapters, targets
 from lavis_lite.runners.train import TrainRunner
+from lavis_lite.text.tokenizer import PACKAGED, load_tokenizer
 
 pytest.importorskip("peft")
 
@@ -127,8 +130,72 @@ def test_a_pattern_that_fits_nothing_is_an_error(config: LoraConfig, message: st
 
 
 def test_a_model_without_towers_needs_names() -> None:
-    with pytest.raises(ConfigError, match=r"no linear layers in towers; name what to adapt"):
+    with pytest.raises(ConfigError, match=r"Sequential has no towers; name what to adapt"):
         targets(torch.nn.Sequential(torch.nn.Linear(2, 2)), [])
+
+
+# ---- towers of any kind
+
+
+def gpt2(folder: Path) -> dict[str, Any]:
+    """Arguments of a dual encoder whose texts a small GPT-2 reads: its layers are ``Conv1D``."""
+    size = {"n_embd": 16, "n_layer": 2, "n_head": 2, "bos_token_id": 2, "eos_token_id": 2}
+    transformers.GPT2Config(vocab_size=len(load_tokenizer()), **size).save_pretrained(folder)
+    return {"text": {"name": f"hf/{folder}"}, "tokenizer": str(PACKAGED), "max_length": 16}
+
+
+def resnet(folder: Path) -> dict[str, Any]:
+    return {"vision": {"name": "timm/test_resnet"}}
+
+
+def convnext(folder: Path) -> dict[str, Any]:
+    return {"vision": {"name": "timm/test_convnext"}}
+
+
+@pytest.mark.parametrize("arguments", [gpt2, resnet, convnext])
+@pytest.mark.filterwarnings("error::UserWarning")
+def test_every_tower_gets_adapters_that_can_be_merged(
+    arguments: Callable[[Path], dict[str, Any]], tmp_path: Path
+) -> None:
+    model: Any = create_model("clip", "tiny", **arguments(tmp_path)).eval()
+    names = list(model.state_dict())
+    adapters = Adapters(model, LoraConfig(rank=2))
+    assert {n.partition(".")[0] for n in adapters.names} == {"visual_encoder", "text_encoder"}
+    with torch.no_grad():
+        for parameter in (p for n, p in model.named_parameters() if ".lora_" in n):
+            torch.nn.init.normal_(parameter)
+
+        def embeds() -> torch.Tensor:
+            image = model.image_embeds(model.encode_image(samples()["image"]))
+            return torch.cat([image, model.text_embeds(model.encode_text(TEXTS))])
+
+        adapted = embeds()
+        with adapters.merged():
+            assert list(model.state_dict()) == names
+            torch.testing.assert_close(embeds(), adapted, rtol=0, atol=2e-5)
+        with adapters.removed():
+            plain = embeds()
+    moved = (plain - adapted).abs().amax(dim=1)
+    assert moved.min() > 1e-4  # of both towers
+
+
+def test_convolutions_in_groups_are_left_out_and_named_when_meant() -> None:
+    model: Any = create_model("clip", "tiny", vision={"name": "timm/test_convnext"})
+    chosen = targets(model, ["visual_encoder"])
+    assert "visual_encoder.stem.0" in chosen
+    assert not any(name.endswith(".conv_dw") for name in chosen)
+    match = r"target\[0\]: visual_encoder.* is a convolution in 24 groups.*train it whole"
+    with pytest.raises(ConfigError, match=match):
+        targets(model, ["visual_encoder.*.conv_dw"])
+
+
+def test_a_tower_that_would_be_frozen_without_a_word_is_named() -> None:
+    model: Any = create_model("clip", "tiny")
+    model.visual_encoder = torch.nn.Conv2d(3, 64, 16, 16)
+    match = r"optim.lora: visual_encoder \(Conv2d\) has no .* would be frozen; name all"
+    with pytest.raises(ConfigError, match=match):
+        targets(model, [])
+    assert targets(model, ["visual_encoder"]) == ["visual_encoder"]
 
 
 def test_a_layer_that_is_not_called_is_named(caplog: pytest.LogCaptureFixture) -> None:
