@@ -149,6 +149,29 @@ def test_what_a_run_wrote_down_asks_for_the_secrets_that_it_lacks(
     assert again.data.train[0].args["api_key"] == SECRET
 
 
+@pytest.mark.fault(43)
+@pytest.mark.parametrize(
+    "slips",
+    [
+        [f"data.train[0].api_key=[{SECRET}]", "data.train[0].url=3"],
+        [f"data.train[0].api_key={SECRET}", "data.train[0].api_key.more=1"],
+        [f"data.train[0].api_key={{: {SECRET}: [}}"],
+        [f"data.train[0]..api_key={SECRET}"],
+    ],
+)
+def test_a_slip_beside_a_secret_does_not_show_it(
+    slips: list[str], tmp_path: Path, vault: str
+) -> None:
+    tree = configs.to_dict(toy_config(tmp_path / "out"))
+    tree["plugins"].append(vault)
+    tree["data"]["train"] = [{"name": "vault_rows", "api_key": 12, "url": "x"}]
+    (tmp_path / "run.yaml").write_text(OmegaConf.to_yaml(OmegaConf.create(tree)))
+    with pytest.raises(ConfigError) as error:
+        configs.load_and_bind(tmp_path / "run.yaml", slips)
+    assert "api_key" in str(error.value)
+    assert SECRET not in str(error.value)
+
+
 def test_a_url_without_its_signature_is_not_asked_for() -> None:
     with pytest.raises(DownloadError, match=r"its signature was taken out .* give the whole URL"):
         local_path(redacted_urls("http://127.0.0.1:9/w.pth?sig=abc"))

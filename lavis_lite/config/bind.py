@@ -21,6 +21,7 @@ from lavis_lite.config.validate import (
     scalar_problem,
 )
 from lavis_lite.errors import ConfigError, UnknownName
+from lavis_lite.redaction import is_secret
 
 Problem = tuple[KeyPath, str]
 
@@ -80,7 +81,7 @@ def _problems(kind: str, name: str, args: Mapping[str, Any], path: KeyPath) -> I
     for key, value in args.items():
         wrong = _type_problem(value, accepted[key].annotation) if key in accepted else None
         if wrong is not None:
-            yield (*path, key), wrong
+            yield (*path, key), "another type is expected" if is_secret(key) else wrong
 
 
 def _model_problems(model: ModelComponent, path: KeyPath) -> Iterator[Problem]:

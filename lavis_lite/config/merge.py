@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lavis_lite.errors import ConfigError
+from lavis_lite.redaction import REDACTED, is_secret, redacted_text
 
 _KEY = re.compile(r"([^.\[\]=]+)|\[(\d+)\]")
 _WHOLE_KEY = re.compile(r"[^.\[\]=]+(\[\d+\]|\.[^.\[\]=]+)*")
@@ -55,8 +56,8 @@ def parse_overrides(overrides: Sequence[str]) -> dict[Any, Any]:
     for override in overrides:
         key, equals, text = override.partition("=")
         if not equals or not _WHOLE_KEY.fullmatch(key):
-            raise ConfigError(f"override {override!r} is not key=value (like optim.lr=1e-4)")
-        tree = _with(tree, key, _value(text, override), f"override {override[:200]!r}")
+            raise ConfigError(f"override {_shown(override)} is not key=value (like optim.lr=1e-4)")
+        tree = _with(tree, key, _value(text, override), f"override {_shown(override)}")
     return tree
 
 
@@ -77,7 +78,8 @@ def _with(tree: dict[Any, Any], key: str, value: Any, what: str) -> dict[Any, An
     spelled = ""
     for part in path:
         if not isinstance(before, dict | list | None):
-            raise ConfigError(f"{what}: an earlier override sets {spelled} to {before!r}")
+            seen = REDACTED if is_secret(spelled) else repr(before)
+            raise ConfigError(f"{what}: an earlier override sets {spelled} to {seen}")
         before = before.get(part) if isinstance(before, dict) else None
         spelled += f"[{part}]" if isinstance(part, int) else f".{part}" if spelled else part
     if isinstance(before, dict) and not isinstance(value, dict | list | None):
@@ -97,4 +99,12 @@ def _value(text: str, override: str) -> Any:
         return OmegaConf.to_container(OmegaConf.from_dotlist([f"value={text}"]))["value"]  # type: ignore[index,call-overload]
     except (YAMLError, ValueError, RecursionError) as error:
         reason = " ".join(line.strip() for line in str(error).splitlines())
-        raise ConfigError(f"override {override[:200]!r}: {reason[:500]}") from None
+        if is_secret(override.partition("=")[0]):  # the parser quotes what it cannot read
+            reason = "is no YAML"
+        raise ConfigError(f"override {_shown(override)}: {reason[:500]}") from None
+
+
+def _shown(override: str) -> str:
+    """An override as errors quote it: not too long, and without secrets."""
+    key = override.partition("=")[0]
+    return repr(f"{key}={REDACTED}" if is_secret(key) else redacted_text(override)[:200])
