@@ -59,3 +59,10 @@ def test_a_marker_that_cannot_be_read_is_an_error(tmp_path: Path, text: str, say
     (tmp_path / "test_a.py").write_text(text)
     with pytest.raises(ValueError, match=says):
         fault_table.covered(tmp_path)
+
+
+def test_every_fault_is_injected_by_a_test_and_no_marker_names_another() -> None:
+    known = {row["row"] for row in fault_table.rows()}
+    marked = fault_table.covered()
+    assert sorted(known - marked.keys()) == [], "rows that no test covers"
+    assert sorted(marked.keys() - known) == [], "markers of rows that docs/faults.json lacks"
