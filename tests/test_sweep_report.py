@@ -59,11 +59,14 @@ def test_dots_of_several_kinds_have_a_colour_each() -> None:
 
 def test_a_grid_is_read_by_its_last_axis() -> None:
     arms = {
-        f"{size}, {kind}, {loss}": {"values": {"R@1": {"mean": mean, "spread": None}}}
+        f"{size}, {kind}, {loss}": {
+            "values": {"R@1": statistic({0: None if loss == "b" else mean})}
+        }
         for mean, (size, kind, loss) in enumerate(itertools.product("sl", "xy", "ab"))
     }
     axes = {"size": ["s", "l"], "kind": ["x", "y"], "loss": ["a", "b"]}
     grid = read_grid({"grid": axes, "arms": arms}, "R@1")
     assert grid.rows == ["s, x", "s, y", "l, x", "l, y"]
-    assert [grid.cells["l, x", loss]["mean"] for loss in grid.columns] == [4, 5]
-    assert dots(grid).rows["l, y"] == [6, 7]
+    assert [grid.cells["l, x", loss]["mean"] for loss in grid.columns] == [4, None]
+    assert dots(grid).rows["l, y"] == [6, None]
+    assert grid.measured == ["a"]

@@ -98,10 +98,10 @@ class RecordedGrid(Directive):
         grid = read_grid(record, self.options["measure"])
         digits = record["measures"][grid.measure]["digits"]
         lines = [f".. list-table:: {grid.measure}", "   :header-rows: 1", "", "   * -"]
-        lines += [f"     - {column}" for column in grid.columns]
+        lines += [f"     - {column}" for column in grid.measured]
         for row in grid.rows:
             lines.append(f"   * - {row}")
-            lines += [f"     - {written(grid.cells[row, c], digits)}" for c in grid.columns]
+            lines += [f"     - {written(grid.cells[row, c], digits)}" for c in grid.measured]
         holder = nodes.section(document=self.state.document)
         nested_parse_with_titles(self.state, StringList(lines, str(file)), holder)
         return [*holder.children, chart_node(dot_chart(dots(grid)))]

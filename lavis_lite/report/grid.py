@@ -22,6 +22,11 @@ class Grid(NamedTuple):
     columns: Sequence[str]
     cells: Mapping[tuple[str, str], Mapping[str, Any]]
 
+    @property
+    def measured(self) -> list[str]:
+        """The columns in which some row has a value."""
+        return [c for c in self.columns if any(self.cells[r, c]["seeds"] for r in self.rows)]
+
 
 def read_grid(table: Mapping[str, Any], measure: str) -> Grid:
     """One measure of the record of a sweep that has a grid of at least two axes."""
@@ -50,12 +55,12 @@ def grids(table: Mapping[str, Any]) -> Html:
 
 
 def _matrix(grid: Grid, what: Mapping[str, Any]) -> Html:
-    head = tag("tr", tag("td"), [tag("th", name, scope="col") for name in grid.columns])
+    head = tag("tr", tag("td"), [tag("th", name, scope="col") for name in grid.measured])
     body = [
         tag(
             "tr",
             tag("th", row, scope="row"),
-            [tag("td", written(grid.cells[row, c], what["digits"])) for c in grid.columns],
+            [tag("td", written(grid.cells[row, c], what["digits"])) for c in grid.measured],
         )
         for row in grid.rows
     ]

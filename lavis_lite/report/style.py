@@ -61,7 +61,8 @@ h3 { margin: 30px 0 10px; font-size: 16px; font-weight: 630; }
 figure { margin: 0; } img { display: block; max-width: 100%; }
 .pixels { image-rendering: pixelated; }
 .scroll { overflow-x: auto; margin: 14px 0 22px; max-width: 100%; }
-.tables { display: flex; flex-wrap: wrap; column-gap: 36px; align-items: flex-start; }
+.tables { display: flex; flex-wrap: wrap; gap: 26px 36px; align-items: flex-start; }
+.tables + .charts { margin-top: 26px; }
 table { border-collapse: collapse; font-size: 14.5px; font-variant-numeric: tabular-nums; }
 caption { text-align: left; font-weight: 630; padding: 0 0 8px; font-size: 15.5px; }
 th, td { padding: 6px 9px; border-bottom: 1px solid var(--line); }
