@@ -84,7 +84,7 @@ class Checkpointer:
     def save(
         self,
         step: int,
-        model: nn.Module,
+        model: nn.Module | Mapping[str, Tensor],
         state: Mapping[str, Any],
         config: Mapping[str, Any],
         metrics: Mapping[str, float] | None = None,
@@ -94,7 +94,7 @@ class Checkpointer:
 
         Args:
             step: optimizer steps done.
-            model: may be wrapped in DistributedDataParallel or compiled.
+            model: may be wrapped in DistributedDataParallel or compiled; or its state dict.
             state: optimizer, schedule, RNG, sampler, ...: see `plain` for what it may hold.
             config: the run's config, for the manifest.
             metrics: evaluation results at this step, for ``keep_best``.

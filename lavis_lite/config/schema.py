@@ -178,6 +178,11 @@ class RunConfig:
     seed: int = key("Seed of initial weights, sample order, augmentation and dropout.", 0)
     device: str = key("auto, cpu, cuda, cuda:N or mps.", "auto")
     precision: Literal["fp32", "bf16", "fp16"] = key("Autocast type of forward passes.", "fp32")
+    parallel: Literal["ddp", "fsdp"] = key(
+        "What several processes share: `ddp` gradients alone, `fsdp` (FSDP2) weights and "
+        "optimizer state too. Checkpoints of the one load in the other.",
+        "ddp",
+    )
     compile: bool = key("torch.compile the towers.", False)
     gradient_checkpointing: CheckpointingConfig = key(
         "Layers that trade time for memory.", CheckpointingConfig()

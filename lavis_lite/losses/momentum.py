@@ -14,8 +14,13 @@ def momentum_update(online: Iterable[Tensor], average: Iterable[Tensor], decay: 
 
     Reference: MoCo, https://arxiv.org/abs/1911.05722, eq. 2.
     """
-    targets = [p.data for p in average]
-    sources = [p.data for p in online]
+    targets = [local(p.data) for p in average]
+    sources = [local(p.data) for p in online]
     assert len(targets) == len(sources)
     torch._foreach_mul_(targets, decay)
     torch._foreach_add_(targets, sources, alpha=1.0 - decay)
+
+
+def local(tensor: Tensor) -> Tensor:
+    """What this process has of a tensor that FSDP divided; any other tensor itself."""
+    return tensor.to_local() if hasattr(tensor, "to_local") else tensor

@@ -36,6 +36,17 @@ def check(config: TrainConfig) -> None:
         problems.append("optim.ema_decay: adapters have no moving average; use 0 with optim.lora")
     if optim.lora and not optim.lora.dropout < 1:
         problems.append(f"optim.lora.dropout: below 1, not {optim.lora.dropout}")
+    if run.parallel == "fsdp":
+        problems += [
+            f"run.parallel: fsdp does not go with {other} yet; use ddp"
+            for other, used in {
+                "optim.ema_decay": optim.ema_decay,
+                "optim.lora": optim.lora,
+                "run.compile": run.compile,
+                "run.precision: fp16": run.precision == "fp16",
+            }.items()
+            if used
+        ]
     names = evaluator_names(config.evaluate)
     if run.keep_best and run.keep_best.partition("/")[0] not in names:
         near = suggest(run.keep_best.partition("/")[0], names)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from lavis_lite import distributed
+from lavis_lite.losses.momentum import local
 from lavis_lite.runners.folder import write_json
 
 log = logging.getLogger(__name__)
@@ -127,7 +128,8 @@ def written_in_forward(model: nn.Module) -> list[Tensor]:
     """
     names = [f"{name}_m" for name in getattr(model, "momentum_pairs", ())]
     copies = [copy for name in names if (copy := getattr(model, name, None)) is not None]
-    return [*model.buffers(), *(p.detach() for copy in copies for p in copy.parameters())]
+    weights = [local(p.detach()) for copy in copies for p in copy.parameters()]
+    return [*model.buffers(), *weights]
 
 
 @torch.no_grad()

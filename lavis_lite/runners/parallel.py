@@ -6,7 +6,7 @@ import inspect
 import logging
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +15,9 @@ from torch.nn.parallel import DistributedDataParallel
 from lavis_lite import distributed
 from lavis_lite.errors import ConfigError
 from lavis_lite.runners.nonfinite import copy_all
+
+if TYPE_CHECKING:
+    from lavis_lite.runners.sharding import Sharded
 
 log = logging.getLogger(__name__)
 
@@ -48,16 +51,26 @@ class Losses(nn.Module):
 
 
 def parallelize(
-    losses: Losses, first_samples: Callable[[], dict[str, Any]]
-) -> Losses | DistributedDataParallel:
-    """``losses`` as it is on one process, under DDP on several.
+    losses: Losses,
+    first_samples: Callable[[], dict[str, Any]],
+    optimizer: torch.optim.Optimizer,
+    how: str = "ddp",
+) -> Losses | DistributedDataParallel | Sharded:
+    """``losses`` as it is on one process, under DDP or FSDP2 on several.
 
     Args:
         losses: with its model on this process's device.
         first_samples: makes a batch to find out which parameters take part.
+        optimizer: of the model; FSDP2 moves it onto this process's shards.
+        how: ``ddp`` or ``fsdp``.
     """
     if distributed.world_size() == 1:
         return losses
+    if how == "fsdp":
+        from lavis_lite.runners.sharding import Sharded
+
+        with distributed.watch("the division of weights"):
+            return Sharded(losses, optimizer)
     unused = unused_parameters(losses, first_samples())
     unused = sorted({name for names in distributed.all_gather_object(unused) for name in names})
     if unused:

@@ -30,6 +30,7 @@ WITHOUT_EFFECT = (
     "run.keep_best",
     "run.device",
     "run.gradient_checkpointing",
+    "run.parallel",
     "run.num_threads",
     "run.loggers",
     "run.max_bad_fraction",

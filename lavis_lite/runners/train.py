@@ -166,6 +166,9 @@ class TrainRunner:
             for name, loss in found.items():
                 losses[name] = losses.get(name, 0.0) + loss.detach() / num_micro
 
+        if self.sharded is not None:
+            self.sharded.take_gradients()
+
         # Measure and clip; step only if every process found numbers.
         self.precision.unscale(self.optimizer)
         norm = self._clip()
@@ -195,7 +198,9 @@ class TrainRunner:
             return
         state = {
             "step": self.step,
-            "optimizer": self.optimizer.state_dict(),
+            "optimizer": self.sharded.optimizer_state()
+            if self.sharded
+            else self.optimizer.state_dict(),
             "scaler": self.precision.state_dict(),
             "skipped": self.skipped.state_dict(),
             "quarantine": self.quarantine.state_dict(),
@@ -205,15 +210,19 @@ class TrainRunner:
         if self.adapters is not None:
             state["adapters"] = self.adapters.state_dict()
         with self.adapters.merged() if self.adapters else nullcontext():
-            path = self.checkpointer.save(self.step, self.model, state, config, found, average)
+            model = self.sharded.model_state() if self.sharded else self.model
+            path = self.checkpointer.save(self.step, model, state, config, found, average)
         if path is not None:  # else run.on_disk_full says to go on, and to try again later
             self.saved = self.step
 
     def evaluated_weights(self) -> AbstractContextManager[None]:
         """Within it the model has the weights that ``run.eval_weights`` chooses."""
         if self.average is None or self.config.run.eval_weights == "trained":
-            return nullcontext()
+            return self._whole_model()
         return self.average.applied()
+
+    def _whole_model(self) -> AbstractContextManager[None]:
+        return self.sharded.whole() if self.sharded else nullcontext()
 
     def write(self, record: Record) -> None:
         """Hand an evaluation's record to the loggers."""
@@ -238,7 +247,10 @@ class TrainRunner:
     def _clip(self) -> Tensor:
         """() norm of all gradients, before they are clipped to ``optim.clip_norm``."""
         parameters = [p for g in self.optimizer.param_groups for p in g["params"]]
-        norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+        if self.sharded is not None:
+            norm = self.sharded.total_norm()
+        else:
+            norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
         if self.config.optim.clip_norm:
             nn.utils.clip_grads_with_norm_(parameters, self.config.optim.clip_norm, norm)
         return norm
@@ -293,7 +305,10 @@ class TrainRunner:
         losses = Losses(self.model, run.compile)
         # With no step left there is no batch to look at, nor gradients to exchange.
         trains = self.step < run.max_steps
-        self.losses = parallelize(losses, self._first_samples) if trains else losses
+        self.losses: Any = losses
+        if trains:
+            self.losses = parallelize(losses, self._first_samples, self.optimizer, run.parallel)
+        self.sharded = self.losses if run.parallel == "fsdp" and self.losses is not losses else None
         self.hooks = self._build_hooks()
 
     def _build_data(self, quarantine: Quarantine, num_workers: int) -> TrainData:

@@ -168,6 +168,17 @@ class Med(nn.Module):
         """The layers that can look at an image."""
         return list(self.encoder)[self.fusion_layer :]
 
+    def sharding_units(self) -> list[list[nn.Module]]:
+        """Parts that FSDP gathers together, one unit after the other.
+
+        Cross-attention is none of them: it is not run as a whole. Self-attention stands alone, as
+        towers that are tied share the rest.
+        """
+        units: list[list[nn.Module]] = []
+        for layer in self.encoder:
+            units += [[layer.attention], [layer.intermediate["dense"], layer.output]]
+        return units
+
     def project(self, tokens: Tensor) -> list[KeyValue]:
         """Cross-attention keys and values of image tokens (B, N, encoder width), per fusing layer.
 

@@ -1,0 +1,120 @@
+"""FSDP2: what DDP computes, from divided weights; checkpoints of the one load in the other."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+
+import pytest
+import torch
+from toy_runs import records, run, toy_config, weights
+from two_processes import ProcessFailed, run_on_two_processes
+
+from lavis_lite import config, distributed
+from lavis_lite.errors import ConfigError
+from lavis_lite.runners.parallel import Losses
+from lavis_lite.runners.sharding import Sharded, sharding_units
+from lavis_lite.runners.train import TrainRunner
+from lavis_lite.zoo import create_model
+
+STEP = "checkpoints/step-0000000"
+
+
+def pretraining(folder, how="ddp", *overrides):
+    """BLIP's whole pre-training at the smallest size: three losses, momentum copy, queue."""
+    return config.load_and_bind(
+        "blip/pretrain_scenes.yaml",
+        [
+            "model.type=tiny",
+            "model.text.dropout=0.0",
+            "model.losses.itc.queue_size=16",
+            "data.train=[{name: scenes, split: human, size: 20}]",
+            "data.batch_size=2",
+            "data.num_workers=0",
+            "evaluate=[{name: retrieval, data: {name: scenes, split: test, size: 4}, top_k: 2}]",
+            f"run={{output_dir: {folder}, max_steps: 2, log_every: 1, checkpoint_every: 1}}",
+            f"run.parallel={how}",
+            "run.device=cpu",
+            # Steps large enough to tell apart, but not where a gradient is nothing but rounding.
+            "optim={lr: 0.01, warmup_steps: 0, eps: 1e-3, clip_norm: 1.0}",
+            "model.momentum=0.5",
+            *overrides,
+        ],
+    )
+
+
+def assert_same(one, other):
+    ours, theirs = weights(one), weights(other)
+    assert ours.keys() == theirs.keys()
+    for name in theirs:
+        torch.testing.assert_close(ours[name], theirs[name], rtol=1e-4, atol=1e-5)
+    for mine, its in zip(records(one), records(other), strict=True):
+        assert mine.keys() == its.keys()
+        assert mine.pop("evaluate", "") == its.pop("evaluate", "")
+        assert mine == pytest.approx(its, rel=1e-4)
+
+
+@pytest.mark.slow
+def test_sharded_training_equals_ddp_and_either_goes_on_with_the_others_checkpoint(tmp_path):
+    for how in ("ddp", "fsdp"):
+        run_on_two_processes(run, pretraining(tmp_path / how, how), timeout=200)
+    assert_same(tmp_path / "fsdp", tmp_path / "ddp")
+    for first, then in (("ddp", "fsdp"), ("fsdp", "ddp")):
+        folder = tmp_path / f"{first}_{then}"
+        shutil.copytree(tmp_path / first, folder)
+        shutil.rmtree(folder / f"{STEP}2")
+        (folder / "complete.json").unlink()
+        run_on_two_processes(run, pretraining(folder, then), timeout=200)
+        assert_same(folder, tmp_path / "ddp")
+
+
+def parts_held():
+    """Elements that this process's optimizer moves, those of the model, and how it ended up."""
+    torch.manual_seed(0)
+    model = create_model("blip_pretrain", "tiny")
+    count = sum(p.numel() for p in model.parameters())
+    optimizer = torch.optim.AdamW(model.parameters())
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    sharded = Sharded(Losses(model), optimizer)
+    held = sum(p.numel() for p in optimizer.param_groups[0]["params"])
+    after = sharded.model_state()
+    same = before.keys() == after.keys() and all(torch.equal(before[n], after[n]) for n in before)
+    tied = after["text_encoder.embeddings.word_embeddings.weight"].data_ptr() == (
+        after["text_decoder.cls.predictions.decoder.weight"].data_ptr()
+    )
+    with sharded.whole(), torch.no_grad():
+        image = torch.zeros(1 + distributed.rank(), 3, model.image_size, model.image_size)
+        for _ in range(1 + distributed.rank()):  # not as often on every process
+            assert model.encode_image(image).isfinite().all()
+    return held, count, same, tied
+
+
+def test_a_process_holds_its_part_and_can_have_the_whole():
+    for held, count, same, tied in run_on_two_processes(parts_held, timeout=120):
+        assert held == pytest.approx(count / 2, rel=0.02)
+        assert same
+        assert tied
+
+
+def test_layers_are_gathered_one_by_one_those_that_towers_share_once():
+    model = create_model("blip_pretrain", "tiny")
+    units = [part for unit in sharding_units(model) for part in unit]
+    assert len(units) == len(set(units))
+    assert model.visual_encoder.blocks[0] in units
+    assert model.text_decoder.bert.encoder.layer[1].attention in units
+    assert model.text_encoder.encoder.layer[1].output in units
+
+
+def test_what_fsdp_does_not_do_is_refused(tmp_path):
+    overrides = ["optim.ema_decay=0.9", "run.precision=fp16", "run.compile=true"]
+    with pytest.raises(ConfigError) as refused:
+        TrainRunner(pretraining(tmp_path, "fsdp", *overrides))
+    for key in ("optim.ema_decay", "run.precision: fp16", "run.compile"):
+        assert f"fsdp does not go with {key}" in str(refused.value)
+    TrainRunner(pretraining(tmp_path, "ddp", *overrides))
+
+
+def test_a_copy_that_moves_by_itself_is_refused(tmp_path):
+    plain = toy_config(tmp_path, run__parallel="fsdp")
+    with pytest.raises(ProcessFailed, match="ToyModel lacks; use ddp"):
+        run_on_two_processes(run, dataclasses.replace(plain, evaluate=[]), timeout=120)
