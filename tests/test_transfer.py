@@ -71,6 +71,7 @@ def test_a_server_that_ignores_range_starts_over(tmp_path):
     with Site(answer) as site:
         assert Path(get(site, tmp_path)).read_bytes() == BODY
     assert site.requests[1][1]["Range"] == "bytes=40000-"
+    assert len(site.requests) == 2  # the whole file that was sent is taken, not thrown away
 
 
 def test_a_file_that_changes_meanwhile_is_not_joined_to_the_old_one(tmp_path):
