@@ -13,14 +13,14 @@ import torch
 from torch import Tensor, nn
 
 from lavis_lite import registry
-from lavis_lite.errors import ConfigError, DownloadError
+from lavis_lite.errors import ConfigError
 from lavis_lite.installation import naming_torchvision
-from lavis_lite.io import fetch_elsewhere, hub_client, offline
+from lavis_lite.io import hub_client, offline
 from lavis_lite.modes import eval_mode
-from lavis_lite.text.checks import length_problems
+from lavis_lite.text.checks import length_problems, path_problem, tokenizer_problems
 from lavis_lite.text.hf_tokenizer import PREFIX, tokenizer_for
 from lavis_lite.text.pooling import Pooling, pool_states
-from lavis_lite.text.source import first_line
+from lavis_lite.text.source import first_line, hub_error
 
 POSITIONS = ("position_embeddings", "position_embedding", "embed_positions", "wpe")
 
@@ -61,6 +61,17 @@ class HfEncoder(nn.Module):
         return pool_states(states, mask, self.pooling)
 
 
+def kind_problem(model: Any) -> str | None:
+    """Why a transformers model is no encoder of texts (CLIP as a whole, a ViT), or None."""
+    sizes = (getattr(model.config, key, None) for key in ("hidden_size", "vocab_size"))
+    if model.main_input_name == "input_ids" and all(isinstance(size, int) for size in sizes):
+        return None
+    return (
+        f"a {type(model).__name__} of transformers is no encoder of texts; take one such as "
+        "hf/bert-base-uncased, hf/roberta-base or hf/gpt2"
+    )
+
+
 def most_tokens(model: Any) -> int | None:
     """How many tokens a transformers model takes; None where nothing limits it.
 
@@ -73,7 +84,7 @@ def most_tokens(model: Any) -> int | None:
             padding = getattr(module, "padding_idx", None)
             offset = getattr(module, "offset", 0 if padding is None else padding + 1)
             return module.num_embeddings - offset
-    return stated
+    return stated if stated and stated > 0 else None  # XLNet says -1
 
 
 def is_causal(model: Any) -> bool:
@@ -99,6 +110,7 @@ def hf_problems(spec: Mapping[str, Any], model: Mapping[str, Any]) -> Iterator[s
         model: the arguments of the model around it.
     """
     name = spec["name"].removeprefix("hf/")
+    yield from tokenizer_problems(model)
     try:
         with naming_torchvision(), hub_client():
             from transformers import AutoConfig, AutoModel
@@ -108,7 +120,14 @@ def hf_problems(spec: Mapping[str, Any], model: Mapping[str, Any]) -> Iterator[s
             )
         with torch.device("meta"):
             encoder = AutoModel.from_config(config)
-    except (OSError, ValueError, KeyError):  # to be fetched first: said when it is built
+    except (OSError, ValueError, KeyError) as error:
+        if Path(name).exists():
+            yield f"hf/{name}: {first_line(error)}"
+        elif problem := path_problem(name):
+            yield f"hf/{name}: {problem}"
+        return  # to be fetched first: said when it is built
+    if problem := kind_problem(encoder):
+        yield f"hf/{name}: {problem}"
         return
     yield from length_problems(spec["name"], most_tokens(encoder), model)
     try:
@@ -150,8 +169,9 @@ def hf_encoder(
         vocab_size: of the tokenizer in use; must not be larger than the model's.
 
     Raises:
-        ConfigError: no such model, one that needs code of its own, or too small a vocabulary.
-        DownloadError: offline, and not in the local cache.
+        ConfigError: no such model, one that reads no texts, one that needs code of its own, or too
+            small a vocabulary.
+        DownloadError: not in the local cache, and offline or the hub cannot be reached.
     """
     with naming_torchvision():
         from transformers import AutoConfig, AutoModel
@@ -164,11 +184,11 @@ def hf_encoder(
             else:
                 model = AutoModel.from_config(AutoConfig.from_pretrained(name, **options))
     except OSError as error:
-        if offline() and not Path(name).exists():
-            raise DownloadError(f"hf/{name}: {fetch_elsewhere(name)}") from None
-        raise ConfigError(f"hf/{name}: {first_line(error)} A folder works too: hf//path") from None
+        raise hub_error(f"hf/{name}", name, error) from None
     except ValueError as error:
         raise ConfigError(f"hf/{name}: {first_line(error)}") from None
+    if problem := kind_problem(model):
+        raise ConfigError(f"hf/{name}: {problem}")
     encoder = HfEncoder(model, pooling)
     if vocab_size is not None and vocab_size > encoder.vocab_size:
         raise ConfigError(

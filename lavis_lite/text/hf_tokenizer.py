@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lavis_lite.errors import ConfigError, DownloadError
-from lavis_lite.io import fetch_elsewhere, hub_client, offline
-from lavis_lite.text.source import first_line
+from lavis_lite.errors import ConfigError
+from lavis_lite.io import hub_client, offline
+from lavis_lite.text.source import first_line, hub_error
 from lavis_lite.text.tokenizer import (
     ADDED,
     TextBatch,
@@ -37,7 +37,7 @@ class HfTokenizer:
 
     Raises:
         ConfigError: no tokenizer there, or one without an end token.
-        DownloadError: offline, and not in the local cache.
+        DownloadError: not in the local cache, and offline or the hub cannot be reached.
     """
 
     def __init__(self, name: str, added: Sequence[str] = (), revision: str | None = None) -> None:
@@ -139,9 +139,7 @@ def _load(name: str, revision: str | None) -> Any:
                 name, revision=revision, trust_remote_code=False, local_files_only=offline()
             )
     except OSError as error:
-        if offline() and not Path(name).exists():
-            raise DownloadError(f"tokenizer: hf/{name}: {fetch_elsewhere(name)}") from None
-        raise ConfigError(f"tokenizer: hf/{name}: {first_line(error)}") from None
+        raise hub_error(f"tokenizer: hf/{name}", name, error) from None
     except (ValueError, KeyError, ImportError) as error:
         raise ConfigError(f"tokenizer: hf/{name}: {first_line(error)}") from None
 

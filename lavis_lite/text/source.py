@@ -83,6 +83,37 @@ def from_hub(repo: str, names: tuple[str, ...], what: str) -> Path:
     ) from reason
 
 
+def hub_error(what: str, name: str, error: Exception) -> ConfigError | DownloadError:
+    """What to raise where transformers could not load something.
+
+    Args:
+        what: what was to be loaded, as the message calls it.
+        name: hub id or folder.
+        error: what it raised.
+    """
+    if Path(name).exists():
+        return ConfigError(f"{what}: {first_line(error)}")
+    if offline():
+        return DownloadError(f"{what}: {fetch_elsewhere(name)}")
+    if _is_unreachable(error):
+        return DownloadError(
+            f"{what}: {first_line(error)} Fetch it elsewhere and give the path of its folder in "
+            "place of its name"
+        )
+    return ConfigError(f"{what}: {first_line(error)} A folder works too: hf//path")
+
+
+def _is_unreachable(error: BaseException | None) -> bool:
+    """Whether the network is behind an error: transformers makes an OSError of any."""
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    while error is not None:
+        if isinstance(error, LocalEntryNotFoundError | ConnectionError | TimeoutError):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
 def first_line(error: Exception | None) -> str:
     """The first line of an error's message, or an empty string.
 

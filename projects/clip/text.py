@@ -6,8 +6,8 @@ table maps the blocks of both towers.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Literal, cast
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Literal, cast
 
 import torch
 import torch.nn.functional as F
@@ -16,9 +16,11 @@ from torch import Tensor, nn
 from lavis_lite import registry
 from lavis_lite.errors import ConfigError
 from lavis_lite.text.attention import KeyValue, attend
+from lavis_lite.text.checks import length_problems, tokenizer_problems
 from lavis_lite.text.pooling import Pooling, pool_states
 
 Activation = Literal["quick_gelu", "gelu", "gelu_tanh"]
+MAX_LENGTH = 77  # of CLIP's texts
 
 
 def quick_gelu(x: Tensor) -> Tensor:
@@ -83,7 +85,13 @@ class Block(nn.Module):
         return x + self.mlp(self.norm2(x))
 
 
-@registry.register("text_backbone", "clip_text")
+def clip_text_problems(spec: Mapping[str, Any], model: Mapping[str, Any]) -> Iterator[str]:
+    """What is wrong with a ``clip_text`` component inside its model."""
+    yield from length_problems(spec["name"], spec.get("max_length", MAX_LENGTH), model)
+    yield from tokenizer_problems(model)
+
+
+@registry.register("text_backbone", "clip_text", check=clip_text_problems)
 class ClipText(nn.Module):
     """A pre-norm transformer over token ids, read at its last token.
 
@@ -117,7 +125,7 @@ class ClipText(nn.Module):
         depth: int = 12,
         num_heads: int = 8,
         mlp_width: int = 2048,
-        max_length: int = 77,
+        max_length: int = MAX_LENGTH,
         causal: bool = True,
         activation: Activation = "quick_gelu",
         reads_padding: bool = False,

@@ -77,10 +77,11 @@ def names(leave_no_names: None, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def unbuilt(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever gives a tensor storage in a module fails."""
+    """Whoever draws the weights of a module that has storage fails."""
 
-    def refuse(*args: Any, **kwargs: Any) -> None:
-        raise AssertionError("something was built")
+    def refuse(tensor: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        assert tensor.is_meta, "something was built"
+        return tensor
 
     monkeypatch.setattr(torch.nn.init, "normal_", refuse)
 
@@ -163,7 +164,58 @@ def test_a_tower_of_transformers_too_short_is_refused(tmp_path: Path) -> None:
     assert list(misfits("text_backbone", {"name": "hf/nobody/nothing"}, model)) == []
 
 
+@pytest.mark.parametrize("text", ["clip_text", "med", "hf"])
+def test_every_kind_of_tower_is_held_against_the_length_of_texts(text: str, tmp_path: Path) -> None:
+    bert = {"vocab_size": 3000, "hidden_size": 64, "num_attention_heads": 4}
+    BertConfig(max_position_embeddings=77, **bert).save_pretrained(tmp_path / "bert")
+    spec = {"name": f"hf/{tmp_path}/bert" if text == "hf" else text}
+    spec |= {"max_length": 77} if text == "med" else {}
+
+    def found(max_length: int) -> list[str]:
+        model = {"max_length": max_length, "tokenizer": str(PACKAGED)}
+        return list(misfits("text_backbone", spec, model))
+
+    assert found(77) == []
+    (problem,) = found(78)
+    assert "holds 77 tokens, but texts have up to 78 (model.max_length): use model.max" in problem
+    (problem,) = found(1)
+    assert problem == "texts of 1 tokens (model.max_length); at least 2, for a token and the end"
+
+
+def test_a_clip_whose_tower_is_too_short_is_refused_with_its_place(
+    tmp_path: Path, unbuilt: None
+) -> None:
+    (line,) = problems(tmp_path, "model={name: clip, type: tiny, max_length: 100}")
+    assert line.startswith("model.text: text_backbone 'clip_text' holds 77 tokens, but texts have")
+
+
+def test_a_tower_without_an_end_needs_to_know_how_much_to_read(tmp_path: Path) -> None:
+    T5Config(vocab_size=3000, num_layers=1).save_pretrained(tmp_path)
+    model = {"max_length": None, "tokenizer": str(PACKAGED)}
+    (problem,) = misfits("text_backbone", {"name": f"hf/{tmp_path}"}, model)
+    assert problem.endswith("say how many tokens to read, such as model.max_length=64")
+
+
 # ---- a tokenizer that does not fit the vocabulary
+
+
+@pytest.mark.parametrize("name", ["clip_text", "med", "hf/nobody/nothing"])
+@pytest.mark.parametrize("source", ["/nowhere", "hf//nowhere", "no/such/place", "vocab.txt"])
+def test_a_tokenizer_that_is_nowhere_is_refused(name: str, source: str) -> None:
+    model = {"max_length": 30, "tokenizer": source}
+    found = list(misfits("text_backbone", {"name": name}, model))
+    path = source.removeprefix("hf/")
+    assert found == [
+        f"model.tokenizer: {path} does not exist; a file, a folder or a hub id is expected"
+    ]
+    assert list(misfits("text_backbone", {"name": name}, {**model, "tokenizer": "own/er"})) == []
+
+
+def test_a_folder_that_is_no_text_tower_is_refused(tmp_path: Path) -> None:
+    (problem,) = misfits("text_backbone", {"name": "hf//nowhere"}, {"max_length": 8})
+    assert problem.startswith("hf//nowhere: /nowhere does not exist")
+    (problem,) = misfits("text_backbone", {"name": f"hf/{tmp_path}"}, {"max_length": 8})
+    assert problem.startswith(f"hf/{tmp_path}: ")
 
 
 def test_a_tokenizer_of_other_words_than_the_checkpoint_is_refused(

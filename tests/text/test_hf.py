@@ -8,10 +8,12 @@ from typing import Any
 import pytest
 import torch
 import transformers
+from huggingface_hub.errors import LocalEntryNotFoundError
 from transformers import BertConfig, BertModel, T5Config, T5Model
 
 from lavis_lite import create_model, registry
 from lavis_lite.errors import ConfigError, DownloadError
+from lavis_lite.text.hf_tokenizer import HfTokenizer
 from lavis_lite.text.pooling import pool
 
 SIZE = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
@@ -58,6 +60,45 @@ def test_offline_a_hub_id_says_how_to_give_a_folder(monkeypatch: pytest.MonkeyPa
         registry.build("text_backbone", {"name": "hf/nobody/nothing"})
 
 
+def test_a_hub_that_cannot_be_reached_is_no_fault_of_the_config(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("LAVIS_LITE_OFFLINE", raising=False)
+
+    def from_pretrained(*args: Any, **kwargs: Any) -> Any:
+        try:
+            raise LocalEntryNotFoundError("[Errno 111] Connection refused")
+        except LocalEntryNotFoundError as error:
+            raise OSError("We couldn't connect to the hub.\nCheck your connection") from error
+
+    monkeypatch.setattr(transformers.AutoConfig, "from_pretrained", from_pretrained)
+    monkeypatch.setattr(transformers.AutoTokenizer, "from_pretrained", from_pretrained)
+    match = r"hf/nobody/nothing: We couldn't connect to the hub. Fetch it elsewhere and give the p"
+    with pytest.raises(DownloadError, match=match):
+        registry.build("text_backbone", {"name": "hf/nobody/nothing"})
+    with pytest.raises(DownloadError, match=f"tokenizer: {match}"):
+        HfTokenizer("nobody/nothing")
+
+
+NO_TEXTS = {
+    "ViTConfig": {**SIZE, "image_size": 32},
+    "Wav2Vec2Config": {**SIZE, "intermediate_size": 32},  # has a vocabulary, and hears
+    "CLIPConfig": {"vision_config": {**SIZE, "image_size": 32}, "text_config": dict(SIZE)},
+}
+
+
+@pytest.mark.parametrize("kind", NO_TEXTS)
+def test_a_model_that_is_no_encoder_of_texts_is_refused(kind: str, tmp_path: Path) -> None:
+    getattr(transformers, kind)(**NO_TEXTS[kind]).save_pretrained(tmp_path)
+    spec = {"name": f"hf/{tmp_path}"}
+    name = kind.replace("Config", "Model")
+    complaint = f"hf/{tmp_path}: a {name} of transformers is no encoder of texts; take one such as"
+    with torch.device("meta"), pytest.raises(ConfigError, match=complaint):
+        registry.build("text_backbone", spec)
+    (problem,) = registry.misfits("text_backbone", spec, {"max_length": 8})
+    assert problem.startswith(complaint)
+
+
 def test_blip_says_that_it_needs_cross_attention(tmp_path: Path) -> None:
     BertConfig(vocab_size=2000, intermediate_size=32, **SIZE).save_pretrained(tmp_path)
     with pytest.raises(ConfigError, match="cross-attention"):
@@ -91,6 +132,12 @@ FAMILIES: dict[str, tuple[str, dict[str, Any], int | None, str]] = {
         {**SIZE, "ffn_dim": 32, "word_embed_proj_dim": 16, "max_position_embeddings": 24},
         24,
         "last",
+    ),
+    "xlnet": (
+        "XLNetConfig",
+        {"d_model": 16, "n_layer": 2, "n_head": 2, "d_inner": 32},
+        None,
+        "first",
     ),
     "clip": ("CLIPTextConfig", {**SIZE, **ENDS, "intermediate_size": 32}, 77, "last"),
 }
