@@ -217,7 +217,9 @@ def test_captioning_ten_thousand_pictures_takes_no_more_memory_than_two_thousand
     processor = load_preprocess({"vis_processor": eval_image})[0]["eval"]
     captions, sizes = 0, []
     for batch in Images([str(tmp_path)]).batches(processor, 40):
-        captions += len(model.generate({"image": batch.pixels}, num_beams=1, max_length=6))
+        captions += len(
+            model.generate({"image": batch.pixels}, num_beams=1, max_length=7, min_length=4)
+        )
         if captions % 1000 == 0:
             sizes.append(resident_mib())
     assert captions == 10_000
