@@ -259,6 +259,12 @@ def dripping(handler, number):
             return
 
 
+def half_and_silence(handler, number):
+    handler.head(200, content_length=len(BODY))
+    handler.wfile.write(BODY[:50_000])
+    silent(handler, number)
+
+
 def dripping_head(handler, number):
     for _ in range(1000):
         handler.wfile.write(b"H")
@@ -267,7 +273,7 @@ def dripping_head(handler, number):
 
 
 @pytest.mark.fault(35)
-@pytest.mark.parametrize("answer", [silent, dripping, dripping_head])
+@pytest.mark.parametrize("answer", [silent, dripping, dripping_head, half_and_silence])
 def test_a_silent_server_is_given_up_after_three_tries(tmp_path, answer):
     start = time.monotonic()
     with Site(answer) as site, pytest.raises(DownloadError, match=r"in 3 tries: (the server|only)"):
