@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import io
 import os
+import stat
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -72,7 +73,11 @@ def _opened(source: bytes | str | os.PathLike) -> Iterator[IO[bytes]]:
     if "://" in str(source):
         raise DataError(f"not a file: {source} (images are not fetched while reading)")
     try:
-        file = Path(source).open("rb")  # noqa: SIM115 (closed below)
+        path = Path(source)
+        # A pipe's open would wait for a writer; a device may give bytes without end.
+        if stat.S_ISFIFO(mode := path.stat().st_mode) or stat.S_ISCHR(mode):
+            raise DataError(f"not a file: {source} (a pipe or device)")
+        file = path.open("rb")  # noqa: SIM115 (closed below)
     except FileNotFoundError:
         raise DataError(f"missing file: {source}") from None
     except OSError as error:

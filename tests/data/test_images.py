@@ -164,6 +164,13 @@ def test_missing_files_folders_and_addresses_are_data_errors(tmp_path):
             decode(source)
 
 
+def test_what_would_never_end_is_not_opened(tmp_path):
+    os.mkfifo(tmp_path / "pipe.jpg")
+    for path in (tmp_path / "pipe.jpg", "/dev/zero"):
+        with pytest.raises(DataError, match="not a file: .*a pipe or device"):
+            decode(path)
+
+
 def test_truncation_is_refused_where_another_library_switched_the_check_off(monkeypatch):
     monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)
     with pytest.raises(DataError, match="truncated image"):
