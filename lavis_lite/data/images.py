@@ -77,7 +77,7 @@ def _opened(source: bytes | str | os.PathLike) -> Iterator[IO[bytes]]:
         # A pipe's open would wait for a writer; a device may give bytes without end.
         if stat.S_ISFIFO(mode := path.stat().st_mode) or stat.S_ISCHR(mode):
             raise DataError(f"not a file: {source} (a pipe or device)")
-        file = path.open("rb")  # noqa: SIM115 (closed below)
+        file = path.open("rb")
     except FileNotFoundError:
         raise DataError(f"missing file: {source}") from None
     except OSError as error:
