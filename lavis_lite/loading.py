@@ -7,9 +7,11 @@ import logging
 import re
 from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from .errors import CheckpointError
 
@@ -18,6 +20,30 @@ log = logging.getLogger(__name__)
 SHOWN = 10  # keys of each sort in an error
 _WRAPPERS = ("module.", "_orig_mod.")  # what DistributedDataParallel and torch.compile prepend
 _COUNTERS = re.compile(r"(^|\.)position_ids$")  # 0, 1, 2, ... that older BERT files carry
+
+_DRAWING = {
+    getattr(nn.init, f"{name}_")
+    for name in (
+        "uniform", "normal", "trunc_normal", "kaiming_uniform", "kaiming_normal",
+        "xavier_uniform", "xavier_normal", "orthogonal",
+    )
+} | {torch.Tensor.uniform_, torch.Tensor.normal_, torch.Tensor.erfinv_}  # fmt: skip
+
+
+class WithoutDrawing(TorchFunctionMode):
+    """Within it weights are not drawn: they stay as the memory was.
+
+    For a model all of whose weights are about to be loaded; drawing them takes several times as
+    long as reading them. Constants are set, and new tensors are what they should be.
+    """
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if func in _DRAWING:
+            return args[0] if args else kwargs["tensor"]
+        return func(*args, **kwargs)
 
 
 @dataclass(frozen=True)

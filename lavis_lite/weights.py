@@ -11,7 +11,7 @@ import pathlib
 import re
 import types
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +23,12 @@ from torch import Tensor, nn
 
 from .errors import CheckpointError
 from .files import publish
-from .loading import LoadReport, bare, load_state, unique_tensors
+from .loading import LoadReport, WithoutDrawing, bare, load_state, unique_tensors
 from .sources import Origin, find_weights
 
 __all__ = [
     "LoadReport",
+    "build_with_weights",
     "load_state",
     "load_weights",
     "read_metadata",
@@ -100,11 +101,39 @@ def load_weights(model: nn.Module, source: str | Path, sha256: str | None = None
         CheckpointError: no weights, or they don't fit; the model is as it was.
         DownloadError: could not be fetched.
     """
+    return load_state(model, _find(model, source, sha256), source=str(source))
+
+
+def build_with_weights(
+    build: Callable[[], Any], source: str | Path, sha256: str | None = None
+) -> tuple[Any, LoadReport]:
+    """A model with the weights of a file; random ones are drawn only where they may count.
+
+    Args:
+        build: builds the model.
+        source: as of ``read_weights``.
+        sha256: of the file, where known.
+
+    Raises:
+        CheckpointError: no weights, or they don't fit.
+        DownloadError: could not be fetched.
+    """
+    with WithoutDrawing():
+        model = build()
+    weights = _find(model, source, sha256)
+    state = model.state_dict()
+    if not all(k in weights and weights[k].shape == tensor.shape for k, tensor in state.items()):
+        model = build()  # part of it may start anew
+    return model, load_state(model, weights, source=str(source))
+
+
+def _find(model: nn.Module, source: str | Path, sha256: str | None) -> dict[str, Tensor]:
+    """The weights of a source, after the model has looked at the config beside them."""
     origin = find_weights(source, sha256)
     check_config = getattr(bare(model), "check_config", None)
     if origin.config is not None and check_config is not None:
         check_config(origin.config, str(source))
-    return load_state(model, _read(origin), source=str(source))
+    return _read(origin)
 
 
 def _read(origin: Origin) -> dict[str, Tensor]:

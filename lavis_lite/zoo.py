@@ -134,13 +134,18 @@ def build_model(model: ModelComponent) -> nn.Module:
 
 def _build(card: dict[str, Any], source: str | None) -> nn.Module:
     """A model with the name and arguments of its card, and the weights of ``source``."""
-    built = registry.build("model", {**card["args"], "name": card["name"]})
-    built.card = {**card, "checkpoint": source}
-    if source is not None:
+    spec = {**card["args"], "name": card["name"]}
+    if source is None:
+        built = registry.build("model", spec)
+    else:
         from lavis_lite.cards import known_digest
-        from lavis_lite.weights import load_weights
+        from lavis_lite.weights import build_with_weights
 
-        built.load_report = load_weights(built, source, known_digest(source))
+        built, report = build_with_weights(
+            lambda: registry.build("model", spec), source, known_digest(source)
+        )
+        built.load_report = report
+    built.card = {**card, "checkpoint": source}
     return built
 
 
