@@ -70,7 +70,8 @@ KINDS: dict[str, Contract] = {
         """An object with ``requires`` and ``evaluate(model, data, runner) -> Evaluation``.
 
         ``requires`` names the attributes that the model must have. Every sample counts exactly
-        once, whatever the batch, chunk and world size."""
+        once, whatever the batch, chunk and world size. Optional: ``requires_if``, argument -> (what
+        it asks for where it is true, what to do instead)."""
     ),
     "runner": Contract(
         """A class built with a validated config; ``run()`` does the work and returns a summary.

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from lavis_lite import registry, vision
+from lavis_lite.config.fit import SYNONYMS, width_hint
 from lavis_lite.errors import ConfigError
 from lavis_lite.image_size import ImageSize
 from lavis_lite.interfaces import ModelOutput, Samples
@@ -164,6 +165,14 @@ def width_of(tower: nn.Module, key: str, spec: Mapping[str, Any]) -> int:
     """
     width = getattr(tower, "width", None)
     if not isinstance(width, int):
-        what = "its tokens" if key == "vision" else "its states"
-        raise ConfigError(f"model.{key}: {spec['name']!r} has no integer `width` (D of {what})")
+        kind, what = {
+            "vision": ("vision_encoder", "its tokens"),
+            "text": ("text_backbone", "its states"),
+        }[key]
+        own = [name for name in SYNONYMS if hasattr(tower, name)]
+        raise ConfigError(
+            f"model.{key}: {spec['name']!r} ({registry.where(kind, spec['name'])}) gives a "
+            f"{type(tower).__name__} that has no integer `width` (D of {what}): set "
+            f"{width_hint('encoder', own) or '`encoder.width = ...`'} where it is made"
+        )
     return width

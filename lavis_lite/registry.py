@@ -261,8 +261,13 @@ class Registry:
 
     def _unknown(self, kind: str, name: str) -> UnknownName:
         known = self.names(kind)
+        spelled = "".join(
+            f" From {wildcard} it would be {wildcard[:-1] + name!r}."
+            for wildcard in known
+            if wildcard.endswith("/*")
+        )
         lines = [
-            f"no {kind} named {name!r}.{suggest(name, known)}",
+            f"no {kind} named {name!r}.{suggest(name, known) or spelled}",
             f"  known: {', '.join(known) or 'none'}",
         ]
         if self.index.failures:

@@ -242,6 +242,18 @@ def test_an_unknown_name_names_the_nearest_and_all(fresh: Registry) -> None:
     assert fresh.problem("loss", "match") is None
 
 
+def test_a_name_without_its_prefix_is_spelled_with_it(fresh: Registry) -> None:
+    for name in ("zoo/*", "hub/*", "residual"):
+        fresh.register("vision_encoder", name)(anything)
+    with pytest.raises(UnknownName) as error:
+        fresh.get("vision_encoder", "net50")
+    assert str(error.value).splitlines()[0] == (
+        "no vision_encoder named 'net50'. From hub/* it would be 'hub/net50'. From zoo/* it would "
+        "be 'zoo/net50'."
+    )
+    assert "Did you mean 'residual'?\n" in (fresh.problem("vision_encoder", "residul") or "")
+
+
 def test_an_empty_kind_says_that_it_has_none(fresh: Registry) -> None:
     with pytest.raises(UnknownName, match=r"no metric named 'x'\.\n  known: none"):
         fresh.get("metric", "x")

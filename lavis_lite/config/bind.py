@@ -13,7 +13,13 @@ from typing import Any, Literal, Union
 
 from lavis_lite import registry
 from lavis_lite.config.files import KeyPath, Source, origin_of, spell
-from lavis_lite.config.fit import has_capability, lacking, misfits, with_defaults
+from lavis_lite.config.fit import (
+    has_capability,
+    lacking,
+    lacking_for_arguments,
+    misfits,
+    with_defaults,
+)
 from lavis_lite.config.schema import Component, ModelComponent
 from lavis_lite.config.validate import (
     NESTED_KINDS,
@@ -88,7 +94,12 @@ def _model_problems(model: ModelComponent, path: KeyPath) -> Iterator[Problem]:
     from lavis_lite import zoo
 
     args = zoo.model_args(model)
-    yield from _problems("model", model.name, args, path)
+    problems = list(_problems("model", model.name, args, path))
+    yield from problems
+    if not problems and _result("model", model.name) is not None:
+        whole = with_defaults(model.name, args)
+        for problem in registry.misfits("model", {"name": model.name, **whole}, whole):
+            yield path, problem
     for key, kind in NESTED_KINDS.items():
         if isinstance(spec := args.get(key), dict):
             yield from _nested_problems(kind, spec, (*path, key), model, args)
@@ -129,15 +140,19 @@ def _capability_problems(config: Any, model: ModelComponent, at: KeyPath) -> Ite
             f"which model {model.name!r} ({built.__name__}) lacks",
         )
     losses = zoo.model_args(model).get("losses") or {}
-    wishes: list[tuple[KeyPath, str, Any]] = [
-        ((*at, "losses", key), "loss", spec.get("name")) for key, spec in losses.items()
+    wishes: list[tuple[KeyPath, str, Component]] = [
+        ((*at, "losses", key), "loss", Component(str(spec.get("name")), spec))
+        for key, spec in losses.items()
     ]
     for index, evaluator in enumerate(getattr(config, "evaluate", [])):
-        wishes.append((("evaluate", index), "metric", evaluator.name))
-    for path, kind, name in wishes:
-        needed = getattr(_result(kind, name), "requires", ())
-        if missing := [c for c in needed if not has_capability(built, c)]:
-            yield path, lacking(kind, name, missing, model.name, built)
+        wishes.append((("evaluate", index), "metric", evaluator))
+    for path, kind, part in wishes:
+        found = _result(kind, part.name)
+        if missing := [c for c in getattr(found, "requires", ()) if not has_capability(built, c)]:
+            yield path, lacking(kind, part.name, missing, model.name, built)
+        elif found is not None:
+            for problem in lacking_for_arguments(kind, found, part, model.name, built):
+                yield path, problem
 
 
 def _result(kind: str, name: Any) -> type | None:

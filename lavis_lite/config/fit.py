@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from lavis_lite import registry
+from lavis_lite.config.schema import Component
 from lavis_lite.errors import ConfigError, UnknownName
 
 SYNONYMS = ("embed_dim", "num_features", "hidden_size", "dim", "out_dim", "out_features")
@@ -51,6 +52,30 @@ def lacking(kind: str, name: str, missing: Iterable[str], model: str, built: typ
     )
 
 
+def lacking_for_arguments(
+    kind: str, part: type, component: Component, model: str, built: type
+) -> Iterator[str]:
+    """What a part's arguments ask for beyond what it always requires, and a model cannot do.
+
+    Args:
+        kind: of the part.
+        part: its class; ``requires_if`` maps an argument to what it asks for where it is true, and
+            to the remedy.
+        component: the part in the config.
+        model: its name.
+        built: its class.
+    """
+    accepted = registry.arguments(kind, component.name)
+    for argument, (capabilities, instead) in getattr(part, "requires_if", {}).items():
+        value = component.args.get(argument, accepted[argument].default)
+        missing = [each for each in capabilities if not has_capability(built, each)]
+        if value and missing:
+            yield (
+                f"{kind} {component.name!r} with `{argument}: {str(value).lower()}` requires "
+                f"{', '.join(missing)}, which model {model!r} ({built.__name__}) lacks; {instead}"
+            )
+
+
 def has_capability(model: type, name: str) -> bool:
     """Whether instances of a model class have ``name``: as a method, property or annotation."""
     return hasattr(model, name) or any(
@@ -85,12 +110,17 @@ def _without_width(kind: str, name: str) -> Iterator[str]:
         assigned |= found
     if "width" in assigned:
         return
-    synonym = next((s for s in SYNONYMS if s in assigned), None)
-    hint = f"`self.width = self.{synonym}`" if synonym else "`self.width = ...` in its constructor"
+    hint = width_hint("self", assigned) or "`self.width = ...` in its constructor"
     yield (
         f"{kind} {name!r} ({registry.where(kind, name)}) has no `width`, the D of its states "
         f"(B, N, D) that the contract of a {kind} asks for: add {hint}"
     )
+
+
+def width_hint(owner: str, attributes: Iterable[str]) -> str | None:
+    """The line that makes a width of what is one by another name; None where nothing is."""
+    synonym = next((s for s in SYNONYMS if s in attributes), None)
+    return f"`{owner}.width = {owner}.{synonym}`" if synonym else None
 
 
 def _assigned(owner: type) -> set[str] | None:

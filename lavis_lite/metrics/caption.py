@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from typing import Any
+from typing import Any, ClassVar
 
 from lavis_lite import registry
 from lavis_lite.interfaces import Context, Evaluation, EvaluationData
@@ -47,6 +47,9 @@ class Caption:
     """
 
     requires = ("generate",)
+    requires_if: ClassVar = {
+        "match": (("encode_image", "match"), "`match: false` leaves the probabilities out")
+    }
 
     def __init__(
         self,
@@ -61,9 +64,7 @@ class Caption:
 
     def check(self, model: Any) -> None:
         """Refuse a model that lacks what the arguments ask for (ConfigError)."""
-        if self.match:
-            hint = "; `match: false` leaves the probabilities out"
-            demand(model, "caption", "encode_image", "match", instead=hint)
+        demand(model, "caption", self)
         check_generation(model, self.generate)
 
     def evaluate(self, model: Any, data: EvaluationData, runner: Context) -> Evaluation:

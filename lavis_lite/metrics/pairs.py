@@ -158,14 +158,21 @@ def evaluating(model: Any, runner: Context) -> Iterator[None]:
         yield
 
 
-def demand(model: Any, metric: str, *capabilities: str, instead: str = "") -> None:
+def demand(model: Any, name: str, metric: Any) -> None:
     """Refuse a model that lacks a capability which the metric's arguments ask for.
+
+    Args:
+        model: what is to be evaluated.
+        name: of the metric, for the message.
+        metric: with ``requires_if``: argument -> what it asks for where it is true, and the remedy.
 
     Raises:
         ConfigError: what is missing, and what to do instead.
     """
-    missing = [name for name in capabilities if not hasattr(model, name)]
-    if missing:
-        raise ConfigError(
-            f"{metric}: requires {', '.join(missing)}, which {type(model).__name__} lacks{instead}"
-        )
+    for argument, (capabilities, instead) in metric.requires_if.items():
+        missing = [each for each in capabilities if not hasattr(model, each)]
+        if missing and getattr(metric, argument):
+            raise ConfigError(
+                f"{name}: requires {', '.join(missing)}, which {type(model).__name__} lacks; "
+                f"{instead}"
+            )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -69,6 +69,7 @@ class Retrieval:
     """
 
     requires = ("encode_image", "encode_text", "image_embeds", "text_embeds", "tokenize")
+    requires_if: ClassVar = {"rerank": (("rank",), "`rerank: false` ranks by cosine alone")}
 
     def __init__(
         self,
@@ -92,8 +93,7 @@ class Retrieval:
 
     def check(self, model: Any) -> None:
         """Refuse a model that cannot re-score (ConfigError)."""
-        if self.rerank:
-            demand(model, "retrieval", "rank", instead="; `rerank: false` ranks by cosine alone")
+        demand(model, "retrieval", self)
 
     def evaluate(self, model: Any, data: EvaluationData, runner: Context) -> Evaluation:
         """Figures in %, and per query its rank and best five candidates."""

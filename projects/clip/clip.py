@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from lavis_lite import registry
-from lavis_lite.projects.clip.dual import DualEncoder
+from lavis_lite.projects.clip.dual import DualEncoder, dual_problems
 
 
-@registry.register("model", "clip")
+@registry.register("model", "clip", check=dual_problems)
 class Clip(DualEncoder):
     """A dual encoder for losses that compare the pairs of a batch with each other (``info_nce``).
 

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from typing import Any, Literal
+from collections.abc import Iterator, Mapping
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from lavis_lite import registry, vision
-from lavis_lite.errors import ConfigError
+from lavis_lite.errors import ConfigError, UnknownName
 from lavis_lite.image_size import ImageSize
 from lavis_lite.interfaces import ModelOutput, Samples
 from lavis_lite.losses.gradient_cache import CachedShared, check_cachable
 from lavis_lite.model import LossSpecs, VisionLanguageModel, unit, width_of
+from lavis_lite.modes import eval_mode
 from lavis_lite.projects.clip import config_check
 from lavis_lite.projects.clip.convert import adapt
 from lavis_lite.projects.clip.names import renamed
@@ -25,6 +26,42 @@ from lavis_lite.text.tokenizer import TextBatch
 Spec = Mapping[str, Any]
 Texts = list[str] | TextBatch
 Projection = Literal["linear", "affine", "none"]
+
+
+class Features(NamedTuple):
+    """Features of what was given; the fields of what was not are None.
+
+    Attributes:
+        image_embeds: (B, E) in the joint space, of any length.
+        image_embeds_proj: (B, E) of unit length.
+        text_embeds: (B, E) in the joint space, of any length.
+        text_embeds_proj: (B, E) of unit length.
+    """
+
+    image_embeds: Tensor | None = None
+    image_embeds_proj: Tensor | None = None
+    text_embeds: Tensor | None = None
+    text_embeds_proj: Tensor | None = None
+
+
+def dual_problems(spec: Spec, model: Spec) -> Iterator[str]:
+    """What is wrong with a dual encoder as a whole, as far as its config tells.
+
+    Args:
+        spec: the model as a component.
+        model: its arguments, defaults included.
+    """
+    tower, chunk = model["vision"], model["gradient_cache"]
+    if not chunk or not tower["name"].startswith("timm/"):  # others are judged when built
+        return
+    fresh = {key: value for key, value in tower.items() if key != "pretrained"}
+    try:
+        with torch.device("meta"):
+            check_cachable(
+                registry.build("vision_encoder", fresh, image_size=model["image_size"]), chunk
+            )
+    except (ConfigError, UnknownName) as error:
+        yield str(error)
 
 
 class DualEncoder(VisionLanguageModel):
@@ -132,6 +169,33 @@ class DualEncoder(VisionLanguageModel):
     def text_features(self, text_tokens: Tensor) -> Tensor:
         """(B, 1 + T, D) -> (B, E) in the joint space, of any length."""
         return self.text_proj(text_tokens[:, 0])
+
+    @torch.no_grad()
+    def extract_features(self, samples: Samples) -> Features:
+        """Features of a batch, without gradients and dropout.
+
+        Args:
+            samples: ``image`` (B, 3, H, W), ``text_input`` (a text or a list of texts), or both.
+
+        Raises:
+            ConfigError: neither.
+        """
+        image, texts = samples.get("image"), samples.get("text_input")
+        if image is None and texts is None:
+            raise ConfigError(
+                "extract_features: samples have neither `image` nor `text_input`; give one or both"
+            )
+        found: dict[str, Tensor] = {}
+        with eval_mode(self):
+            if image is not None:
+                tokens = self.encode_image(image.to(self.device))
+                found["image_embeds"] = self.image_features(tokens)
+                found["image_embeds_proj"] = self.image_embeds(tokens)
+            if texts is not None:
+                states = self.encode_text([texts] if isinstance(texts, str) else list(texts))
+                found["text_embeds"] = self.text_features(states)
+                found["text_embeds_proj"] = self.text_embeds(states)
+        return Features(**found)
 
     def rename_weights(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
         """Weights of OpenAI, open_clip or transformers under our keys; others as they are."""

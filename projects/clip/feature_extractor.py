@@ -2,35 +2,11 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
-import torch
-from torch import Tensor
-
 from lavis_lite import registry
-from lavis_lite.errors import ConfigError
-from lavis_lite.interfaces import Samples
-from lavis_lite.modes import eval_mode
-from lavis_lite.projects.clip.dual import DualEncoder
+from lavis_lite.projects.clip.dual import DualEncoder, dual_problems
 
 
-class Features(NamedTuple):
-    """Features of what was given; the fields of what was not are None.
-
-    Attributes:
-        image_embeds: (B, E) in the joint space, of any length.
-        image_embeds_proj: (B, E) of unit length.
-        text_embeds: (B, E) in the joint space, of any length.
-        text_embeds_proj: (B, E) of unit length.
-    """
-
-    image_embeds: Tensor | None = None
-    image_embeds_proj: Tensor | None = None
-    text_embeds: Tensor | None = None
-    text_embeds_proj: Tensor | None = None
-
-
-@registry.register("model", "clip_feature_extractor")
+@registry.register("model", "clip_feature_extractor", check=dual_problems)
 class ClipFeatureExtractor(DualEncoder):
     """The towers and projections of ``clip``, under the calls of LAVIS.
 
@@ -49,30 +25,3 @@ class ClipFeatureExtractor(DualEncoder):
         gradient_cache: as of ``clip``.
         losses: name -> component; none are needed to extract.
     """
-
-    @torch.no_grad()
-    def extract_features(self, samples: Samples) -> Features:
-        """Features of a batch, without gradients and dropout.
-
-        Args:
-            samples: ``image`` (B, 3, H, W), ``text_input`` (a text or a list of texts), or both.
-
-        Raises:
-            ConfigError: neither.
-        """
-        image, texts = samples.get("image"), samples.get("text_input")
-        if image is None and texts is None:
-            raise ConfigError(
-                "extract_features: samples have neither `image` nor `text_input`; give one or both"
-            )
-        found: dict[str, Tensor] = {}
-        with eval_mode(self):
-            if image is not None:
-                tokens = self.encode_image(image.to(self.device))
-                found["image_embeds"] = self.image_features(tokens)
-                found["image_embeds_proj"] = self.image_embeds(tokens)
-            if texts is not None:
-                states = self.encode_text([texts] if isinstance(texts, str) else list(texts))
-                found["text_embeds"] = self.text_features(states)
-                found["text_embeds_proj"] = self.text_embeds(states)
-        return Features(**found)

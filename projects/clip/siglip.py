@@ -11,10 +11,10 @@ from lavis_lite.errors import ConfigError
 from lavis_lite.image_size import ImageSize
 from lavis_lite.model import LossSpecs
 from lavis_lite.modes import cosines
-from lavis_lite.projects.clip.dual import DualEncoder, Projection, Spec, Texts
+from lavis_lite.projects.clip.dual import DualEncoder, Projection, Spec, Texts, dual_problems
 
 
-@registry.register("model", "siglip")
+@registry.register("model", "siglip", check=dual_problems)
 class Siglip(DualEncoder):
     """A dual encoder with a learnt bias, for the loss ``sigmoid``; so its cosines are calibrated.
 

@@ -135,6 +135,31 @@ def test_a_loss_names_what_is_lacking_the_nearest_and_what_would_do(tmp_path: Pa
     assert line.endswith("What it can be given: lm")
 
 
+def test_a_metric_whose_arguments_ask_for_more_is_refused_with_the_remedy(tmp_path: Path) -> None:
+    model = "model={name: clip, type: tiny}"
+    retrieval = "{name: retrieval, data: {name: scenes}, rerank: %s}"
+    (line,) = problems(tmp_path, model, "evaluate=[{name: retrieval, data: {name: scenes}}]")
+    assert line == (
+        "evaluate[0]: metric 'retrieval' with `rerank: true` requires rank, which model 'clip' "
+        "(Clip) lacks; `rerank: false` ranks by cosine alone"
+    )
+    assert problems(tmp_path, model, f"evaluate=[{retrieval % 'false'}]") == []
+    assert problems(tmp_path, f"evaluate=[{retrieval % 'true'}]") == []
+    caption = "{name: caption, data: {name: scenes}, match: true}"
+    (line,) = problems(tmp_path, "model={name: blip_caption, type: tiny}", f"evaluate=[{caption}]")
+    assert line.startswith("evaluate[0]: metric 'caption' with `match: true` requires match, which")
+
+
+def test_chunks_of_a_batch_with_shared_statistics_are_refused(
+    tmp_path: Path, unbuilt: None
+) -> None:
+    model = "model={name: clip, type: tiny, gradient_cache: 4, vision: {name: timm/test_resnet}}"
+    (line,) = problems(tmp_path, model)
+    assert line.startswith("model: model.gradient_cache: conv1.1 (BatchNorm2d) keeps statistics")
+    assert problems(tmp_path, model, "model.gradient_cache=0") == []
+    assert problems(tmp_path, model, "model.vision.name=timm/test_vit") == []
+
+
 # ---- a text tower too short
 
 

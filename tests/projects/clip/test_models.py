@@ -53,8 +53,9 @@ def test_the_feature_extractor_is_a_clip_of_each_type() -> None:
         assert found == zoo.preset("clip_feature_extractor", type)
 
 
-def test_features_are_named_and_what_was_not_given_is_none() -> None:
-    model = dual("clip_feature_extractor", losses=None)
+@pytest.mark.parametrize("name", ["clip", "clip_feature_extractor", "siglip"])
+def test_features_are_named_and_what_was_not_given_is_none(name: str) -> None:
+    model = dual(name, losses=None)
     samples = batch(3)
     both = model.extract_features(samples)
     assert both.image_embeds.shape == both.text_embeds.shape == (3, 16)
@@ -161,11 +162,19 @@ def test_towers_without_a_width_are_refused() -> None:
         def forward(self, x: Tensor) -> Tensor:
             return x
 
+    def blind() -> nn.Module:  # says nothing of what it gives, so none can tell before it does
+        made = Blind()
+        made.embed_dim = 4
+        return made
+
     kinds = {"vision_encoder": ("vision", "its tokens"), "text_backbone": ("text", "its states")}
     for kind, (key, what) in kinds.items():
-        registry.register(kind, "widthless")(Blind)
+        registry.register(kind, "widthless")(blind)
         try:
-            match = rf"model\.{key}: 'widthless' has no integer `width` \(D of {what}\)"
+            match = (
+                rf"model\.{key}: 'widthless' \({__file__}:\d+\) gives a Blind that has no integer "
+                rf"`width` \(D of {what}\): set `encoder.width = encoder.embed_dim` where"
+            )
             with pytest.raises(ConfigError, match=match):
                 built_with("widthless", key)
         finally:
