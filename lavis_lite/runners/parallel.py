@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import inspect
 import logging
+import os
+import shutil
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
@@ -34,6 +36,7 @@ class Losses(nn.Module):
         super().__init__()
         self.model = model
         if compile:
+            check_compiler(next(model.parameters()).device)
             # Both work in place: names of weights stay as they are.
             compile_it: Any = getattr(model, "compile_towers", model.compile)
             compile_it()
@@ -48,6 +51,16 @@ class Losses(nn.Module):
     def no_sync(self) -> AbstractContextManager[None]:
         """One process has nothing to hold back; see DDP's."""
         return nullcontext()
+
+
+def check_compiler(device: torch.device) -> None:
+    """Raises ConfigError where torch.compile would fail for lack of a C++ compiler, at step one."""
+    names = [os.environ.get("CXX", "g++"), "g++", "clang++"]
+    if device.type == "cpu" and not any(shutil.which(name) for name in names):
+        raise ConfigError(
+            f"run.compile: on the CPU it needs a C++ compiler, and none of {', '.join(names[1:])} "
+            "is found; install one, name it in CXX, or use run.compile: false"
+        )
 
 
 def parallelize(
