@@ -94,12 +94,17 @@ def _model_problems(model: ModelComponent, path: KeyPath) -> Iterator[Problem]:
     from lavis_lite import zoo
 
     args = zoo.model_args(model)
-    problems = list(_problems("model", model.name, args, path))
+    problems = [*_problems("model", model.name, args, path), *_part_problems(model, args, path)]
     yield from problems
     if not problems and _result("model", model.name) is not None:
         whole = with_defaults(model.name, args)
         for problem in registry.misfits("model", {"name": model.name, **whole}, whole):
             yield path, problem
+
+
+def _part_problems(
+    model: ModelComponent, args: Mapping[str, Any], path: KeyPath
+) -> Iterator[Problem]:
     for key, kind in NESTED_KINDS.items():
         if isinstance(spec := args.get(key), dict):
             yield from _nested_problems(kind, spec, (*path, key), model, args)
