@@ -7,6 +7,8 @@ Each package that registers something has a ``zoo.yaml`` beside its ``__init__.p
     runner_configs:             # runner name -> its Config dataclass
       capfilt: .capfilt_config:CapfiltConfig
     models: ...                 # model cards, read by lavis_lite.zoo
+    vocabularies:               # a tokenizer of the hub -> its tokens: a size without its files
+      bert-base-uncased: 30522
 """
 
 from __future__ import annotations
@@ -27,7 +29,7 @@ from lavis_lite.errors import ConfigError
 logger = logging.getLogger(__name__)
 ENTRY_POINT_GROUP = "lavis_lite.projects"
 FILE_PREFIX = "lavis_lite_plugin_"  # of the module that a file becomes
-SECTIONS = ("components", "runner_configs", "presets", "models")
+SECTIONS = ("components", "runner_configs", "presets", "models", "vocabularies")
 
 
 class ComponentIndex:

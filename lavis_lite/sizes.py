@@ -5,16 +5,20 @@ from __future__ import annotations
 import logging
 import math
 import os
+import tempfile
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from lavis_lite import registry, zoo
+from lavis_lite.errors import DownloadError
 from lavis_lite.image_size import height_width
+from lavis_lite.text.tokenizer import ADDED, SPECIAL
 
 ATTENTION = "aten::scaled_dot_product_attention"
 VOCABULARY, WIDTH = 30524, 768  # of a text backbone that is built by itself: BERT's and BLIP's
@@ -99,10 +103,10 @@ def of_model(name: str, type: str) -> str:
     """Parameters of a model, built without storage, and the multiply-adds of its image tower.
 
     Raises:
-        DownloadError: its tokenizer would have to be fetched first.
+        DownloadError: its tokenizer would have to be fetched first, and no zoo.yaml says how many
+            tokens it knows.
     """
-    with _no_fetching(), torch.device("meta"):
-        model: Any = zoo.create_model(name, type)
+    model: Any = _without_storage(name, type)
     vision, size = zoo.preset(name, type).get("vision"), getattr(model, "image_size", None)
     if vision is None or size is None:
         return _parameters(model)
@@ -110,6 +114,24 @@ def of_model(name: str, type: str) -> str:
     height, width = height_width(size)
     work = count(tower, torch.zeros(1, 3, height, width))
     return f"{_spell(model, work.multiply_adds)} to encode an image of {height} x {width}"
+
+
+def _without_storage(name: str, type: str) -> nn.Module:
+    with _no_fetching(), torch.device("meta"):
+        try:
+            return zoo.create_model(name, type)
+        except DownloadError:
+            source = zoo.preset(name, type).get("tokenizer")
+            size = zoo.vocabulary_size(str(source))
+            if size is None:
+                raise
+        with tempfile.TemporaryDirectory() as folder:
+            vocabulary = Path(folder) / "vocab.txt"
+            # BLIP's own two tokens are among those of a tokenizer to which nothing is added.
+            own = (*SPECIAL, *(ADDED if str(source).startswith("hf/") else ()))
+            numbered = (f"token{number}" for number in range(size - len(own)))
+            vocabulary.write_text("\n".join((*own, *numbered)))
+            return zoo.create_model(name, type, tokenizer=str(vocabulary))
 
 
 @contextmanager

@@ -107,6 +107,12 @@ def preset(name: str, type: str) -> dict[str, Any]:
     return merge(shared.get(start, {}), entry.get("args", {}))
 
 
+def vocabulary_size(tokenizer: str) -> int | None:
+    """Tokens of a tokenizer of the hub, by the packages' zoo.yaml; None where none says so."""
+    said = (zoo["vocabularies"].get(tokenizer) for zoo in registry.index.zoos.values())
+    return next((size for size in said if size is not None), None)
+
+
 def model_args(model: ModelComponent) -> dict[str, Any]:
     """All arguments of a model component: its own, laid onto those of its type.
 

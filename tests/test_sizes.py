@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import timm
 import torch
 from torch import nn
 
-from lavis_lite import information, sizes
+from lavis_lite import information, sizes, zoo
+from lavis_lite.errors import DownloadError
 from lavis_lite.sizes import ATTENTION, Call, count
 
 SMALL = {"embed_dim": 32, "depth": 2, "num_heads": 2, "img_size": 64, "num_classes": 0}
@@ -47,6 +50,30 @@ def test_info_of_a_model_says_how_large_its_type_is() -> None:
     lines = information.about("blip_caption.tiny").splitlines()
     assert lines[1].startswith("tiny: 0.")
     assert lines[1].endswith("G multiply-adds to encode an image of 64 x 64")
+
+
+@pytest.mark.parametrize(
+    ("type", "millions"),
+    [
+        ("clip.ViT-B-32", "151"),
+        ("clip.RN50", "102"),
+        ("siglip.So400m-14", "878"),
+        ("blip_caption.base_coco", "224"),
+    ],
+)
+def test_a_published_type_has_a_size_without_the_files_of_its_tokenizer(
+    type: str, millions: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fetch(*args: Any, **kwargs: Any) -> Any:
+        raise DownloadError("not here")
+
+    monkeypatch.setattr("lavis_lite.text.hf_tokenizer._load", fetch)
+    monkeypatch.setattr("lavis_lite.text.source.from_hub", fetch)
+    name, _, chosen = type.partition(".")
+    assert sizes._parameters(sizes._without_storage(name, chosen)) == f"{millions} M parameters"
+    monkeypatch.setattr(zoo, "vocabulary_size", lambda tokenizer: None)
+    with pytest.raises(DownloadError):
+        sizes._without_storage(name, chosen)
 
 
 def test_info_of_what_cannot_be_built_says_why() -> None:
