@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import lzma
 import os
 import shutil
 import stat
@@ -20,6 +21,7 @@ from lavis_lite.data.tar_index import leads_out
 from lavis_lite.errors import DataError
 
 _CHUNK = 1 << 20
+_ZIP = (b"PK\x03\x04", b"PK\x05\x06")  # zipfile looks at the end: a tar may end with a small zip
 
 # Name, kind as of tar_headers.Member, and what copies the bytes to a file.
 _Member = tuple[str, str, Callable[[IO[bytes]], None]]
@@ -46,7 +48,11 @@ def unpack(archive: str | Path, folder: str | Path) -> list[Path]:
     path, target = Path(io.local_path(archive)), Path(folder)
     if not path.is_file():
         raise DataError(f"{path}: no such file")
-    reader = _zip_members if zipfile.is_zipfile(path) else _tar_members
+    try:
+        with path.open("rb") as file:
+            reader = _zip_members if file.read(4) in _ZIP else _tar_members
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror}") from None
     try:
         target.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(prefix=".unpacking-", dir=target))
@@ -107,18 +113,28 @@ def _zip_members(path: Path) -> Iterator[_Member]:
             yield member.orig_filename, _zip_kind(member), _zip_copy(archive, member, meter)
 
 
+_DAMAGES = (
+    *(zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, UnicodeDecodeError),
+    *(NotImplementedError, RuntimeError),
+)
+
+
 @contextlib.contextmanager
 def _zip_errors(path: Path | str) -> Iterator[None]:
     try:
         yield
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
+    except _DAMAGES as error:
         raise DataError(f"{path}: is damaged, cut or encrypted: {error}") from None
+    except OSError as error:
+        if error.errno is not None:
+            raise
+        raise DataError(f"{path}: is damaged: {error}") from None  # so bz2 says it
 
 
 def _zip_kind(member: zipfile.ZipInfo) -> str:
     kind = stat.S_IFMT(member.external_attr >> 16)
     if kind in (0, stat.S_IFREG, stat.S_IFDIR):
-        return "folder" if member.is_dir() else "file"
+        return "folder" if member.orig_filename.endswith("/") else "file"
     return "a link" if kind == stat.S_IFLNK else "a device"
 
 

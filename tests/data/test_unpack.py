@@ -231,6 +231,29 @@ def test_a_cut_archive_is_refused_whole(tmp_path, name, keep):
     refused(path, tmp_path, str(path))
 
 
+def test_a_tar_that_ends_with_a_small_zip_is_a_tar(tmp_path):
+    inner = write_zip(tmp_path / "inner.zip").read_bytes()
+    unpack(write_tar(tmp_path / "a.tar", {"a.jpg": b"a" * 3000, "z.zip": inner}), tmp_path / "out")
+    assert sorted(os.listdir(tmp_path / "out")) == ["a.jpg", "z.zip"]
+
+
+@pytest.mark.parametrize(
+    "packed", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA]
+)
+def test_a_zip_with_any_byte_damaged_is_unpacked_or_refused_in_words(tmp_path, packed):
+    path = tmp_path / "a.zip"
+    with zipfile.ZipFile(path, "w", packed) as archive:
+        archive.writestr("ä", b"caption " * 5)
+    good = path.read_bytes()
+    for at in range(len(good)):
+        path.write_bytes(good[:at] + bytes([good[at] ^ 0x88]) + good[at + 1 :])
+        try:
+            unpack(path, tmp_path / f"out{at}")
+        except DataError as error:
+            assert "None" not in str(error)
+            assert os.listdir(tmp_path / f"out{at}") == []
+
+
 def test_a_name_that_is_taken_stays_and_the_rest_is_not_unpacked(tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "c.txt").write_text("mine")
