@@ -8,8 +8,9 @@ import torch
 
 from lavis_lite.measuring.timing import wait_for
 
-_SECONDS = 0.3  # that the rate is looked for
-_SIZES = {"cpu": 1024, "cuda": 8192}
+_SECONDS = 0.5  # that the rate is looked for
+# On a CPU small enough to be done before a busy machine turns to something else.
+_SIZES = {"cpu": 512, "cuda": 8192}
 
 
 def matmul_rate(device: torch.device, dtype: torch.dtype) -> float:

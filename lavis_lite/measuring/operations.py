@@ -7,9 +7,11 @@ operators are counted as they are dispatched. The two agree where both can count
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 
@@ -18,6 +20,17 @@ def counted(run: Callable[[], Any]) -> tuple[Any, int]:
 
     What compiled code, loader threads and other processes compute is not seen.
     """
-    with FlopCounterMode(display=False) as counter:
+    with FlopCounterMode(display=False, custom_mapping=_more()) as counter:
         result = run()
     return result, int(counter.get_total_flops())
+
+
+def linear_operations(rows: torch.Size, weight: torch.Size, *rest: Any, **named: Any) -> int:
+    """Of (..., D) rows times a matrix (width, D)."""
+    return 2 * math.prod(rows) * weight[0]
+
+
+def _more() -> dict[Any, Callable[..., int]]:
+    """Operators of matrix products that torch's counter does not know."""
+    onednn = getattr(torch.ops.mkldnn, "_linear_pointwise", None)
+    return {onednn: linear_operations} if onednn is not None else {}

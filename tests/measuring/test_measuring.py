@@ -14,6 +14,7 @@ from lavis_lite.measuring.machine import matmul_rate
 from lavis_lite.measuring.memory import MIB, peak_of
 from lavis_lite.measuring.operations import counted
 from lavis_lite.measuring.timing import in_turns
+from lavis_lite.text.linear import Linear
 
 CPU = torch.device("cpu")
 
@@ -48,6 +49,15 @@ def test_operations_of_a_product_and_its_gradients_are_counted() -> None:
     result, operations = counted(lambda: (left @ right).sum().backward())
     assert result is None
     assert operations == 3 * 2 * 4 * 8 * 16
+
+
+@pytest.mark.parametrize("rows", [1, 3, 300])
+def test_a_product_is_counted_whichever_library_computes_it(rows: int) -> None:
+    layer = Linear(32, 64).eval()
+    x = torch.randn(rows, 32)
+    with torch.no_grad():
+        _, operations = counted(lambda: layer(x))
+    assert operations == 2 * rows * 32 * 64
 
 
 def test_attention_is_counted() -> None:
