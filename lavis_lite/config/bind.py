@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import types
 import typing
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal, Union
 
 from lavis_lite import registry
@@ -182,4 +182,11 @@ def _type_problem(value: Any, wanted: Any) -> str | None:
         return None if value in choices else f"{value!r} is none of its values: {listed}"
     if wanted in (int, float, str, bool):
         return scalar_problem(value, wanted)
+    if origin in (Sequence, list):
+        if not isinstance(value, Sequence) or isinstance(value, str):
+            return f"a list is expected, not {type(value).__name__} {value!r}"
+        problems = (
+            _type_problem(item, choice) for item in value for choice in typing.get_args(wanted)
+        )
+        return next((f"in the list: {problem}" for problem in problems if problem), None)
     return None

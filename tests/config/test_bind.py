@@ -109,6 +109,28 @@ def test_wrong_types_are_named(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("override", "problem"),
+    [
+        ("model.image_size=[64,128]", None),
+        ("model.image_size=[64,big]", "int is expected, not list [64, 'big']"),
+        (
+            "data.processors.image={train: {name: blip_image_train, ops: [1]}, eval: {name: "
+            "blip_image_eval}}",
+            "in the list: str is expected, not int 1",
+        ),
+        (
+            "data.processors.image={train: {name: blip_image_train, mean: 1}, eval: {name: "
+            "blip_image_eval}}",
+            "a list is expected, not int 1",
+        ),
+    ],
+)
+def test_lists_are_checked_item_by_item(tmp_path, override, problem):
+    found = [line.partition(": ")[2].partition(": ")[2] for line in problems(tmp_path, override)]
+    assert found == ([problem] if problem else [])
+
+
 def test_null_is_fine_where_the_builder_says_so_and_wrong_elsewhere(tmp_path: Path) -> None:
     assert problems(tmp_path, "model.tokenizer=null") == []
     assert problems(tmp_path, "model.image_size=null") == [
