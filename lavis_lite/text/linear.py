@@ -34,4 +34,5 @@ def fits_onednn(x: Tensor, weight: Tensor) -> bool:
         and not torch.is_grad_enabled()
         and not torch.is_autocast_enabled("cpu")
         and not torch.compiler.is_compiling()
+        and not torch.jit.is_tracing()  # fvcore counts by it, and it knows no such operator
     )
