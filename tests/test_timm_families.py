@@ -184,6 +184,20 @@ def test_a_family_pretrains_blip(family: str) -> None:
             assert tower(image).isfinite().all()
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_family_trains_clip(family: str) -> None:
+    name, args, size = {**SMALL, **LARGE}[family]
+    spec = {"name": f"timm/{name}", **args}
+    model: Any = create_model("clip", "tiny", vision=spec, image_size=size).train()
+    samples = {"image": torch.randn(2, 3, size, size), "text_input": ["a red square", "a cross"]}
+    output = model(samples)
+    output.loss.backward()
+    assert output.loss.isfinite()
+    trained = [p for p in model.visual_encoder.parameters() if p.grad is not None]
+    assert all(p.grad.isfinite().all() for p in trained)
+    assert any(p.grad.abs().sum() > 0 for p in trained)
+
+
 @pytest.mark.parametrize("family", REFUSED)
 def test_a_family_without_one_sequence_of_tokens_is_refused(family: str) -> None:
     name, size = REFUSED[family]
