@@ -3,7 +3,7 @@
 A config may need a token, a password or a signed URL to reach its data. Runs, checkpoints, cards
 and reports are copied and published, so none of them may hold it. Everything that writes a config
 gets it from `lavis_lite.config.to_dict`, which calls `redacted`; what is logged or shown goes
-through `redacted_text`. Imports no torch.
+through `redacted_words` or `redacted_urls`. Imports no torch.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import itertools
 import logging
 import re
+from collections.abc import Iterable
 from typing import Any
 
 REDACTED = "REDACTED"
@@ -26,6 +27,7 @@ _TOKENS_OF = {
     *("pad", "cls", "mask", "sep", "unk", "bos", "eos", "eot", "start", "end", "enc", "dec"),
     *("class", "reg", "register", "pool", "pooling", "dist", "prefix", "special", "image", "text"),
     *("vision", "query", "first", "last", "next", "num", "max", "min", "per", "word", "decoder"),
+    *("video", "audio", "prompt", "sos", "sot"),
 }
 _IN_QUERIES = {"sig", "sign", "token", "key", "auth", "policy", "jwt", "code"}
 
@@ -33,9 +35,8 @@ _URL = re.compile(
     r"(?P<scheme>(?<![A-Za-z0-9])[A-Za-z][A-Za-z0-9+.-]{0,20}://)(?P<rest>[^\s'\"<>]*[^\s'\"<>:,.)])"
 )
 _PARAMETER = re.compile(r"(?P<before>[?&;#])(?P<name>[^=&;#?]+)=(?P<value>[^&;#]*)")
-_VALUE = r"(?P<value>'[^']*'|\"[^\"]*\"|[^\s,;'\"{}\[\]]+)"
-_SETTING = re.compile(r"(?P<name>[A-Za-z_][\w.\[\]-]*)(?P<equals>[=:]\s*)" + _VALUE)
-_OPTION = re.compile(r"(?P<name>(?<!\S)--?[A-Za-z][\w-]*)(?P<equals>\s+)" + _VALUE)
+_NAMED = re.compile(r"(?P<name>[A-Za-z_][\w.\[\]-]*)['\"]?\s*[=:]\s*")
+_OPTION = re.compile(r"--?[A-Za-z][\w-]*")
 
 
 def redacted(tree: Any) -> Any:
@@ -66,14 +67,24 @@ def redacted_urls(text: str) -> str:
     return _URL.sub(_redacted_url, text) if "://" in text else text
 
 
-def redacted_text(text: str) -> str:
-    """A command line without secrets: ``key=value``, ``{key: value}``, ``--key value``, URLs."""
+def redacted_words(words: Iterable[str]) -> list[str]:
+    """The words of a command line without secrets: those of each, and ``--key value``."""
+    shown: list[str] = []
+    before = ""
+    for word in words:
+        covered = _OPTION.fullmatch(before) and is_secret(before) and not _OPTION.fullmatch(word)
+        shown.append(REDACTED if covered else redacted_word(word))
+        before = word
+    return shown
 
-    def cover(found: re.Match[str]) -> str:
-        secret = is_secret(found["name"])
-        return f"{found['name']}{found['equals']}{REDACTED}" if secret else found[0]
 
-    return _OPTION.sub(cover, _SETTING.sub(cover, redacted_urls(text)))
+def redacted_word(word: str) -> str:
+    """One word of a command line up to its first secret: ``key=`` or ``{key:``; URLs without any."""
+    word = redacted_urls(word)
+    for found in _NAMED.finditer(word):
+        if is_secret(found["name"]):
+            return f"{word[: found.end()]}{REDACTED}"  # where a value ends, only YAML knows
+    return word
 
 
 class RedactingFormatter(logging.Formatter):

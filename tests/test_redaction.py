@@ -19,7 +19,7 @@ from lavis_lite.config.schema import ModelComponent
 from lavis_lite.errors import ConfigError, DownloadError
 from lavis_lite.io import local_path
 from lavis_lite.model_folder import save
-from lavis_lite.redaction import is_secret, log_to_stderr, redacted, redacted_text, redacted_urls
+from lavis_lite.redaction import is_secret, log_to_stderr, redacted, redacted_urls, redacted_words
 
 SECRET = "hunter2hunter2"
 
@@ -201,6 +201,7 @@ def test_these_keys_name_secrets(key: str) -> None:
     "key",
     [
         *("tokenizer", "max_tokens", "pad_token", "cls_token", "num_prefix_tokens", "class_token"),
+        *("prompt_token", "video_token"),
         *("key", "same_key", "seed_key", "key_path", "passed", "path", "text.tokenizer", 3),
     ],
 )
@@ -238,17 +239,25 @@ def test_of_a_url_only_what_signs_it_is_taken_out(url: str, seen: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("line", "seen"),
+    ("words", "seen"),
     [
-        ("run a.token=abc b=1", "run a.token=REDACTED b=1"),
-        ("run 'm={name: x, token: abc, k: 3}'", "run 'm={name: x, token: REDACTED, k: 3}'"),
-        ("run 'd=[{n: w, password: \"a b\"}]'", "run 'd=[{n: w, password: REDACTED}]'"),
-        ("run --api-key abc --out x", "run --api-key REDACTED --out x"),
-        ("run token abc pad_token=[PAD]", "run token abc pad_token=[PAD]"),
+        (["run", "a.token=abc", "b=1"], ["run", "a.token=REDACTED", "b=1"]),
+        (["m={name: x, token: abc, k: 3}"], ["m={name: x, token: REDACTED"]),
+        (["d=[{n: w, 'password' : 'a, b'}]"], ["d=[{n: w, 'password' : REDACTED"]),
+        (["d={secrets: [a, {b: c}]}"], ["d={secrets: REDACTED"]),
+        (["a.password=it's, a {b} [c] \"d"], ["a.password=REDACTED"]),
+        (["h={Authorization: Bearer abc}"], ["h={Authorization: REDACTED"]),
+        (["run.about=use token=abc"], ["run.about=use token=REDACTED"]),
+        (["--api-key", "a, b", "--out", "x"], ["--api-key", "REDACTED", "--out", "x"]),
+        (["--api-key=a, b", "--token", "--out"], ["--api-key=REDACTED", "--token", "--out"]),
+        (["token", "abc", "pad_token=[PAD]"], ["token", "abc", "pad_token=[PAD]"]),
+        (["w=https://h/x?sig=a&n=3"], ["w=https://h/x?sig=REDACTED&n=3"]),
     ],
 )
-def test_of_a_command_line_only_values_of_secret_keys_are_taken_out(line: str, seen: str) -> None:
-    assert redacted_text(line) == redacted_text(seen) == seen
+def test_of_a_command_line_only_values_of_secret_keys_are_taken_out(
+    words: list[str], seen: list[str]
+) -> None:
+    assert redacted_words(words) == redacted_words(seen) == seen
 
 
 def test_tracebacks_in_the_log_have_no_signed_urls(capsys: pytest.CaptureFixture[str]) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lavis_lite.errors import ConfigError
-from lavis_lite.redaction import REDACTED, is_secret, redacted_text
+from lavis_lite.redaction import REDACTED, is_secret, redacted_word
 
 _KEY = re.compile(r"([^.\[\]=]+)|\[(\d+)\]")
 _WHOLE_KEY = re.compile(r"[^.\[\]=]+(\[\d+\]|\.[^.\[\]=]+)*")
@@ -106,5 +106,4 @@ def _value(text: str, override: str) -> Any:
 
 def _shown(override: str) -> str:
     """An override as errors quote it: not too long, and without secrets."""
-    key = override.partition("=")[0]
-    return repr(f"{key}={REDACTED}" if is_secret(key) else redacted_text(override)[:200])
+    return repr(redacted_word(override)[:200])

@@ -18,7 +18,7 @@ from lavis_lite import distributed
 from lavis_lite.config import to_yaml
 from lavis_lite.errors import ConfigError
 from lavis_lite.files import publish
-from lavis_lite.redaction import redacted_text
+from lavis_lite.redaction import redacted_words
 from lavis_lite.report.environment import environment
 from lavis_lite.runners.settings import Settings, settings
 
@@ -90,7 +90,7 @@ class RunFolder:
             write_text(self.config, to_yaml(config))
             record = {
                 "runner": config.runner.name,
-                "command": redacted_text(shlex.join([Path(sys.executable).name, *sys.argv])),
+                "command": shlex.join([Path(sys.executable).name, *redacted_words(sys.argv)]),
                 "started": time.strftime("%Y-%m-%d %H:%M:%S"),
                 "environment": environment(),
                 "device": str(device),

@@ -105,6 +105,7 @@ def differences(
     """
     missing = object()
     lines = []
+    old = redacted(old)  # earlier releases wrote secrets down
     for key in sorted({**old, **new}):
         before, now = old.get(key, missing), new.get(key, missing)
         if before == now or not _counts(key, evaluation):

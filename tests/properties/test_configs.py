@@ -18,7 +18,7 @@ from lavis_lite.config.files import read
 from lavis_lite.config.merge import merge, parse_overrides
 from lavis_lite.config.schema import DataConfig, OptimConfig, RunConfig, TrainConfig
 from lavis_lite.errors import ConfigError
-from lavis_lite.redaction import REDACTED, is_secret, redacted, redacted_text
+from lavis_lite.redaction import REDACTED, is_secret, redacted, redacted_word
 
 KEYS = st.from_regex(r"[a-z][a-z_]{0,6}", fullmatch=True).filter(lambda key: key != "name")
 VALUES = st.one_of(
@@ -137,8 +137,8 @@ def keys_of(tree: Any) -> list[str]:
 @given(st.text(max_size=80))
 @settings(max_examples=150)
 def test_any_text_can_be_redacted_and_once_is_enough(text: str) -> None:
-    once = redacted_text(text)
-    assert redacted_text(once) == once
+    once = redacted_word(text)
+    assert redacted_word(once) == once
     if REDACTED not in once:
         assert once == text
 

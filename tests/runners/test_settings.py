@@ -72,3 +72,10 @@ def test_an_option_that_came_later_and_stands_at_its_default_changes_nothing() -
     assert differences(old, settings(used), unused=set(at_default(used))) == [
         "optim.ema_decay: 0.9 is new"
     ]
+
+
+def test_secrets_that_an_earlier_release_wrote_down_change_nothing_and_are_not_shown() -> None:
+    old = {"data.api_key": "hunter2", "model.checkpoint": "https://h/w?sig=hunter2", "optim.lr": 1}
+    new = {"data.api_key": "REDACTED", "model.checkpoint": "https://h/w?sig=REDACTED"}
+    assert differences(old, new | {"optim.lr": 1}) == []
+    assert "hunter2" not in str(differences(old, {}))
