@@ -79,7 +79,7 @@ def redacted_words(words: Iterable[str]) -> list[str]:
 
 
 def redacted_word(word: str) -> str:
-    """One word of a command line up to its first secret: ``key=`` or ``{key:``; URLs without any."""
+    """A word of a command line up to its first secret: ``key=`` or ``{key:``; URLs without any."""
     word = redacted_urls(word)
     for found in _NAMED.finditer(word):
         if is_secret(found["name"]):
