@@ -111,7 +111,7 @@ class LoraConfig:
     dropout: float = key("Dropout of what goes into an adapter.", 0.0, at_least=0)
     target: list[str] = key(
         "Layers that get one: names of modules or shell patterns, as in `freeze`; empty: every "
-        "linear layer in the layers of the towers.",
+        "linear layer in the layers of the towers, convolutions in a tower without any.",
         [],
     )
     train: list[str] = key("Parts trained whole beside the adapters, such as a new head.", [])
