@@ -75,15 +75,16 @@ def _opened(source: bytes | str | os.PathLike) -> Iterator[IO[bytes]]:
     try:
         path = Path(source)
         # A pipe's open would wait for a writer; a device may give bytes without end.
-        if stat.S_ISFIFO(mode := path.stat().st_mode) or stat.S_ISCHR(mode):
-            raise DataError(f"not a file: {source} (a pipe or device)")
-        file = path.open("rb")
+        special = stat.S_ISFIFO(mode := path.stat().st_mode) or stat.S_ISCHR(mode)
+        file = None if special else path.open("rb")
     except FileNotFoundError:
         raise DataError(f"missing file: {source}") from None
     except OSError as error:
         raise DataError(f"unreadable file: {source} ({error.strerror})") from None
     except (ValueError, TypeError) as error:  # a NUL, half a character, a number
         raise DataError(f"not a file: {source!r:.60} ({error})") from None
+    if file is None:
+        raise DataError(f"not a file: {source} (a pipe or device)")
     with file:
         yield file
 
