@@ -15,6 +15,8 @@ from torch import Tensor, nn
 
 from lavis_lite.text.linear import Linear
 
+MOST_QUERIES = 32  # of an image, up to which bf16 attends by plain products
+
 Extend = Callable[["KeyValue"], "KeyValue"]
 
 
@@ -31,6 +33,11 @@ def select(kv: Iterable[KeyValue], index: Tensor) -> list[KeyValue]:
     A hard negative costs a gather here instead of a second projection of its image.
     """
     return [KeyValue(k.index_select(0, index), v.index_select(0, index)) for k, v in kv]
+
+
+def compact(kv: Iterable[KeyValue]) -> list[KeyValue]:
+    """The same keys and values, each head's in one piece: worth a copy where often read."""
+    return [KeyValue(k.contiguous(), v.contiguous()) for k, v in kv]
 
 
 def attend(
@@ -57,11 +64,27 @@ def attend(
             out = F.scaled_dot_product_attention(
                 q.float(), k.float(), v.float(), attn_mask=mask, is_causal=causal, dropout_p=dropout
             )
+    elif mask is None and not causal and _fits_products(q):
+        out = (q * head_width**-0.5 @ k.transpose(-1, -2)).softmax(dim=-1) @ v
     else:
         out = F.scaled_dot_product_attention(
             q, k, v, attn_mask=mask, is_causal=causal, dropout_p=dropout
         )
     return out.transpose(1, 2).reshape(query.shape).to(query.dtype)  # (R, T, D)
+
+
+def _fits_products(query: Tensor) -> bool:
+    """Whether plain matrix products attend faster: a step of decoding in bf16 on the CPU.
+
+    The fused kernel works on blocks of queries and wastes most of one on a few beams. It sums in
+    fp32, the products round the scores to bf16 besides: the error doubles, to that of bf16 itself.
+    """
+    return (
+        query.device.type == "cpu"
+        and query.dtype == torch.bfloat16
+        and query.shape[2] <= MOST_QUERIES
+        and not torch.is_grad_enabled()
+    )
 
 
 class Heads(nn.Module):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from lavis_lite.text.attention import KeyValue, select
+from lavis_lite.text.attention import KeyValue, compact, select
 
 if TYPE_CHECKING:
     from lavis_lite.text.med import MedDecoder
@@ -91,7 +91,7 @@ class GroundedDecoder:
         self, decoder: MedDecoder, image_kv: list[KeyValue], image_mask: Tensor | None = None
     ) -> None:
         self.decoder = decoder
-        self._given = (image_kv, image_mask)
+        self._given = (compact(image_kv), image_mask)
         self._image_kv, self._image_mask = self._given
         self._cache = Cache(0)
 

@@ -64,7 +64,7 @@ def test_the_image_and_the_prompt_are_held_once_per_image(decoder: MedDecoder) -
     session.start(torch.ones(2, 4).long(), 3, 10)
     session.step(torch.ones(2, 3).long())
     cache = session._cache
-    assert session._image_kv[0].key is kv[0].key
+    assert torch.equal(session._image_kv[0].key, kv[0].key)  # as many rows as images
     assert cache._layers[0].key.shape == (2, 2, 4 + 3 * 6, 8)
     assert (cache.position, cache._used) == (5, 7)
 

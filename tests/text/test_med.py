@@ -10,7 +10,7 @@ from torch import Tensor
 
 from lavis_lite import registry
 from lavis_lite.errors import ConfigError
-from lavis_lite.text.attention import KeyValue, select
+from lavis_lite.text.attention import MOST_QUERIES, KeyValue, attend, select
 from lavis_lite.text.decoding import Cache
 from lavis_lite.text.med import Med, MedDecoder, tie
 
@@ -331,3 +331,16 @@ def test_a_decoder_whose_upper_layers_look_writes_alike_with_and_without_a_cache
 def test_a_fusion_layer_that_is_not_there_is_refused(fusion_layer: int) -> None:
     with pytest.raises(ConfigError, match=f"fusion_layer {fusion_layer} of 4 layers; .* 1 to 3"):
         fusing(fusion_layer=fusion_layer)
+
+
+@pytest.mark.parametrize("num_queries", [1, MOST_QUERIES, MOST_QUERIES + 1])
+def test_attention_in_bf16_is_that_in_fp32_up_to_rounding(num_queries: int) -> None:
+    generator = torch.Generator().manual_seed(0)
+    query = torch.randn(2, num_queries, 32, generator=generator).bfloat16()
+    key, value = torch.randn(2, 2, 4, 50, 8, generator=generator).bfloat16()
+    with torch.no_grad():
+        found = attend(query, KeyValue(key, value), None, False, 0.0)
+    whole = KeyValue(key.float(), value.float())
+    expected = attend(query.float(), whole, None, False, 0.0)
+    assert found.dtype == torch.bfloat16
+    torch.testing.assert_close(found.float(), expected, rtol=0, atol=0.02)
