@@ -223,7 +223,8 @@ def test_a_loss_without_its_bias_is_refused_before_anything_is_built(tmp_path: P
 def test_it_comes_with_its_processors() -> None:
     model, images, texts = load_model_and_preprocess("clip", "tiny", is_eval=True)
     assert type(images["eval"]).__name__ == "ClipImageEval"
-    assert images["eval"].image_size == model.image_size == 64
+    assert images["eval"].size == (64, 64)
+    assert model.image_size == 64
     assert texts["eval"]("Tom &amp;  Jerry.\n") == "Tom & Jerry."
     _, images, _ = load_model_and_preprocess("siglip", "tiny", is_eval=True)
     assert type(images["eval"]).__name__ == "BlipImageEval"
