@@ -196,12 +196,15 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
 
 
 def _read_pickled(path: Path) -> dict[str, Tensor]:
-    if (bomb := _unpacked_size(path)) > max(_FREE_BYTES, _MAX_RATIO * path.stat().st_size):
+    members = _zip_members(path)
+    bomb = sum(member.file_size for member in members)
+    if bomb > max(_FREE_BYTES, _MAX_RATIO * path.stat().st_size):
         raise CheckpointError(
             f"{path}: unpacks to {bomb:,} bytes, more than {_MAX_RATIO} times its size, as a "
             "decompression bomb does; weights are not compressed"
         )
-    if _is_torchscript(path):
+    # What `torch.jit.save` writes, also as some published `.pt`.
+    if any(member.filename.endswith("/constants.pkl") for member in members):
         raise CheckpointError(
             f"{path}: is a TorchScript archive, a program with its weights, and programs are not "
             "run here. Take the weights out where you trust the file: "
@@ -220,22 +223,20 @@ def _read_pickled(path: Path) -> dict[str, Tensor]:
     raise CheckpointError(f"{path}: holds a {type(content).__name__}, not a mapping of tensors")
 
 
-def _unpacked_size(path: Path) -> int:
-    """Bytes that the members of a zip claim to hold; 0 where it is none."""
+def _zip_members(path: Path) -> list[zipfile.ZipInfo]:
+    """What a torch file lists, if it is a zip; nothing of what is told apart by it may be hidden.
+
+    Raises:
+        CheckpointError: a zip whose list cannot be read; torch's own reader may be less strict.
+    """
+    with path.open("rb") as file:
+        if file.read(4) != b"PK\x03\x04":
+            return []
     try:
         with zipfile.ZipFile(path) as archive:
-            return sum(member.file_size for member in archive.infolist())
-    except (zipfile.BadZipFile, OSError, ValueError):  # damaged: torch says how
-        return 0
-
-
-def _is_torchscript(path: Path) -> bool:
-    """Whether a zip holds code: what `torch.jit.save` writes, also as some published `.pt`."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            return any(name.endswith("/constants.pkl") for name in archive.namelist())
-    except (zipfile.BadZipFile, OSError, ValueError):  # damaged: torch says how
-        return False
+            return archive.infolist()
+    except (zipfile.BadZipFile, NotImplementedError, ValueError) as error:
+        raise CheckpointError(f"{path}: is no whole torch file: {error}") from None
 
 
 def _why_not(error: Exception) -> str:

@@ -179,6 +179,22 @@ def test_a_torch_file_that_is_a_zip_bomb_is_refused(tmp_path):
         read_weights(tmp_path / "w.pth")
 
 
+@pytest.mark.fault(39)
+def test_a_bomb_whose_list_only_torch_can_read_is_refused(tmp_path):
+    torch.save({"a": torch.zeros(40_000_000, dtype=torch.uint8)}, tmp_path / "honest.pth")
+    with (
+        zipfile.ZipFile(tmp_path / "honest.pth") as honest,
+        zipfile.ZipFile(tmp_path / "w.pth", "w", zipfile.ZIP_DEFLATED) as bomb,
+    ):
+        for member in honest.infolist():
+            bomb.writestr(member.filename, honest.read(member))
+    data = bytearray((tmp_path / "w.pth").read_bytes())
+    data[data.index(b"PK\x01\x02") + 6] = 255  # the version that is needed to unpack it
+    (tmp_path / "w.pth").write_bytes(data)
+    with pytest.raises(CheckpointError, match=r"w.pth: is no whole torch file: zip file version"):
+        read_weights(tmp_path / "w.pth")
+
+
 def test_reading_leaves_no_type_allowed_for_others(tmp_path):
     before = torch.serialization.get_safe_globals()
     torch.save(WEIGHTS, tmp_path / "w.pth")
