@@ -30,6 +30,7 @@ SECONDS = 10.0  # for all of it, redirects included
 AGENT = "lavis_lite"
 _REDIRECTS = {301, 302, 303, 307, 308}
 _UNWANTED = {"noai", "noimageai", "noindex", "noimageindex", "none"}
+_WITH_VALUES = {"unavailable_after", "max-snippet", "max-image-preview", "max-video-preview"}
 _IN_PATHS = "/?&=%:;,+@!$'()*~"
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
 
@@ -185,9 +186,11 @@ def _unwanted(tags: list[str]) -> str | None:
     """The directive that forbids it to everybody or to us; those for other agents don't count."""
     for tag in tags:
         whom, colon, rest = tag.partition(":")
-        if colon and whom.strip().lower() not in ("unavailable_after", AGENT, "*"):
+        agent = whom.strip().lower()
+        names_one = colon and "," not in agent and agent not in _WITH_VALUES
+        if names_one and agent not in (AGENT, "*"):
             continue
-        for directive in (rest if colon else tag).split(","):
+        for directive in (rest if names_one else tag).split(","):
             if directive.strip().lower() in _UNWANTED:
                 return directive.strip()
     return None

@@ -233,7 +233,10 @@ def test_a_name_that_is_never_resolved_holds_nobody_up(
     ("tag", "wanted"),
     [
         *(("noai", False), ("noimageai", False), ("noindex, nofollow", False), ("none", False)),
-        *(("lavis_lite: noai", False), ("NoAI", False)),
+        *(("lavis_lite: noai", False), ("NoAI", False), ("*: none", False)),
+        *(("noai, max-snippet:-1", False), ("max-image-preview:large, noai", False)),
+        *(("unavailable_after: 1 Jan 2030 00:00:00 GMT, noindex", False),),
+        *(("max-image-preview:none", True), ("max-snippet: 0, all", True)),
         *(("googlebot: noindex", True), ("nofollow", True), ("all", True)),
     ],
 )
