@@ -22,6 +22,7 @@ from lavis_lite import checkpoint
 from lavis_lite.checkpoint import Checkpointer
 from lavis_lite.data.quarantine import Quarantine
 from lavis_lite.errors import CheckpointError
+from lavis_lite.runners.loggers import JsonlLog, read_records
 
 CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH, CAP_FOWNER = 1, 2, 3
 
@@ -152,6 +153,17 @@ def test_a_run_whose_result_has_no_room_is_not_complete(tmp_path, undisturbed):
     assert names(tmp_path / "checkpoints") == ["step-00000004", "step-00000008"]
     run(config)
     assert_same(tmp_path, undisturbed)
+
+
+@pytest.mark.fault(7)
+def test_records_that_had_no_room_are_written_at_the_latest_when_the_log_is_closed(tmp_path):
+    log = JsonlLog(tmp_path / "metrics.jsonl", keep=lambda record: True)
+    log.write({"step": 1})
+    with largest_file(log.path.stat().st_size + 5):
+        log.write({"step": 2})
+    assert [record["step"] for record in read_records(log.path)] == [1]
+    log.close()
+    assert [record["step"] for record in read_records(log.path)] == [1, 2]
 
 
 @pytest.mark.fault(7)

@@ -54,16 +54,22 @@ class JsonlLog:
         line = json.dumps({k: _finite(v) for k, v in record.items()}) + "\n"
         was_held_up = bool(self._unwritten)
         self._unwritten += line.encode("utf-8")
+        if (error := self._flush()) and not was_held_up:
+            log.error("%s: %s; records are held back until there is room", self.path, error)
+
+    def close(self) -> None:
+        """Write what is held back, and close the file."""
+        if error := self._flush():
+            log.error("%s: %s; its last records are lost", self.path, error)
+        self._file.close()
+
+    def _flush(self) -> OSError | None:
         try:
             while self._unwritten:
                 self._unwritten = self._unwritten[self._file.write(self._unwritten) :]
         except OSError as error:
-            if not was_held_up:
-                log.error("%s: %s; records are held back until there is room", self.path, error)
-
-    def close(self) -> None:
-        """Close the file."""
-        self._file.close()
+            return error
+        return None
 
 
 def read_records(path: Path) -> list[Record]:
