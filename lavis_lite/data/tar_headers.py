@@ -17,7 +17,7 @@ _NAME, _LINK, _PAX, _PAX_OF_ALL = b"L", b"K", b"xX", b"g"
 _REGULAR = b"\x0007"  # 7: contiguous, which nobody writes
 _KINDS = {b"1": "a link", b"2": "a link", b"3": "a device", b"4": "a device", b"6": "a device"}
 _WITHOUT_BYTES = ("a link", "a device", "folder")  # whatever size is written there
-_PAX_RECORD = re.compile(rb"(\d{1,20}) ([^=\n]{1,100})=")
+_PAX_RECORD = re.compile(rb"(\d{1,20}) ([^=\n]{1,300})=")
 
 
 class DamagedHeader(ValueError):
