@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +17,7 @@ from lavis_lite.data.rows import PackedRows, Rows
 from lavis_lite.data.seeding import stable_hash
 from lavis_lite.data.tar_index import Members, index_shard
 from lavis_lite.errors import ConfigError, DataError, suggest
+from lavis_lite.redaction import REDACTED
 
 # The layout of such a folder, for its writers too.
 JOB = "job.json"  # {"source": component of the dataset, "num_shards": N, ...}
@@ -178,7 +180,16 @@ class Bootstrapped(Rows):
 
     @functools.cached_property
     def _dataset(self) -> Any:
-        """The source, for images that are no files."""
+        """The source, for images that are no files.
+
+        Raises:
+            ConfigError: it needs a secret, which the run did not write down.
+        """
+        if REDACTED in json.dumps(self._source):
+            raise ConfigError(
+                f"{self._folder / JOB}: its source needs a secret that was taken out when it was "
+                "written; bootstrap with output.images=true, so that its images are at hand"
+            )
         return registry.build("dataset", self._source)
 
 

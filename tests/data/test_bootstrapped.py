@@ -8,6 +8,7 @@ import pytest
 
 from lavis_lite import registry
 from lavis_lite.errors import ConfigError, DataError
+from lavis_lite.redaction import redacted
 
 
 def record(index, web, kept_web, synthetic, kept_synthetic):
@@ -71,6 +72,15 @@ def test_a_row_has_its_origin_score_fields_and_the_image_of_its_source(folder):
     assert web["image"].tobytes() == source[0]["image"].tobytes()
     assert other["image"].tobytes() == source[2]["image"].tobytes()
     assert "image" not in rows.annotation(0)
+
+
+def test_a_source_that_lacks_its_secret_says_what_helps(folder):
+    source = {"name": "scenes", "split": "web", "token": "hunter2"}
+    (folder / "job.json").write_text(json.dumps({"source": redacted(source), "num_shards": 2}))
+    rows = registry.build("dataset", {"name": "bootstrapped", "path": str(folder)})
+    assert rows.annotation(0)["text_input"] == "zero"
+    with pytest.raises(ConfigError, match=r"needs a secret .* with output\.images=true"):
+        rows[0]
 
 
 def test_samples_of_different_shards_with_one_key_stay_apart(folder):
