@@ -88,7 +88,8 @@ KINDS: dict[str, Contract] = {
         other ways of doing the same work, an attribute of the class. ``contender(name)`` makes one
         ready, ``ours`` or a baseline, and returns a callable without arguments that does the work
         once. ``differences(baseline, ours, theirs)`` gives a list of ``Difference``: how far what
-        the two returned is apart, and how far it may be.""",
+        the two returned is apart, and how far it may be. Optional: ``arithmetic = False`` where a
+        run's operations say nothing, as of reading files.""",
         runtime=("device", "precision"),
     ),
 }

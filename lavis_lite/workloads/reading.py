@@ -26,6 +26,7 @@ class Reading:
     dataset that ours reads.
     """
 
+    arithmetic = False
     unit = "images"
     baselines: tuple[str, ...] = ()
 

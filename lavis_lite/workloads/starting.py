@@ -24,6 +24,7 @@ class Command:
         device, precision: of no effect.
     """
 
+    arithmetic = False
     unit = "starts"
     amount = 1
     baselines = ("bare interpreter",)

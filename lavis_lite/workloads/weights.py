@@ -28,6 +28,7 @@ class LoadWeights:
         device, precision: where the model goes; the format is of no effect.
     """
 
+    arithmetic = False
     unit = "models"
     amount = 1
     baselines = ("reading the file",)
