@@ -84,7 +84,7 @@ def members(file: IO[bytes]) -> Iterator[Member]:
 
 def _parse(header: bytes, at: int) -> Member:
     said = header[148:156].strip(b" \0")
-    if not re.fullmatch(rb"[0-7]{1,7}", said) or int(said, 8) not in _checksums(header):
+    if not re.fullmatch(rb"[0-7]{1,7}", said) or not _is_sum(int(said, 8), header):
         raise DamagedHeader(f"has a damaged header at byte {at}")
     name = _text(header[:100])
     kind = header[156:157]
@@ -99,11 +99,11 @@ def _parse(header: bytes, at: int) -> Member:
     return Member(name, known, at + BLOCK, size)
 
 
-def _checksums(header: bytes) -> tuple[int, int]:
-    """The sum of the bytes, the field itself blank; as some old programs add, of signed ones."""
+def _is_sum(said: int, header: bytes) -> bool:
+    """Whether it is the sum of the bytes, the field itself blank; old programs add signed ones."""
     plain = header[:148] + b" " * 8 + header[156:]
     total = sum(plain)
-    return total, total - 256 * sum(byte > 127 for byte in plain)
+    return said == total or said == total - 256 * sum(byte > 127 for byte in plain)
 
 
 def _size(written: bytes, at: int) -> int:
