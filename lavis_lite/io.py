@@ -103,8 +103,8 @@ def cache_dir() -> Path:
         wanted.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=wanted):
             return wanted
-    except (OSError, AssertionError) as error:
-        return _temporary_cache(str(wanted), str(error))
+    except (OSError, AssertionError) as error:  # not all of it: a name tried anew would warn anew
+        return _temporary_cache(str(wanted), getattr(error, "strerror", None) or "no home")
 
 
 def _wanted_cache() -> Path | None:
@@ -148,9 +148,15 @@ class _Remote(PathHandler):
         self, path: str, force: bool = False, sha256: str | None = None, **kwargs: Any
     ) -> str:
         self._check_kwargs(kwargs)
-        return self._fetch(path, sha256, force)
+        folder, wanted = cache_dir(), _wanted_cache()
+        if wanted not in (folder, None) and not force:  # it may hold files and be read-only
+            with contextlib.suppress(DownloadError, OSError):
+                return self._fetch(path, wanted, sha256, force=False, only_look=True)
+        return self._fetch(path, folder, sha256, force, only_look=offline())
 
-    def _fetch(self, path: str, sha256: str | None, force: bool) -> str:
+    def _fetch(
+        self, path: str, folder: Path, sha256: str | None, force: bool, only_look: bool
+    ) -> str:
         raise NotImplementedError
 
     def _open(
@@ -159,7 +165,7 @@ class _Remote(PathHandler):
         self._check_kwargs(kwargs)
         if set(mode) & set("wax+"):
             raise DownloadError(f"{path}: a remote file can only be read, not opened as {mode!r}")
-        return open(self._fetch(path, None, False), mode, buffering)
+        return open(self._get_local_path(path), mode, buffering)
 
     def _isfile(self, path: str, **kwargs: Any) -> bool:
         try:
@@ -181,8 +187,10 @@ class HTTPHandler(_Remote):
     def _get_supported_prefixes(self) -> list[str]:
         return ["http://", "https://"]
 
-    def _fetch(self, path: str, sha256: str | None, force: bool) -> str:
-        return download.fetch(path, cache_dir(), sha256=sha256, force=force, offline=offline())
+    def _fetch(
+        self, path: str, folder: Path, sha256: str | None, force: bool, only_look: bool
+    ) -> str:
+        return download.fetch(path, folder, sha256=sha256, force=force, offline=only_look)
 
 
 class HubHandler(_Remote):
@@ -191,13 +199,15 @@ class HubHandler(_Remote):
     def _get_supported_prefixes(self) -> list[str]:
         return ["hf://"]
 
-    def _fetch(self, path: str, sha256: str | None, force: bool) -> str:
+    def _fetch(
+        self, path: str, folder: Path, sha256: str | None, force: bool, only_look: bool
+    ) -> str:
         match = _HUB.fullmatch(path)
         if match is None or ".." in match["file"].split("/"):
             raise DownloadError(f"{path}: write it as hf://owner/repo/file or .../file@revision")
         from huggingface_hub import hf_hub_download  # a second to import
 
-        folder = cache_dir() / "hub"
+        notes, folder = folder / "hub-notes", folder / "hub"
         try:
             with hub_client():
                 local = hf_hub_download(
@@ -205,18 +215,18 @@ class HubHandler(_Remote):
                     match["file"],
                     revision=match["late"] or match["early"],
                     cache_dir=folder,
-                    force_download=force and not offline(),
-                    local_files_only=offline(),
+                    force_download=force and not only_look,
+                    local_files_only=only_look,
                 )
         except Exception as error:  # its errors are of many families: httpx, requests, its own
             first = str(error).splitlines()[0] if str(error) else type(error).__name__
-            where = "offline and not in" if offline() else "could not be fetched into"
+            where = "offline and not in" if only_look else "could not be fetched into"
             raise DownloadError(f"{path}: {where} {folder}: {first}") from error
         blob = Path(os.path.realpath(local))
         # The hub names a large file's copy by its sha256, and never looks at it again.
         named = blob.name if re.fullmatch("[0-9a-f]{64}", blob.name) else None
-        notes = cache_dir() / "hub-notes"
-        notes.mkdir(exist_ok=True)
+        with contextlib.suppress(OSError):  # read-only: the file is read again next time
+            notes.mkdir(exist_ok=True)
         try:
             download.check(blob, sha256 or named, note=notes / f"{download.cache_name(path)}.json")
         except DownloadError as error:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import errno
 import json
 import os
@@ -15,6 +14,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from permissions import permissions_count
 from torch import nn
 from toy_runs import records, run, run_in_process, toy_config, weights
 
@@ -23,8 +23,6 @@ from lavis_lite.checkpoint import Checkpointer
 from lavis_lite.data.quarantine import Quarantine
 from lavis_lite.errors import CheckpointError
 from lavis_lite.runners.loggers import JsonlLog, read_records
-
-CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH, CAP_FOWNER = 1, 2, 3
 
 
 def save(directory, step, config=None, moments=1, width=3, **options):
@@ -188,27 +186,6 @@ def bad_row(index):
 
 
 # ---- read-only
-
-
-@contextlib.contextmanager
-def permissions_count():
-    """Within it this thread may do what a file's mode says, and no more, also as root."""
-    if os.geteuid() != 0:
-        yield
-        return
-    libc = ctypes.CDLL(None, use_errno=True)
-    header = (ctypes.c_uint32 * 2)(0x20080522, 0)  # the current version, this thread
-    data = (ctypes.c_uint32 * 6)()  # twice effective, permitted, inheritable
-    assert libc.capget(header, data) == 0, os.strerror(ctypes.get_errno())
-    before = data[0]
-    for capability in (CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH, CAP_FOWNER):
-        data[0] &= ~(1 << capability)
-    assert libc.capset(header, data) == 0, os.strerror(ctypes.get_errno())
-    try:
-        yield
-    finally:
-        data[0] = before
-        assert libc.capset(header, data) == 0, os.strerror(ctypes.get_errno())
 
 
 @pytest.mark.fault(6)

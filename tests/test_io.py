@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from misbehaving_server import Site, whole
+from permissions import permissions_count
 
 from lavis_lite import io
 from lavis_lite.download import cache_name
@@ -124,15 +125,13 @@ def temporary(tmp_path, monkeypatch):
 
 
 def obstacle(folder, kind):
-    """A cache folder that cannot be written; to root, permissions are none."""
+    """A cache folder that cannot be written."""
     if kind == "below a file":
         (folder / "file").write_text("in the way")
         return folder / "file" / "cache"
     if kind == "of the kernel":
         return Path("/proc/self/cache")
     (folder / "locked").mkdir(mode=0o555)
-    if os.access(folder / "locked", os.W_OK):
-        pytest.skip("this user may write everywhere")
     return folder / "locked"
 
 
@@ -142,12 +141,28 @@ def test_a_cache_that_cannot_be_written_is_replaced_with_one_warning(
     temporary, monkeypatch, caplog, kind
 ):
     monkeypatch.setenv("LAVIS_LITE_CACHE", str(obstacle(temporary, kind)))
-    assert cache_dir() == cache_dir() == temporary / f"lavis_lite-{os.getuid()}"
-    assert len(caplog.records) == 1
-    assert "LAVIS_LITE_CACHE" in caplog.text
-    assert cache_dir().stat().st_mode & 0o777 == 0o700
-    with Site(whole(b"abc")) as site:  # and what is fetched lands there
-        assert Path(local_path(site.url("a.txt"))).parent == cache_dir()
+    with permissions_count():
+        assert cache_dir() == cache_dir() == temporary / f"lavis_lite-{os.getuid()}"
+        assert len(caplog.records) == 1
+        assert "LAVIS_LITE_CACHE" in caplog.text
+        assert cache_dir().stat().st_mode & 0o777 == 0o700
+        with Site(whole(b"abc")) as site:  # and what is fetched lands there
+            assert Path(local_path(site.url("a.txt"))).parent == cache_dir()
+
+
+@pytest.mark.fault(36)
+@pytest.mark.skipif(sys.platform != "linux", reason="takes root's rights away as Linux does")
+def test_what_a_read_only_cache_holds_is_taken_from_it(temporary, own_cache, monkeypatch):
+    with Site(whole(b"abc")) as site:
+        kept = local_path(site.url("a.txt"))
+        own_cache.chmod(0o555)
+        with permissions_count():
+            assert local_path(site.url("a.txt")) == kept
+            assert len(site.requests) == 1
+            monkeypatch.setenv("LAVIS_LITE_OFFLINE", "1")
+            with path_manager.open(site.url("a.txt")) as file:
+                assert file.read() == "abc"
+        own_cache.chmod(0o755)
 
 
 def unknown_user(number):
