@@ -149,6 +149,22 @@ def test_what_a_run_wrote_down_asks_for_the_secrets_that_it_lacks(
     assert again.data.train[0].args["api_key"] == SECRET
 
 
+def test_a_pipeline_that_was_written_down_says_how_to_give_a_stage_its_secrets(
+    tmp_path: Path, vault: str
+) -> None:
+    (tmp_path / "train.yaml").write_text(configs.to_yaml(toy_config(tmp_path / "out")))
+    rows = {"name": "vault_rows", "api_key": SECRET, "url": "x"}
+    stage = {"cfg": str(tmp_path / "train.yaml"), "set": {"data.train": [rows]}}
+    tree = {"runner": {"name": "pipeline"}, "plugins": [TOY, vault], "stages": {"train": stage}}
+    written = tmp_path / "config.yaml"
+    written.write_text(OmegaConf.to_yaml(OmegaConf.create(redacted(tree))))
+    with pytest.raises(ConfigError, match=r"line: stages\.train\.set=\{data\.train: \.\.\.\}$"):
+        configs.load_and_bind(written)
+    given = f"stages.train.set={{data.train: [{{name: vault_rows, api_key: {SECRET}, url: x}}]}}"
+    again = configs.load_and_bind(written, [given, f"run.output_dir={tmp_path / 'out'}"])
+    assert again.stages["train"].set == {"data.train": [rows]}
+
+
 @pytest.mark.fault(43)
 @pytest.mark.parametrize(
     "slips",

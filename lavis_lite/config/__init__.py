@@ -16,7 +16,16 @@ from typing import Any
 
 from lavis_lite import registry
 from lavis_lite.config.bind import bind as bind
-from lavis_lite.config.files import Source, beside, find, key_paths, origin_of, read, spell
+from lavis_lite.config.files import (
+    KeyPath,
+    Source,
+    beside,
+    find,
+    key_paths,
+    origin_of,
+    read,
+    spell,
+)
 from lavis_lite.config.merge import from_dotted, merge, parse_overrides
 from lavis_lite.config.resolve import resolve
 from lavis_lite.config.schema import Component
@@ -60,12 +69,20 @@ def _refuse_redacted(source: Source, file: str) -> None:
     """A config that a run wrote down lacks its secrets; what runs it again needs them."""
     problems = [
         f"{origin_of(source, path, file)}: {spell(path)}: was taken out when it was written; "
-        f"give it on the command line: {spell(path)}=..."
+        f"give it on the command line: {_override_of(path)}"
         for path in key_paths(source.tree)
         if functools.reduce(operator.getitem, path, source.tree) == REDACTED  # type: ignore[arg-type]
     ]
     if problems:
         raise ConfigError("\n".join(problems))
+
+
+def _override_of(path: KeyPath) -> str:
+    """How an override begins that sets a key; one of a stage's `set` has dots in it."""
+    for place, part in enumerate(path):
+        if isinstance(part, str) and "." in part:
+            return f"{spell(path[:place])}={{{part}: ...}}"
+    return f"{spell(path)}=..."
 
 
 def _read(path: str | Path, overrides: Sequence[str], values: dict[str, Any] | None) -> Source:
