@@ -2,7 +2,6 @@ import io
 import multiprocessing
 import os
 import signal
-import time
 
 import numpy
 import pytest
@@ -218,8 +217,10 @@ def test_an_error_in_a_processor_is_raised_and_says_where():
 def test_a_dead_worker_is_a_data_error_of_the_next_batch_and_of_nothing_else():
     batches = train_data(num_workers=1).batches()
     next(batches)
-    os.kill(multiprocessing.active_children()[0].pid, signal.SIGKILL)
-    time.sleep(0.5)  # torch would raise here, in the middle of whatever the program does
+    (worker,) = multiprocessing.active_children()
+    os.kill(worker.pid, signal.SIGKILL)
+    # torch would raise here, in the middle of whatever the program does.
+    os.waitid(os.P_PID, worker.pid, os.WEXITED | os.WNOWAIT)
     with pytest.raises(DataError, match="a data worker died"):
         list(batches)
     assert not multiprocessing.active_children()
