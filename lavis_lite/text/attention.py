@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from lavis_lite.text.linear import Linear
 
+HALF = (torch.bfloat16, torch.float16)
 MOST_QUERIES = 32  # of an image, up to which bf16 attends by plain products
 
 Extend = Callable[["KeyValue"], "KeyValue"]
@@ -58,7 +59,7 @@ def attend(
     num_rows, num_heads, _, head_width = kv.key.shape
     q = query.reshape(num_rows, -1, num_heads, head_width).transpose(1, 2)  # (B, heads, K*T, .)
     k, v = kv.key.to(q.dtype), kv.value.to(q.dtype)
-    if q.requires_grad and q.device.type == "cpu" and q.dtype != torch.float32:
+    if q.requires_grad and q.device.type == "cpu" and q.dtype in HALF:
         # The CPU kernel's backward in bf16 is up to nine times slower than in fp32.
         with torch.autocast("cpu", enabled=False):
             out = F.scaled_dot_product_attention(

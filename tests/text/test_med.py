@@ -344,3 +344,10 @@ def test_attention_in_bf16_is_that_in_fp32_up_to_rounding(num_queries: int) -> N
     expected = attend(query.float(), whole, None, False, 0.0)
     assert found.dtype == torch.bfloat16
     torch.testing.assert_close(found.float(), expected, rtol=0, atol=0.02)
+
+
+def test_gradients_in_double_precision_are_double() -> None:
+    med = tower().double()
+    kv = med.project(torch.randn(2, 5, IMAGE_WIDTH, dtype=torch.double))
+    query = torch.randn(2, 3, WIDTH, dtype=torch.double, requires_grad=True)
+    torch.autograd.gradcheck(lambda q: attend(q, kv[0], None, False, 0.0), query)
