@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from lavis_lite import registry
 from lavis_lite.config.schema import Component
@@ -92,7 +93,12 @@ class CapfiltShard:
 
     def contender(self, name: str) -> Callable[[], int]:
         """Each returns how many images it has been through."""
-        return self._shard if name == "ours" else self._encode
+        if name == "ours":
+            return self._shard
+        # Made here: drawing them is none of the encoders' work.
+        place = self.tools.precision.device
+        pixels = images(min(self.batch, self.amount), self.image_size, torch.float32, place)
+        return lambda: self._encode(pixels)
 
     def _shard(self) -> int:
         process_shard(self.job, 0, self.tools, BadSamples(0.0))
@@ -100,19 +106,17 @@ class CapfiltShard:
         return done["records"] if done else 0
 
     @torch.no_grad()
-    def _encode(self) -> int:
+    def _encode(self, pixels: Tensor) -> int:
         captioner, judge = self.tools.captioner, self.tools.filter
         assert captioner is not None
         assert judge is not None
         seen = 0
-        for start in range(0, int(self.amount), self.batch):
-            number = min(self.batch, int(self.amount) - start)
-            place = self.tools.precision.device
-            pixels = images(number, self.image_size, torch.float32, place)
+        for start in range(0, self.amount, self.batch):
+            batch = pixels[: self.amount - start]
             with self.tools.precision.autocast():
-                captioner.model.encode_image(pixels)
-                judge.model.encode_image(pixels)
-            seen += number
+                captioner.model.encode_image(batch)
+                judge.model.encode_image(batch)
+            seen += len(batch)
         return seen
 
     def differences(self, baseline: str, ours: int, theirs: int) -> list[Difference]:

@@ -12,6 +12,7 @@ import torch
 from lavis_lite import registry, runners
 from lavis_lite.config import load_and_bind
 from lavis_lite.losses.matching import Pool
+from lavis_lite.projects.blip.benchmark import capfilt
 
 pytest.importorskip("transformers")
 
@@ -130,6 +131,14 @@ def test_a_step_of_each_way_trains_and_follows(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_the_bound_of_capfilt_is_encoding_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = {"name": "blip_capfilt", **SMALL["capfilt"]}
+    workload = registry.build("workload", spec, device=CPU, precision="fp32")
+    encode = workload.contender("image encoders")
+    monkeypatch.setattr(capfilt, "images", lambda *_: pytest.fail("pixels made on the clock"))
+    assert encode() == 3
+
+
 def test_capfilt_over_processes_goes_through_all_images() -> None:
     spec = {"name": "blip_capfilt_workers", "rows": 8, "workers": 2, "shard_size": 4}
     workload = registry.build("workload", spec, device=CPU, precision="fp32")
