@@ -63,6 +63,7 @@ class VqaRank:
         # One that stands there twice would be as good in either place.
         self.answers = list(dict.fromkeys(texts(2 * answers, 1, 3, seed=3)))[:answers]
         self.theirs: Any = None
+        self.listed: Any = None
 
     def contender(self, name: str) -> Callable[[], Any]:
         """Each returns (B,) numbers of answers."""
@@ -70,6 +71,8 @@ class VqaRank:
             return self._ours
         whole = as_transformers(self.model)
         self.theirs = whole.text_decoder.to(self.states.device, self.states.dtype)
+        # Ours keeps the tokens of a list that it was asked with before.
+        self.listed = self.model.tokenize_answers(self.answers).to(self.states.device)
         return self._repeated
 
     @torch.no_grad()
@@ -79,7 +82,7 @@ class VqaRank:
 
     @torch.no_grad()
     def _repeated(self) -> Tensor:
-        batch, each = self.model.tokenize_answers(self.answers), self.candidates
+        batch, each = self.listed, self.candidates
         start = batch.ids[:1, :1].expand(len(self.mask), 1)
         first = self._decode(start, torch.ones_like(start), self.states, self.mask)[:, 0]
         likely = first.float().softmax(-1)[:, batch.ids[:, 1]].topk(each).indices  # (B, K)
