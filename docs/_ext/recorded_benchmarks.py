@@ -60,7 +60,7 @@ class Recorded(Directive):
 
 
 class Targets(Recorded):
-    """A row per target; then where each file was made."""
+    """A row per target."""
 
     def lines(self, records: Sequence[Record]) -> Iterator[str]:
         yield from TABLE
@@ -125,9 +125,11 @@ def place(record: Record) -> Iterator[str]:
         for case in sorted(record["cases"], key=lambda c: c["matmul_gflop_per_second"])
     }
     matmul = ", ".join(f"{name} {rate:.0f}" for name, rate in rates.items())
+    runs = " or ".join(map(str, sorted({len(case[OURS]["runs"]) for case in record["cases"]})))
     loads = [case["load"] for case in record["cases"] if case["load"] is not None]
     yield (
-        f"Command: ``{record['command']}``, {record['seconds'] / 60:.0f} minutes. Where: {facts}; "
+        f"Command: ``{record['command']}``, {record['seconds'] / 60:.0f} minutes; "
+        f"medians of {runs} runs. Where: {facts}; "
         f"device {record['device']}, threads {record['cases'][0]['threads']}, matrix products at "
         f"{matmul} GFLOP/s, other load up to {max(loads, default=0):.1f}."
     )
