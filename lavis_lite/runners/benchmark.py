@@ -105,6 +105,9 @@ def check(config: BenchmarkConfig) -> None:
     titles = [case.title for case in expand(config.cases)]
     if repeated := sorted({title for title in titles if titles.count(title) > 1}):
         problems.append(f"cases: {repeated} more than once")
+    if not config.run.warmup and any(case.args.get("compile") for case in expand(config.cases)):
+        # torch.compile does nothing while operations are counted.
+        problems.append("run.warmup: at least 1 where a case compiles, or that is timed too")
     for number, case in enumerate(config.cases):
         problems += [f"cases[{number}].{problem}" for problem in case_problems(case)]
     if problems:

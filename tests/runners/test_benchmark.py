@@ -13,6 +13,7 @@ from lavis_lite import runners
 from lavis_lite.config import load_and_bind
 from lavis_lite.errors import ConfigError
 from lavis_lite.report.benchmark import COLUMNS
+from lavis_lite.runners.benchmark import BenchmarkRunner
 
 PLUGIN = '''
 """Sums of squares, beside a slow and a wrong way."""
@@ -184,3 +185,10 @@ def test_titles_tell_cases_apart(cfg: Path) -> None:
         run(cfg, "cases[1].vary.count=[8,16,8]")
     with pytest.raises(ConfigError, match=r"run\.only: 'seven' is in no title\. Titles: one; more"):
         run(cfg, "run.only=seven")
+
+
+def test_compiling_is_not_timed() -> None:
+    compiling = ["cases[0].compile=true", "run.warmup=0"]
+    with pytest.raises(ConfigError, match=r"run\.warmup: at least 1 where a case compiles"):
+        BenchmarkRunner(load_and_bind("benchmark/caption.yaml", compiling))
+    BenchmarkRunner(load_and_bind("benchmark/caption.yaml", [compiling[0], "run.warmup=1"]))
