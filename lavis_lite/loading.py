@@ -31,10 +31,11 @@ _DRAWING = {
 
 
 class WithoutDrawing(TorchFunctionMode):
-    """Within it weights are not drawn: they stay as the memory was.
+    """Within it parameters are not drawn: they stay as the memory was.
 
     For a model all of whose weights are about to be loaded; drawing them takes several times as
-    long as reading them. Constants are set, and new tensors are what they should be.
+    long as reading them. Constants are set, and other tensors are what they should be: a buffer
+    need not be in the file.
     """
 
     def __torch_function__(
@@ -42,7 +43,9 @@ class WithoutDrawing(TorchFunctionMode):
     ) -> Any:
         kwargs = kwargs or {}
         if func in _DRAWING:
-            return args[0] if args else kwargs["tensor"]
+            tensor = args[0] if args else kwargs["tensor"]
+            if isinstance(tensor, nn.Parameter):
+                return tensor
         return func(*args, **kwargs)
 
 
