@@ -40,30 +40,27 @@ class _Redirect(urllib.request.HTTPRedirectHandler):
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
-class _Connection(http.client.HTTPConnection):
-    """One timeout to connect, another to read."""
+class _Timed:
+    """One timeout to connect, another to read; mixed into a connection."""
 
     read_timeout = 0.0
+    sock: socket.socket
 
     def connect(self) -> None:
-        super().connect()
+        super().connect()  # type: ignore[misc]
         self.sock.settimeout(self.read_timeout)
 
     def getresponse(self) -> http.client.HTTPResponse:
         with _deadline(self.sock, self.read_timeout):
-            return super().getresponse()
+            return super().getresponse()  # type: ignore[misc]
 
 
-class _SecureConnection(http.client.HTTPSConnection):
-    read_timeout = 0.0
+class _Connection(_Timed, http.client.HTTPConnection):
+    pass
 
-    def connect(self) -> None:
-        super().connect()
-        self.sock.settimeout(self.read_timeout)
 
-    def getresponse(self) -> http.client.HTTPResponse:
-        with _deadline(self.sock, self.read_timeout):
-            return super().getresponse()
+class _SecureConnection(_Timed, http.client.HTTPSConnection):
+    pass
 
 
 @contextlib.contextmanager

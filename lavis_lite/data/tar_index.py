@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 from collections import Counter
@@ -20,6 +21,7 @@ _PICKLES = {"pyd", "pickle", "pkl", "pck", "pt", "pth", "joblib"}
 _BRACES = re.compile(r"\{([^{}]*)\}")
 _RANGE = re.compile(r"(\d+)\.\.(\d+)")
 _INDEX_VERSION = 2
+MOST_SHARDS = 10_000_000  # that a pattern may list
 
 Members = dict[str, tuple[int, int]]  # extension -> (offset, size)
 
@@ -168,9 +170,15 @@ def find_shards(shards: str | list[str], missing_ok: bool = False) -> tuple[list
 
 
 def expand_braces(pattern: str) -> list[str]:
-    """`a-{00..02}.tar`, `{a,b}.tar` -> each name, as a shell does."""
+    """`a-{00..02}.tar`, `{a,b}.tar` -> each name, as a shell does.
+
+    Raises:
+        DataError: more names than any dataset has shards.
+    """
     parts = _BRACES.split(pattern)
     choices = [[part] if place % 2 == 0 else _choices(part) for place, part in enumerate(parts)]
+    if (count := math.prod(map(len, choices))) > MOST_SHARDS:
+        raise DataError(f"{pattern}: {count:,} shards; at most {MOST_SHARDS:,} are listed")
     return ["".join(chosen) for chosen in product(*choices)]
 
 
@@ -180,6 +188,8 @@ def _choices(inside: str) -> list[str]:
         return inside.split(",") if "," in inside else ["{" + inside + "}"]
     first, last = found.groups()
     step = 1 if int(first) <= int(last) else -1
+    if abs(int(last) - int(first)) >= MOST_SHARDS:
+        raise DataError(f"{{{inside}}}: at most {MOST_SHARDS:,} shards are listed")
     return [str(n).zfill(len(first)) for n in range(int(first), int(last) + step, step)]
 
 

@@ -109,6 +109,12 @@ def test_braces_expand_as_in_a_shell():
     assert expand_braces("plain.tar") == ["plain.tar"]
 
 
+@pytest.mark.parametrize("pattern", ["{0..99999999999}.tar", "{0..9999}{0..9999}.tar"])
+def test_a_pattern_of_endless_shards_is_refused(pattern):
+    with pytest.raises(DataError, match=r"at most 10,000,000"):
+        expand_braces(pattern)
+
+
 def test_a_choice_by_label_and_group(tmp_path):
     shards = write_shards(tmp_path, size=40)
     fold = {"by": "group", "of": 4, "take": [0, 1, 2]}

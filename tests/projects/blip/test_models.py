@@ -346,7 +346,8 @@ def test_ten_lines_of_an_encoder_are_enough(name: str, own_encoder: Callable[[ty
 
 def test_an_encoder_without_a_width_is_an_error(own_encoder: Callable[[type], str]) -> None:
     name = own_encoder(nn.Identity)
-    with pytest.raises(ConfigError, match=r"model\.vision: 'own_encoder' .* has no integer `width`"):
+    message = r"model\.vision: 'own_encoder' .* has no integer `width`"
+    with pytest.raises(ConfigError, match=message):
         create_model("blip_caption", "tiny", vision={"name": name})
 
 
