@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -64,10 +65,12 @@ class Targets(Recorded):
 
     def lines(self, records: Sequence[Record]) -> Iterator[str]:
         yield from TABLE
-        yield from row("work", "against", "wanted", "measured", "reached", "ours", "the other")
-        for case in (case for record in records for case in record["cases"]):
+        yield from row(
+            "config", "work", "against", "wanted", "measured", "reached", "ours", "the other"
+        )
+        for config, case in ((config_of(r), case) for r in records for case in r["cases"]):
             for one in case["reach"]:
-                yield from row(case["title"], *self.cells(case, one))
+                yield from row(config, case["title"], *self.cells(case, one))
         yield ""
 
     def cells(self, case: Record, one: Record) -> list[str]:
@@ -112,8 +115,14 @@ def cells(case: Record, found: Record) -> list[str]:
         f"{found['gflop']:,.4g}" if "gflop" in found else "–",
         share,
         f"{found['peak_mib']:,.0f} MiB" if "peak_mib" in found else "–",
-        ", ".join(f"{what} {value:.2f}" for what, value in ratio.items() if what != "cpu") or "–",
+        ", ".join(f"{what} {value:.2f}" for what, value in ratio.items()) or "–",
     ]
+
+
+def config_of(record: Record) -> str:
+    """The name of the config that makes a record."""
+    found = re.search(r"configs/benchmark/(\w+)\.yaml", record["command"])
+    return f"``{found[1]}``" if found else ""
 
 
 def place(record: Record) -> Iterator[str]:

@@ -1,0 +1,78 @@
+"""Recorded benchmarks: figures that follow from each other, and the page that shows them."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import pytest
+
+from lavis_lite.config import load
+from lavis_lite.config.files import config_root
+from lavis_lite.report.benchmark import contenders, plots
+
+ROOT = Path(__file__).resolve().parents[1]
+RECORDS = sorted(
+    path
+    for path in (ROOT / "benchmarks").glob("*.json")
+    if '"matmul_gflop_per_second"' in path.read_text("utf-8")
+)
+PAGE = (ROOT / "docs" / "performance.rst").read_text(encoding="utf-8")
+
+
+def read(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("path", RECORDS, ids=lambda path: path.stem)
+def test_the_figures_of_a_record_follow_from_its_runs(path: Path) -> None:
+    record = read(path)
+    assert record["cases"]
+    assert {"commit", "torch", "cores", "processor"} <= record["environment"].keys()
+    for case in record["cases"]:
+        for found in contenders(case).values():
+            assert found["seconds"] == pytest.approx(median(found["runs"]))
+            assert found["per_second"] == pytest.approx(case["amount"] / found["seconds"])
+        for baseline in case["baselines"].values():
+            ratio = case["ours"]["seconds"] / baseline["seconds"]
+            assert baseline["ratio"]["time"] == pytest.approx(ratio)
+            assert all(one["agrees"] for one in baseline["differences"])
+        for one in case["reach"]:
+            assert one["reached"] is (one["value"] <= one["at_most"])
+
+
+@pytest.mark.parametrize("path", RECORDS, ids=lambda path: path.stem)
+def test_the_csv_beside_a_record_says_the_same(path: Path) -> None:
+    with path.with_suffix(".csv").open(encoding="utf-8") as file:
+        rows = {(row["case"], row["contender"]): row for row in csv.DictReader(file)}
+    expected = {
+        (case["title"], name): found["seconds"]
+        for case in read(path)["cases"]
+        for name, found in contenders(case).items()
+    }
+    assert {key: float(row["seconds"]) for key, row in rows.items()} == pytest.approx(
+        expected, rel=1e-4
+    )
+
+
+@pytest.mark.parametrize("path", RECORDS, ids=lambda path: path.stem)
+def test_a_record_holds_what_its_config_measures_and_the_page_shows_it(path: Path) -> None:
+    record = read(path)
+    found = re.search(r"configs/(benchmark/\w+\.yaml)", record["command"])
+    assert found is not None
+    config = load(config_root() / found[1])
+    assert len(record["cases"]) == sum(
+        max(1, sum(map(len, case.vary.values()))) for case in config.cases
+    )
+    assert f"{path.stem}.json" in PAGE
+    assert f"configs/{found[1]}" in PAGE
+    assert all(chart.startswith("<") for chart in plots(record))
+
+
+def test_every_row_of_the_table_of_targets_is_recorded() -> None:
+    wanted = {"caption", "rerank", "vqa_rank", "pretrain_step", "capfilt", "reading", "starting"}
+    assert wanted | {"growth"} <= {path.stem for path in RECORDS}
