@@ -98,7 +98,7 @@ def test_processors_come_with_the_model(tmp_path: Path) -> None:
     load_model("blip_caption", "tiny").save_pretrained(tmp_path)  # type: ignore[operator]
     _, images, texts = load_model_and_preprocess(checkpoint=str(tmp_path))
     assert texts["train"]("A dog.") == "a picture of a dog"
-    assert images["eval"].image_size == 64
+    assert images["eval"].size == (64, 64)
 
 
 def test_a_vocabulary_of_its_own_travels_along(tmp_path: Path) -> None:

@@ -307,7 +307,7 @@ def test_a_resnet_of_openai_computes_what_its_keys_say(tmp_path: Path) -> None:
 
 def test_the_positions_of_a_resnet_are_resampled_but_for_the_mean_s() -> None:
     weight, wanted = torch.randn(5, 8), torch.empty(10, 8)
-    found = resampled(weight, wanted, 1)
+    found = resampled(weight, wanted, 1, (3, 3))
     assert found.shape == (10, 8)
     assert torch.equal(found[0], weight[0])
     grid = weight[1:].T.reshape(1, 8, 2, 2)
