@@ -1,5 +1,6 @@
 # make demo    train a small BLIP on data made on the spot and write a report about it
-# make test    the tests
+# make test    the tests, but for those that take long
+# make test-slow   those that take long
 # make docs    the documentation, warnings are errors
 # make lint    ruff and mypy
 # make wheel   dist/lavis_lite-*.whl
@@ -23,7 +24,7 @@ SHORT ?= \
 	stages.capfilt.set.data.source.size=96 stages.capfilt.set.filter.threshold=0
 SHORT_OUTPUT ?= output/quickstart-short
 
-.PHONY: demo demo-short test docs lint format wheel install install-dev clean
+.PHONY: demo demo-short test test-slow docs lint format wheel install install-dev clean
 
 demo: install
 	$(BIN)/python run.py --cfg configs/quickstart.yaml
@@ -36,7 +37,10 @@ demo-short: install
 	test -s $(SHORT_OUTPUT)/report.html
 
 test: install-dev
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -m "not slow" $(PYTEST_ARGS)
+
+test-slow: install-dev
+	$(BIN)/python -m pytest -m slow $(PYTEST_ARGS)
 
 # The pages' programs, configs and commands are run first, as they stand there.
 docs: install-dev
