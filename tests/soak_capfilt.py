@@ -1,16 +1,18 @@
 """Bootstrap, kill, go on: python tests/soak_capfilt.py benchmarks/soak_capfilt.json.
 
 The shipped CapFilt config on scenes, its images travelling along in tar shards. It is run once in
-peace, and once by two processes that share the folder, of which one is killed again and again: some
-times as it starts, else a random while after a random number of shards. After each kill the
-shards that were done must be as they were. In the end every file must have the bytes of the
-undisturbed run, and every key stand in exactly one record.
+peace, and once by two processes that share the folder, of which one is killed again and again, and
+in the end the other too: each just before a file operation in the run's folder that was drawn by
+lot, so that no machine is too fast or too slow for it. After each kill the shards that were done
+must be as they were. In the end every file must have the bytes of the undisturbed run, and every
+key stand in exactly one record.
 """
 
 from __future__ import annotations
 
 import argparse
 import hashlib
+import itertools
 import json
 import multiprocessing
 import os
@@ -28,6 +30,8 @@ from typing import Any
 CONTEXT = multiprocessing.get_context("forkserver")
 PRELOADED = ["torch._dynamo", "timm", "lavis_lite.projects.blip.capfilt.runner"]
 SHARD_SIZE = 40
+OPERATIONS = {"open", "os.mkdir", "os.scandir", "os.rename", "os.remove"}
+PER_SHARD = 29  # of these, roughly
 WATCHDOG = 1800  # seconds
 
 
@@ -42,39 +46,46 @@ def settings(folder: Path, rows: int) -> list[str]:
     ]
 
 
-def bootstrap(folder: Path, rows: int) -> None:
-    """CapFilt, in a process of its own."""
+def bootstrap(folder: Path, rows: int, operations: int | None) -> None:
+    """CapFilt, in a process of its own, that dies when it begins so many file operations."""
     from lavis_lite import config, runners
 
+    if operations is not None:
+        die_at(folder, operations)
     runners.run(config.load_and_bind("blip/capfilt_scenes", settings(folder, rows)))
 
 
-def start(folder: Path, rows: int) -> BaseProcess:
+def die_at(folder: Path, operations: int) -> None:
+    """Be killed, as by ``kill -9``, before the n-th operation on a file of the shards."""
+    count = itertools.count(1)
+    shards = str(folder / "shards")
+
+    def audit(event: str, details: tuple[Any, ...]) -> None:
+        touched = event in OPERATIONS and str(details[0]).startswith(shards)
+        if touched and next(count) >= operations:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    sys.addaudithook(audit)
+
+
+def start(folder: Path, rows: int, operations: int | None = None) -> BaseProcess:
     """Begin the run in ``folder``, continue it, or join the one that is under way."""
     CONTEXT.set_forkserver_preload(PRELOADED)
-    process = CONTEXT.Process(target=bootstrap, args=(folder, rows))
+    process = CONTEXT.Process(target=bootstrap, args=(folder, rows, operations))
     process.start()
     return process
 
 
 def finish(process: BaseProcess) -> None:
-    """Wait for the end of a process that nobody kills."""
+    """Wait for the end of a process that lives on."""
     process.join(WATCHDOG)
     assert process.exitcode == 0, f"ended with code {process.exitcode}"
 
 
-def kill(process: BaseProcess, folder: Path, rng: random.Random, new_shards: int | None) -> bool:
-    """Kill a process after so many more shards, or as it starts (None); whether it still ran."""
-    end = time.monotonic() + WATCHDOG
-    wanted = len(done(folder)) + (new_shards or 0)
-    while process.is_alive() and len(done(folder)) < wanted:
-        assert time.monotonic() < end, "a life takes too long"
-        process.join(0.02)
-    process.join(rng.uniform(0.0, 2.0))
-    if process.is_alive():
-        os.kill(process.pid or 0, signal.SIGKILL)
+def see_killed(process: BaseProcess) -> None:
+    """Wait for the end of one that does not."""
     process.join(WATCHDOG)
-    return process.exitcode == -signal.SIGKILL
+    assert process.exitcode == -signal.SIGKILL, f"ended with code {process.exitcode}"
 
 
 def done(folder: Path) -> dict[str, int]:
@@ -93,22 +104,24 @@ def soak(folder: Path, rows: int, kills: int, seed: int = 0) -> dict[str, Any]:
     finish(start(calm, rows))
     begin = time.monotonic()
     num_shards = len(done(calm))
-    survived, in_pairs, finished = 0, 0, {}
-    helper = start(disturbed, rows)
+    beside, finished = 0, {}
+    helper = start(disturbed, rows, PER_SHARD + 1)
     for number in range(kills):
-        victim = start(disturbed, rows)
-        in_pairs += helper.is_alive()
-        starts = number % 4 == 3 or len(done(disturbed)) >= num_shards - 1
-        survived += kill(victim, disturbed, rng, None if starts else rng.randint(0, 1))
+        # A quarter as they begin; none gets much further than through one shard.
+        last = 2 if number % 4 == 3 else PER_SHARD + 6
+        victim = start(disturbed, rows, rng.randint(1, last))
+        beside += helper.is_alive()
+        see_killed(victim)
         now = done(disturbed)
         assert finished.items() <= now.items(), "a finished shard was written again"
         finished = now
-        if number == 1:  # from here on each is alone, or all would soon be done
-            survived += kill(helper, disturbed, rng, 0)
+    see_killed(helper)
+    left = num_shards - len(finished)
     finish(start(disturbed, rows))
     assert finished.items() <= done(disturbed).items(), "a finished shard was written again"
     seconds = time.monotonic() - begin
-    assert digests(calm) == digests(disturbed), "the bytes differ"
+    differing = {n for n, _ in digests(calm).items() ^ digests(disturbed).items()}
+    assert not differing, f"other bytes in {sorted(differing)}"
     counts = keys(disturbed)
     assert len(counts) == rows, f"{len(counts)} of {rows} keys"
     assert set(counts.values()) == {1}, "a key stands in several records"
@@ -117,9 +130,10 @@ def soak(folder: Path, rows: int, kills: int, seed: int = 0) -> dict[str, Any]:
         "step": num_shards,
         "seconds": round(seconds, 1),
         "metrics": {
-            "kills": survived,
-            "kills_beside_another_process": in_pairs,
+            "kills": kills + 1,
+            "kills_beside_another_process": beside,
             "shards": num_shards,
+            "shards_left_after_the_last_kill": left,
             "files_with_the_same_bytes": len(digests(disturbed)),
             "samples_each_once": len(counts),
             "pairs_kept": kept(disturbed),

@@ -68,6 +68,15 @@ class Folder:
         for left in self.shards.glob(f"{shard_name(shard)}.*.tmp"):
             left.unlink(missing_ok=True)
 
+    def clean_all(self) -> None:
+        """Remove what workers left that were killed just after a shard; all shards are done.
+
+        One that is still at its last shard removes the same files.
+        """
+        for pattern in ("*.tmp", "*.lock"):
+            for left in self.shards.glob(pattern):
+                left.unlink(missing_ok=True)
+
 
 class Job(NamedTuple):
     """A run whose fingerprint has been compared with what the folder holds."""

@@ -167,6 +167,7 @@ def _filter_problems(config: CapfiltConfig) -> list[str]:
 
 def collect(folder: Folder, data: SourceConfig) -> dict[str, Any]:
     """Add up the shards into ``stats.json`` and ``quarantine.jsonl``; constant memory."""
+    folder.clean_all()
     job = read_json(folder.job)
     num_shards = job["num_shards"]
     total: dict[str, Any] = {}

@@ -111,7 +111,7 @@ def process_shard(job: jobs.Job, shard: int, tools: Tools, bad: BadSamples) -> d
         spool = None
         if tools.config.output.images:
             path = temporary(job.folder.file(shard, ".spool"))
-            stack.callback(path.unlink)
+            stack.callback(path.unlink, missing_ok=True)
             spool = Spool(stack.enter_context(path.open("w+b")))
         records = _compute(job.rows(shard), tools, bad, clock, spool)
         with clock.time("write"):

@@ -1,4 +1,4 @@
-"""The shipped config, killed ten times at random moments, leaves what an undisturbed run does."""
+"""The shipped config, killed eleven times at random moments, leaves what an undisturbed run does."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def test_killed_ten_times_the_scenes_run_leaves_the_same_bytes_and_each_key_once
 ) -> None:
     figures = soak_capfilt.soak(tmp_path, rows=320, kills=10)["metrics"]
     print(figures)
-    assert figures["kills"] >= 6, "most processes were done before they were killed"
+    assert figures["kills"] == 11
     assert figures["kills_beside_another_process"] >= 1
     assert figures["shards"] == 8
     assert figures["files_with_the_same_bytes"] == 8 * 5
