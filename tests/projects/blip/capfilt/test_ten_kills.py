@@ -1,4 +1,4 @@
-"""The shipped config, killed eleven times at random moments, leaves what an undisturbed run does."""
+"""The shipped config, killed at random moments, leaves what an undisturbed run does."""
 
 from __future__ import annotations
 
