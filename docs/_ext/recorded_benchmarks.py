@@ -21,9 +21,11 @@ from report_charts import chart_node
 from sphinx.application import Sphinx
 from sphinx.util.nodes import nested_parse_with_titles
 
-from lavis_lite.report.benchmark import OURS, contenders, plots
+from lavis_lite.report.benchmark import OURS, contenders, not_timed, plots
 
 Record = dict[str, Any]
+MEMORY = {"memory": " of its memory", "total_memory": " of all its process's memory"}
+UNITS = {"time": " of its time", "seconds": " s", **MEMORY}
 TABLE = [".. list-table::", "   :header-rows: 1", ""]
 
 
@@ -34,7 +36,23 @@ def row(*cells: str) -> list[str]:
 
 def seconds(found: Record) -> str:
     """The median with its spread."""
+    if "seconds" not in found:
+        return "not timed" if found else "–"
     return f"{found['seconds']:.3g} ± {found['spread']:.2g} s"
+
+
+def memory(found: Record) -> str:
+    """Peak memory: what a run adds, and all that its process holds."""
+    if "peak_mib" not in found:
+        return "not timed" if found else "–"
+    total = f" of {found['total_mib']:,.0f}" if "total_mib" in found else ""
+    return f"{found['peak_mib']:,.0f}{total} MiB"
+
+
+def ratios(found: Record) -> str:
+    """Ours divided by a baseline's, by name."""
+    known = found.get("ratio", {}).items()
+    return ", ".join(f"{what.replace('_', ' ')} {value:.2f}" for what, value in known) or "–"
 
 
 class Recorded(Directive):
@@ -47,15 +65,19 @@ class Recorded(Directive):
         raise NotImplementedError
 
     def records(self) -> list[Record]:
-        """What the files hold; the page is made anew when one of them changes."""
+        """What the files hold that are there; the page is made anew when one of them changes."""
         files = [BENCHMARKS / Path(name) for name in self.arguments]
         for file in files:
             self.state.document.settings.record_dependencies.add(str(file))
-        return [json.loads(file.read_text(encoding="utf-8")) for file in files]
+        return [json.loads(file.read_text(encoding="utf-8")) for file in files if file.is_file()]
 
     def run(self) -> list[nodes.Node]:
         holder = nodes.section(document=self.state.document)
-        content = StringList(list(self.lines(self.records())), " ".join(self.arguments))
+        lines = list(self.lines(self.records()))
+        for name in self.arguments:
+            if not (BENCHMARKS / name).is_file():
+                lines += ["", f"*{name} is not recorded yet.*", ""]
+        content = StringList(lines, " ".join(self.arguments))
         nested_parse_with_titles(self.state, content, holder)
         return holder.children
 
@@ -70,21 +92,19 @@ class Targets(Recorded):
         )
         for config, case in ((config_of(r), case) for r in records for case in r["cases"]):
             for one in case["reach"]:
-                yield from row(config, case["title"], *self.cells(case, one))
+                yield from row(config, case["title"], *target_cells(case, one))
         yield ""
 
-    def cells(self, case: Record, one: Record) -> list[str]:
-        other = case["baselines"].get(one["against"], {})
-        unit = {"time": " of its time", "memory": " of its memory", "seconds": " s"}[one["measure"]]
-        measured = "other results" if one["value"] is None else f"{one['value']:.2f}"
-        if one["measure"] == "memory":
-            ours, theirs = (f"{x['peak_mib']:,.0f} MiB" for x in (case[OURS], other))
-        else:
-            ours = seconds(case[OURS])
-            theirs = seconds(other) if "seconds" in other else "–"
-        against = "–" if one["against"] == OURS else one["against"]
-        wanted = f"at most {one['at_most']:.3g}{unit}"
-        return [against, wanted, measured, "yes" if one["reached"] else "**no**", ours, theirs]
+
+def target_cells(case: Record, one: Record) -> list[str]:
+    """A target and what was found: against, wanted, measured, reached, ours, the other."""
+    other = case["baselines"].get(one["against"], {})
+    measured = not_timed(other) if one["value"] is None else f"{one['value']:.2f}"
+    shown = memory if one["measure"] in MEMORY else seconds
+    ours, theirs = shown(case[OURS]), shown(other)
+    against = "–" if one["against"] == OURS else one["against"]
+    wanted = f"at most {one['at_most']:.3g}{UNITS[one['measure']]}"
+    return [against, wanted, measured, "yes" if one["reached"] else "**no**", ours, theirs]
 
 
 class Benchmark(Recorded):
@@ -106,16 +126,15 @@ class Benchmark(Recorded):
 def cells(case: Record, found: Record) -> list[str]:
     """The figures of one contender."""
     if "seconds" not in found:
-        return ["other results", *[""] * 5]
-    ratio = found.get("ratio", {})
+        return [not_timed(found), *[""] * 5]
     share = f"{100 * found['share_of_rate']:.0f} %" if "share_of_rate" in found else "–"
     return [
         f"{found['seconds']:.3g} ± {found['spread']:.2g}",
         f"{found['per_second']:.3g} {case['unit']}",
         f"{found['gflop']:,.4g}" if "gflop" in found else "–",
         share,
-        f"{found['peak_mib']:,.0f} MiB" if "peak_mib" in found else "–",
-        ", ".join(f"{what} {value:.2f}" for what, value in ratio.items()) or "–",
+        memory(found) if "peak_mib" in found else "–",
+        ratios(found),
     ]
 
 

@@ -21,9 +21,15 @@ COLUMNS = (
     *("peak_mib", "total_mib", "time_ratio", "cpu_ratio", "time_at_most"),
     *("time_reached", "load"),
     *("memory_ratio", "memory_at_most", "memory_reached"),
+    *("total_memory_ratio", "total_memory_at_most", "total_memory_reached"),
     *("seconds_at_most", "seconds_reached", "same_results", "matmul_gflop_per_second"),
     *("processor", "cores", "torch", "transformers", "Python", "commit", "started", "command"),
 )
+LABELS = (
+    *("seconds", "per second", "GFLOP", "share", "memory added", "memory in all"),
+    *("time ratio", "added ratio", "in all ratio", "at most"),
+)
+_MEMORY = ("memory", "total_memory")  # ratios
 
 Case = Mapping[str, Any]
 
@@ -31,6 +37,11 @@ Case = Mapping[str, Any]
 def contenders(case: Case) -> dict[str, Mapping[str, Any]]:
     """Ours first, then the baselines."""
     return {OURS: case[OURS], **case["baselines"]}
+
+
+def not_timed(found: Mapping[str, Any]) -> str:
+    """Why a baseline has no figures: its error, or that it came to something else."""
+    return found.get("error", "other results")
 
 
 def rows(table: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
@@ -48,7 +59,7 @@ def rows(table: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
                 if one["against"] == name:
                     row[f"{one['measure']}_at_most"] = one["at_most"]
                     row[f"{one['measure']}_reached"] = one["reached"]
-            if "differences" in found:
+            if found.get("differences"):
                 row["same_results"] = all(d["agrees"] for d in found["differences"])
             yield row
 
@@ -74,9 +85,14 @@ def write_page(table: Mapping[str, Any], title: str, path: Path) -> str:
             "Side by side",
             _table(table),
             "Median ± standard deviation of the runs, taken in turns; a ratio is ours divided by "
-            "the baseline's. The share is of the machine's own rate at matrix products.",
+            "the baseline's. The share is of the machine's own rate at matrix products. Memory in "
+            "MiB: what a run adds at its highest, and all that its process, which does nothing "
+            "else, holds then, weights and libraries included.",
         )
     ]
+    if failed := table.get("failed"):
+        items = [tag("li", f"{title}: {why}") for title, why in failed.items()]
+        sections.append(Section("Not measured", tag("ul", items)))
     if drawn := plots(table):
         sections.append(Section("Plots", tag("div", drawn, class_="charts")))
     sections.append(Section("Same results?", _differences(table), "Looked at before any timing."))
@@ -114,7 +130,11 @@ def growth(plot: Mapping[str, Any], cases: Sequence[Case]) -> Iterator[Html]:
     """Units per second, and peak memory where it was measured, over the varied argument."""
     argument, unit = plot["argument"], cases[0]["unit"]
     names = list(contenders(cases[0]))
-    measures = (("per_second", f"{unit} per second"), ("peak_mib", "peak memory of a run, MiB"))
+    measures = (
+        ("per_second", f"{unit} per second"),
+        ("peak_mib", "memory that a run adds, MiB"),
+        ("total_mib", "all memory of its process, MiB"),
+    )
     for key, label in measures:
         lines = [
             Line(name, points, colour)
@@ -148,8 +168,7 @@ def _target(case: Case, against: str, measure: str) -> float | None:
 
 
 def _table(table: Mapping[str, Any]) -> Html:
-    labels = ("seconds", "per second", "GFLOP", "share", "peak MiB", "time", "at most", "memory")
-    head = tag("tr", tag("td"), [tag("th", label, scope="col") for label in labels])
+    head = tag("tr", tag("td"), [tag("th", label, scope="col") for label in LABELS])
     body = []
     for case in table["cases"]:
         for name, found in contenders(case).items():
@@ -163,7 +182,9 @@ def _row(case: Case, name: str, found: Mapping[str, Any]) -> Html:
     title = join(case["title"], f", {case['precision']}") if name == OURS else ""
     label = join(title, tag("span", f" {name}", class_="none"))
     if "seconds" not in found:
-        return tag("tr", tag("th", label, scope="row"), tag("td", "other results", colspan=8))
+        return tag(
+            "tr", tag("th", label, scope="row"), tag("td", not_timed(found), colspan=len(LABELS))
+        )
     share = found.get("share_of_rate")
     ratio = found.get("ratio", {})
     cells = [
@@ -172,12 +193,13 @@ def _row(case: Case, name: str, found: Mapping[str, Any]) -> Html:
         _number(found.get("gflop"), ".4g"),
         "–" if share is None else f"{100 * share:.0f} %",
         _number(found.get("peak_mib"), ",.0f"),
+        _number(found.get("total_mib"), ",.0f"),
         _number(ratio.get("time"), ".2f"),
-        ", ".join(f"{one['at_most']:g}" for one in reach) or "",
-        _number(ratio.get("memory"), ".2f") if "memory" in ratio else "",
+        *(_number(ratio[what], ".2f") if what in ratio else "" for what in _MEMORY),
+        ", ".join(f"{one['measure'].replace('_', ' ')} {one['at_most']:g}" for one in reach),
     ]
-    verdict = {True: "gain", False: "loss"}.get(reach[0]["reached"]) if reach else None
-    marked = [verdict if place == 6 else None for place in range(len(cells))]
+    verdict = ("gain" if all(one["reached"] for one in reach) else "loss") if reach else None
+    marked = [*[None] * (len(cells) - 1), verdict]
     return tag(
         "tr",
         tag("th", label, scope="row"),

@@ -13,10 +13,17 @@ import torch
 from lavis_lite import registry
 from lavis_lite.device import choose
 from lavis_lite.errors import ConfigError, suggest
-from lavis_lite.report.benchmark import write_csv, write_page
-from lavis_lite.runners.benchmark_case import Setting, expand, measure
-from lavis_lite.runners.benchmark_config import ABSOLUTE, OURS, RATIOS, BenchmarkConfig, Case
-from lavis_lite.runners.folder import RunFolder, write_json
+from lavis_lite.report.benchmark import not_timed, write_csv, write_page
+from lavis_lite.runners.benchmark_case import Setting, expand, in_a_line, measure
+from lavis_lite.runners.benchmark_config import (
+    ABSOLUTE,
+    MEMORY,
+    OURS,
+    RATIOS,
+    BenchmarkConfig,
+    Case,
+)
+from lavis_lite.runners.folder import RunFolder, read_json, write_json
 from lavis_lite.runners.signals import StopSignals
 
 log = logging.getLogger(__name__)
@@ -27,7 +34,8 @@ class BenchmarkRunner:
     """Runs each case: ours and its baselines, on equal weights and inputs, one after the other.
 
     Written into the output folder after every case: ``benchmark.json``, ``benchmark.csv`` and the
-    report; the machine, the versions and the command stand in each.
+    report; the machine, the versions and the command stand in each. A case that raises costs only
+    itself, a baseline that does only its row.
 
     Args:
         config: the run.
@@ -36,17 +44,17 @@ class BenchmarkRunner:
     def __init__(self, config: BenchmarkConfig) -> None:
         self.config = config
         check(config)
-        every = list(expand(config.cases))
-        self.cases = [case for case in every if config.run.only in case.title]
-        if not self.cases:
-            titles = "; ".join(case.title for case in every)
-            raise ConfigError(f"run.only: {config.run.only!r} is in no title. Titles: {titles}")
+        self.cases = chosen(config)
+        check_record(config, self.cases)
 
     def run(self) -> dict[str, Any]:
         """Measure all cases; returns the table, as ``benchmark.json`` has it.
 
         ``metrics`` has the medians, as ``case/contender/seconds``, and the ratios, as
         ``case/baseline/time``.
+
+        Raises:
+            ConfigError: after all others, cases and baselines that could not run.
         """
         run = self.config.run
         if run.num_threads:
@@ -60,17 +68,46 @@ class BenchmarkRunner:
             folder.reopen()
             setting = Setting(run, device, self.config.plugins)
             cases: list[dict[str, Any]] = []
+            failed: dict[str, str] = {}
             table: dict[str, Any] = {}
             for case in self.cases:
-                with signals.at_once():
-                    cases.append(measure(case, setting))
-                log.info("%s", line(cases[-1]))
-                table = self._write(folder, cases, time.perf_counter() - begin)
+                try:
+                    with signals.at_once():
+                        cases.append(measure(case, setting))
+                except Exception as error:
+                    failed[case.title] = in_a_line(error)
+                    log.exception("%s: cannot be measured", case.title)
+                else:
+                    log.info("%s", line(cases[-1]))
+                table = self._write(folder, cases, failed, time.perf_counter() - begin)
+            self._check_complete(table)
+            if run.record:
+                write(table, Path(run.record))
             folder.finish(table)
         return table
 
+    def _check_complete(self, table: dict[str, Any]) -> None:
+        """Raises ConfigError where something could not run; then nothing is recorded."""
+        problems = [f"{title}: {why}" for title, why in table["failed"].items()] + [
+            f"{case['title']}, {name}: {found['error']}"
+            for case in table["cases"]
+            for name, found in case["baselines"].items()
+            if "error" in found
+        ]
+        if problems:
+            run, listed = self.config.run, "\n".join(f"  {problem}" for problem in problems)
+            kept = f"; {run.record} is not written" if run.record else ""
+            raise ConfigError(
+                f"{len(problems)} of what `cases` names could not run; {run.output_dir} has the "
+                f"others{kept}:\n{listed}"
+            )
+
     def _write(
-        self, folder: RunFolder, cases: list[dict[str, Any]], seconds: float
+        self,
+        folder: RunFolder,
+        cases: list[dict[str, Any]],
+        failed: dict[str, str],
+        seconds: float,
     ) -> dict[str, Any]:
         """The table of what has been measured, in all its forms."""
         run = self.config.run
@@ -85,14 +122,48 @@ class BenchmarkRunner:
                 for name in c.vary
             ],
             "cases": cases,
+            "failed": failed,
         }
-        places = [folder.path / "benchmark", *([Path(run.record)] if run.record else [])]
-        for place in places:
-            write_json(place.with_name(f"{place.name}.json"), table)
-            write_csv(table, place.with_name(f"{place.name}.csv"))
+        write(table, folder.path / "benchmark")
         if run.report:
             write_page(table, run.title, folder.path / run.report)
         return table
+
+
+def write(table: dict[str, Any], place: Path) -> None:
+    """A table as JSON and as CSV; ``place`` is without suffix."""
+    write_json(place.with_name(f"{place.name}.json"), table)
+    write_csv(table, place.with_name(f"{place.name}.csv"))
+
+
+def chosen(config: BenchmarkConfig) -> list[Case]:
+    """The cases that ``run.only`` leaves.
+
+    Raises:
+        ConfigError: none.
+    """
+    only, every = config.run.only, list(expand(config.cases))
+    if cases := [case for case in every if only in case.title]:
+        return cases
+    titles = [case.title for case in every]
+    words = [word.strip(",") for title in titles for word in title.split()]
+    near = suggest(only, [*titles, *words])
+    raise ConfigError(f"run.only: {only!r} is in no title.{near} Titles: {'; '.join(titles)}")
+
+
+def check_record(config: BenchmarkConfig, cases: list[Case]) -> None:
+    """Raises ConfigError where the run of some cases would replace the record of more."""
+    run = config.run
+    if not run.record:
+        return
+    file = Path(f"{run.record}.json")
+    held = {case["title"] for case in read_json(file).get("cases", [])}
+    left_out = {case.title for case in expand(config.cases)} - {case.title for case in cases}
+    if lost := sorted(held & left_out):
+        raise ConfigError(
+            f"run.record: {file} holds cases that run.only: {run.only!r} leaves out "
+            f"({'; '.join(lost)}); measure all of them, or name another file"
+        )
 
 
 def check(config: BenchmarkConfig) -> None:
@@ -136,8 +207,11 @@ def case_problems(case: Case) -> list[str]:
             for what in wanted
             if what not in allowed
         ]
-        if "memory" in wanted and not case.memory:
-            problems.append(f"reach.{against}.memory: needs `memory: true`")
+        problems += [
+            f"reach.{against}.{what}: needs `memory: true`"
+            for what in MEMORY
+            if what in wanted and not case.memory
+        ]
     arguments = list(registry.arguments("workload", case.name))
     if len(case.vary) > 1:
         problems.append(f"vary: one argument, not {', '.join(case.vary)}")
@@ -172,7 +246,7 @@ def line(case: dict[str, Any]) -> str:
             ratio = ", ".join(f"{what} {x:.2f}" for what, x in baseline["ratio"].items())
             parts.append(f"{name} {baseline['seconds']:.3g} s ({ratio})")
         else:
-            parts.append(f"{name}: other results, not timed")
+            parts.append(f"{name}: {not_timed(baseline)}, not timed")
     parts += [
         f"{one['measure']} at most {one['at_most']:g}: {'yes' if one['reached'] else 'NO'}"
         for one in case["reach"]

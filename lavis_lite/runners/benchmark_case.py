@@ -9,6 +9,8 @@ import multiprocessing
 import os
 import statistics
 from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from typing import Any, NamedTuple
 
 import torch
@@ -19,7 +21,7 @@ from lavis_lite.measuring.memory import Peak, peak_of, return_freed
 from lavis_lite.measuring.operations import counted
 from lavis_lite.measuring.timing import Seconds, in_turns
 from lavis_lite.plugins import load_plugin
-from lavis_lite.runners.benchmark_config import OURS, BenchmarkRunConfig, Case
+from lavis_lite.runners.benchmark_config import MEMORY, OURS, BenchmarkRunConfig, Case
 from lavis_lite.runners.seeding import seed_everything
 
 log = logging.getLogger(__name__)
@@ -55,8 +57,8 @@ def measure(case: Case, setting: Setting) -> dict[str, Any]:
     """Everything about a case, as it is recorded.
 
     Each contender runs once, and its operations are counted; what a baseline came to is compared
-    with ours. One that came to something else does other work: it is not timed, and no target
-    against it is reached.
+    with ours. One that came to something else does other work, and one that raised does none: it
+    is not timed, and no target against it is reached.
     """
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
     rate = matmul_rate(setting.device, DTYPES[case.precision])
@@ -79,6 +81,7 @@ def measure(case: Case, setting: Setting) -> dict[str, Any]:
     baselines = {
         name: {
             **rows.get(name, {}),
+            **({"error": trial.errors[name]} if name in trial.errors else {}),
             "differences": found,
             "ratio": ratios(rows[OURS], rows[name]) if name in rows else {},
         }
@@ -101,32 +104,51 @@ def measure(case: Case, setting: Setting) -> dict[str, Any]:
 
 
 class Trial(NamedTuple):
-    """What the first run of each contender showed; ``contenders`` are those that do equal work."""
+    """What the first run of each contender showed.
+
+    ``contenders`` are those that do equal work, ``errors`` the reasons of baselines that cannot
+    run here.
+    """
 
     contenders: dict[str, Callable[[], Any]]
     operations: dict[str, int]
     differences: dict[str, list[dict[str, Any]]]
+    errors: dict[str, str]
 
 
 def compare(case: Case, workload: Any) -> Trial:
     """Run every contender once, and compare what the baselines came to with ours."""
     names = case.baselines if case.baselines is not None else list(workload.baselines)
-    trial = Trial({}, {}, {})
-    ours = None
-    for name in (OURS, *names):
-        contender = workload.contender(name)
-        arithmetic = getattr(workload, "arithmetic", True)
-        result, trial.operations[name] = counted(contender) if arithmetic else (contender(), 0)
-        if name == OURS:
-            ours = result
-        else:
+    contender, ours, operations = first_run(workload, OURS)
+    trial = Trial({OURS: contender}, {OURS: operations}, {}, {})
+    for name in names:
+        try:
+            contender, result, trial.operations[name] = first_run(workload, name)
             found = [d.record() for d in workload.differences(name, ours, result)]
-            trial.differences[name] = found
-            if not all(one["agrees"] for one in found):
-                log.error("%s: %s comes to something else: %s", case.title, name, found)
-                continue
-        trial.contenders[name] = contender
+        except Exception as error:  # another package's code, or a package that is not there
+            trial.errors[name], trial.differences[name] = in_a_line(error), []
+            log.exception("%s: %s cannot run", case.title, name)
+            continue
+        trial.differences[name] = found
+        if all(one["agrees"] for one in found):
+            trial.contenders[name] = contender
+        else:
+            log.error("%s: %s comes to something else: %s", case.title, name, found)
     return trial
+
+
+def first_run(workload: Any, name: str) -> tuple[Callable[[], Any], Any, int]:
+    """A contender, what it came to, and its operations, where it is arithmetic that is measured."""
+    contender = workload.contender(name)
+    arithmetic = getattr(workload, "arithmetic", True)
+    result, operations = counted(contender) if arithmetic else (contender(), 0)
+    return contender, result, operations
+
+
+def in_a_line(error: Exception) -> str:
+    """An error's kind and the first line of its text, for a table."""
+    lines = str(error).splitlines() or [""]
+    return f"{type(error).__name__}: {lines[0]}"[:200]
 
 
 def all_arguments(case: Case) -> dict[str, Any]:
@@ -144,8 +166,8 @@ def figures(
     Returns:
         ``seconds`` (the median), ``spread``, ``runs``, ``cpu_seconds``, ``per_second`` units;
         ``gflop`` of a run and ``share_of_rate``, the part of the machine's matmul rate that it
-        reached, where it computes in this process; ``peak_mib`` (above what stood before the run)
-        and ``total_mib`` where memory was measured.
+        reached, where it computes in this process; where memory was measured ``peak_mib``, what
+        the run added at its highest, and ``total_mib``, all that its process held then.
     """
     found: dict[str, Any] = {
         "seconds": seconds.median,
@@ -163,7 +185,8 @@ def figures(
 
 
 def ratios(ours: dict[str, Any], theirs: dict[str, Any]) -> dict[str, float]:
-    """Ours divided by a baseline's: ``time``, and ``memory`` where it was measured.
+    """Ours divided by a baseline's: ``time``, and where it was measured ``memory``, what a run
+    adds, and ``total_memory``, with all that its process holds besides.
 
     ``cpu`` is that of the processor's seconds, where this process computes: it hardly minds what
     else a shared machine does.
@@ -171,8 +194,9 @@ def ratios(ours: dict[str, Any], theirs: dict[str, Any]) -> dict[str, float]:
     found = {"time": ours["seconds"] / theirs["seconds"]}
     if ours.get("gflop") and theirs.get("cpu_seconds"):
         found["cpu"] = ours["cpu_seconds"] / theirs["cpu_seconds"]
-    if "peak_mib" in ours and theirs.get("peak_mib"):
-        found["memory"] = ours["peak_mib"] / theirs["peak_mib"]
+    for what, figure in zip(MEMORY, ("peak_mib", "total_mib"), strict=True):
+        if figure in ours and theirs.get(figure):
+            found[what] = ours[figure] / theirs[figure]
     return found
 
 
@@ -194,10 +218,22 @@ def targets(
 
 
 def peak_apart(case: Case, name: str, setting: Setting) -> Peak:
-    """The peak memory of one contender's second run, in a process that does nothing else."""
+    """The peak memory of one contender's second run, in a process that does nothing else.
+
+    Raises:
+        MemoryError: that process was killed, as systems do that run out of memory.
+    """
     threads = torch.get_num_threads()
-    with multiprocessing.get_context("spawn").Pool(1, maxtasksperchild=1) as pool:
-        return pool.apply(_peak, (case, name, str(setting.device), threads, setting.plugins))
+    context = multiprocessing.get_context("spawn")
+    try:
+        # Not a multiprocessing.Pool: it would wait for ever for one that was killed.
+        with ProcessPoolExecutor(1, context) as pool:
+            found = pool.submit(_peak, case, name, str(setting.device), threads, setting.plugins)
+            return found.result()
+    except BrokenProcessPool:
+        raise MemoryError(
+            f"the process that watched the memory of {name} died; was there enough of it?"
+        ) from None
 
 
 def _peak(case: Case, name: str, device: str, threads: int, plugins: list[str]) -> Peak:

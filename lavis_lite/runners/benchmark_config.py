@@ -8,7 +8,8 @@ from typing import Any, Literal
 from lavis_lite.config.schema import Component, key
 
 OURS = "ours"  # what is measured against the baselines
-RATIOS = ("time", "memory")  # of ours to a baseline
+MEMORY = ("memory", "total_memory")  # what a run adds; all that its process holds
+RATIOS = ("time", *MEMORY)  # of ours to a baseline
 ABSOLUTE = ("seconds",)  # of ours alone
 
 
@@ -20,8 +21,8 @@ class Case(Component):
     precision: Literal["fp32", "bf16"] = key("Number format that the work is done in.", "fp32")
     baselines: list[str] | None = key("Which of the workload's baselines; null: all.", None)
     reach: dict[str, dict[str, float]] = key(
-        "Targets: baseline -> `time` or `memory`, ours divided by its, at most; "
-        "`ours` -> `seconds`, at most.",
+        "Targets: baseline -> `time`, `memory` (that a run adds) or `total_memory` (that its "
+        "process holds at its peak), ours divided by its, at most; `ours` -> `seconds`, at most.",
         {},
     )
     memory: bool = key("Measure peak memory too, each contender in a process of its own.", False)
@@ -39,7 +40,8 @@ class BenchmarkRunConfig:
     output_dir: str = key("Folder of the tables and the report.")
     record: str | None = key(
         "Path without suffix of a second copy of the tables, to be kept: `benchmarks/caption` "
-        "writes `benchmarks/caption.json` and `.csv`.",
+        "writes `benchmarks/caption.json` and `.csv`. Written when every case is measured; a run "
+        "of some cases (`only`) does not replace a record of more.",
         None,
     )
     repeats: int = key("Timed runs of each contender, in turns; the median counts.", 5, at_least=1)

@@ -16,7 +16,10 @@ from lavis_lite.report.benchmark import COLUMNS
 from lavis_lite.runners.benchmark import BenchmarkRunner
 
 PLUGIN = '''
-"""Sums of squares, beside a slow and a wrong way."""
+"""Sums of squares, beside a slow and a wrong way, and one whose package is missing."""
+import multiprocessing
+import os
+import signal
 import torch
 from lavis_lite import registry
 from lavis_lite.measuring.agreement import Difference
@@ -25,14 +28,22 @@ from lavis_lite.measuring.agreement import Difference
 class Squares:
     """The sum of squares of a vector."""
     unit = "numbers"
-    baselines = ("twice", "wrong")
+    baselines = ("twice", "wrong", "absent")
 
-    def __init__(self, count: int = 64, *, device: torch.device, precision: str) -> None:
+    def __init__(
+        self, count: int = 64, dies: bool = False, *, device: torch.device, precision: str
+    ) -> None:
+        if count == 13:
+            raise RuntimeError("out of memory\\nand more")
+        if dies and multiprocessing.parent_process() is not None:
+            os.kill(os.getpid(), signal.SIGKILL)  # as where memory runs out
         self.amount = count
         self.x = torch.ones(count, 1, device=device)
         self.calls = []
 
     def contender(self, name):
+        if name == "absent":
+            import a_package_that_is_not_there
         def run():
             self.calls.append(name)
             for _ in range(2 if name == "twice" else 1):
@@ -50,6 +61,7 @@ plugins: [squares.py]
 cases:
   - title: one
     name: squares_NUMBER
+    baselines: [twice, wrong]
     reach: {twice: {time: 1000.0}, wrong: {time: 1000.0}, ours: {seconds: 0.0}}
   - title: more
     name: squares_NUMBER
@@ -149,9 +161,10 @@ def test_what_grows_is_drawn(cfg: Path, tmp_path: Path) -> None:
     assert "time of ours, divided by" in page
 
 
-def test_peak_memory_is_measured_in_a_process_of_its_own(cfg: Path) -> None:
+def test_peak_memory_is_measured_in_a_process_of_its_own(cfg: Path, tmp_path: Path) -> None:
     case = run(
-        cfg, "run.only=more", "cases[1].memory=true", "cases[1].reach={twice: {memory: 1e9}}",
+        cfg, "run.only=more", "cases[1].memory=true",
+        "cases[1].reach={twice: {memory: 1e9, total_memory: 1e9}}",
         "cases[1].vary.count=[8000000]", "run.repeats=1",
     )["cases"][0]  # fmt: skip
     ours, twice = case["ours"], case["baselines"]["twice"]
@@ -159,13 +172,22 @@ def test_peak_memory_is_measured_in_a_process_of_its_own(cfg: Path) -> None:
     assert 0 <= ours["peak_mib"] < ours["total_mib"]
     if twice["peak_mib"]:
         assert twice["ratio"]["memory"] == ours["peak_mib"] / twice["peak_mib"]
+    assert twice["ratio"]["total_memory"] == ours["total_mib"] / twice["total_mib"]
+    assert {one["measure"]: one["value"] for one in case["reach"]} == {
+        what: twice["ratio"].get(what) for what in ("memory", "total_memory")
+    }
+    with (tmp_path / "out" / "benchmark.csv").open() as file:
+        row = list(csv.DictReader(file))[1]
+    for key, value in (("total_mib", twice["total_mib"]), ("total_memory_at_most", 1e9)):
+        assert float(row[key]) == pytest.approx(value, rel=1e-4)
+    assert f"<td>{twice['total_mib']:,.0f}</td>" in (tmp_path / "out" / "report.html").read_text()
 
 
 def test_what_does_not_fit_is_told_at_once_and_together(cfg: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as error:
         run(
             cfg, "cases[0].baselines=[twce]", "cases[0].reach={wrong: {time: 1}, ours: {time: 1}}",
-            "cases[1].vary={cuont: [1]}", "cases[1].reach={twice: {memory: 1}}",
+            "cases[1].vary={cuont: [1]}", "cases[1].reach={twice: {memory: 1, total_memory: 1}}",
             "cases[1].repeats=0",
         )  # fmt: skip
     text = str(error.value)
@@ -176,6 +198,7 @@ def test_what_does_not_fit_is_told_at_once_and_together(cfg: Path, tmp_path: Pat
     assert "cases[1].vary: squares_" in text
     assert "Did you mean 'count'?" in text
     assert "cases[1].reach.twice.memory: needs `memory: true`" in text
+    assert "cases[1].reach.twice.total_memory: needs `memory: true`" in text
     assert "cases[1].repeats: 0; at least 1" in text
     assert not (tmp_path / "out").exists()
 
@@ -185,6 +208,63 @@ def test_titles_tell_cases_apart(cfg: Path) -> None:
         run(cfg, "cases[1].vary.count=[8,16,8]")
     with pytest.raises(ConfigError, match=r"run\.only: 'seven' is in no title\. Titles: one; more"):
         run(cfg, "run.only=seven")
+    with pytest.raises(ConfigError, match=r"no title\. Did you mean 'more'\?"):
+        run(cfg, "run.only=moer")
+    with pytest.raises(ConfigError, match=r"no title\. Did you mean 'more, count 16'\?"):
+        run(cfg, "run.only=more count 16")
+
+
+def test_what_cannot_run_costs_nothing_but_itself(cfg: Path, tmp_path: Path) -> None:
+    kept = tmp_path / "kept" / "squares"
+    with pytest.raises(ConfigError) as error:
+        run(
+            cfg, "cases[0].baselines=[absent,twice,wrong]", "cases[0].reach.absent={time: 0.5}",
+            "cases[1].vary.count=[8,13,16]", f"run.record={kept}", "run.repeats=1",
+        )  # fmt: skip
+    assert str(error.value).splitlines() == [
+        f"2 of what `cases` names could not run; {tmp_path / 'out'} has the others; {kept} is not "
+        "written:",
+        "  more, count 13: RuntimeError: out of memory",
+        "  one, absent: ModuleNotFoundError: No module named 'a_package_that_is_not_there'",
+    ]
+    table = json.loads((tmp_path / "out" / "benchmark.json").read_text())
+    assert [case["title"] for case in table["cases"]] == ["one", "more, count 8", "more, count 16"]
+    assert table["failed"] == {"more, count 13": "RuntimeError: out of memory"}
+    baselines = table["cases"][0]["baselines"]
+    assert baselines["absent"]["ratio"] == {}
+    assert baselines["absent"]["error"].startswith("ModuleNotFoundError")
+    assert "time" in baselines["twice"]["ratio"]
+    (wanted,) = (one for one in table["cases"][0]["reach"] if one["against"] == "absent")
+    assert (wanted["value"], wanted["reached"]) == (None, False)
+    page = (tmp_path / "out" / "report.html").read_text()
+    for text in ("ModuleNotFoundError", "more, count 13: RuntimeError: out of memory"):
+        assert text in page
+    with (tmp_path / "out" / "benchmark.csv").open() as file:
+        rows = {(row["case"], row["contender"]): row for row in csv.DictReader(file)}
+    assert rows["one", "absent"]["same_results"] == ""
+    assert rows["one", "twice"]["same_results"] == "True"
+    assert not kept.parent.exists()
+    assert not (tmp_path / "out" / "complete.json").exists()
+
+
+def test_a_process_that_is_killed_for_its_memory_is_not_waited_for(cfg: Path) -> None:
+    with pytest.raises(ConfigError, match=r"more, count 8: MemoryError: .* of ours died"):
+        run(
+            cfg, "run.only=more", "cases[1].vary={count: [8]}", "cases[1].dies=true",
+            "cases[1].memory=true", "run.repeats=1",
+        )  # fmt: skip
+
+
+def test_a_run_of_some_cases_replaces_no_record_of_more(cfg: Path, tmp_path: Path) -> None:
+    kept = tmp_path / "kept" / "squares"
+    run(cfg, f"run.record={kept}", "run.repeats=1", "cases[1].vary.count=[8]")
+    before = kept.with_suffix(".json").read_bytes()
+    with pytest.raises(ConfigError, match=r"run\.only: 'more' leaves out \(one\); measure all"):
+        run(cfg, f"run.record={kept}", "run.only=more")
+    assert kept.with_suffix(".json").read_bytes() == before
+    run(cfg, f"run.record={tmp_path / 'kept' / 'other'}", "run.only=one", "run.repeats=1")
+    run(cfg, f"run.record={kept}", "run.repeats=1", "cases[1].vary.count=[8]")
+    assert kept.with_suffix(".json").read_bytes() != before
 
 
 def test_compiling_is_not_timed() -> None:
