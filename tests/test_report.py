@@ -198,6 +198,24 @@ def test_unusual_ranges_are_drawn_within_the_box(points: list[tuple[float, float
     assert all(-1 <= number <= 341 for number in numbers)
 
 
+@pytest.mark.parametrize(("at", "middle"), [((8, 32, 128), 186), ((224, 288, 384), 156.8)])
+def test_what_few_points_measure_is_marked_from_nothing_up(
+    at: tuple[int, ...], middle: float
+) -> None:
+    line = charts.Line("ours", [(x, y) for x, y in zip(at, (10.0, 20.0, 30.0), strict=True)])
+    svg = charts.line_chart(charts.Chart("rate", [line], x="texts", measured=at))
+    points = points_of(svg, "line c0")
+    assert [x for x, _ in points] == [40, middle, 332]
+    dots = re.findall(r'<circle cx="([\d.]+)" cy="([\d.]+)" r="3" class="dot c0"', svg)
+    assert [(float(x), float(y)) for x, y in dots] == points
+    named = [float(x) for x in re.findall(rf'x="([\d.]+)" y="{charts.HEIGHT - 15}"', svg)]
+    assert named == [40, middle, 332]
+    assert (">texts, logarithmic</text>" in svg) is (at[0] == 8)
+    bottom = charts.HEIGHT - charts.BOTTOM
+    heights = [bottom - y for _, y in points]  # above 0
+    assert heights == pytest.approx([heights[0] * n for n in (1, 2, 3)], abs=0.2)
+
+
 def test_long_lines_are_smoothed_over_their_raw_values() -> None:
     points = [(float(step), float(step % 2)) for step in range(100)]
     svg = charts.line_chart(charts.Chart("loss", [charts.Line("run", points)]))

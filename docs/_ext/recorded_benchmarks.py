@@ -21,7 +21,7 @@ from report_charts import chart_node
 from sphinx.application import Sphinx
 from sphinx.util.nodes import nested_parse_with_titles
 
-from lavis_lite.report.benchmark import OURS, contenders, not_timed, plots
+from lavis_lite.report.benchmark import OURS, contenders, not_timed, plots, rate
 
 Record = dict[str, Any]
 MEMORY = {"memory": " of its memory", "total_memory": " of all its process's memory"}
@@ -130,7 +130,7 @@ def cells(case: Record, found: Record) -> list[str]:
     share = f"{100 * found['share_of_rate']:.0f} %" if "share_of_rate" in found else "–"
     return [
         f"{found['seconds']:.3g} ± {found['spread']:.2g}",
-        f"{found['per_second']:.3g} {case['unit']}",
+        rate(case, found),
         f"{found['gflop']:,.4g}" if "gflop" in found else "–",
         share,
         memory(found) if "peak_mib" in found else "–",

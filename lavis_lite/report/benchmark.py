@@ -44,6 +44,12 @@ def not_timed(found: Mapping[str, Any]) -> str:
     return found.get("error", "other results")
 
 
+def rate(case: Case, found: Mapping[str, Any]) -> str:
+    """Units per second."""
+    value = found["per_second"]
+    return f"{value:{',.0f' if value >= 1000 else '.3g'}} {case['unit']}"
+
+
 def rows(table: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     """A row per case and contender, under the names of ``COLUMNS``; what is unknown is absent."""
     where = table["environment"]
@@ -143,7 +149,8 @@ def growth(plot: Mapping[str, Any], cases: Sequence[Case]) -> Iterator[Html]:
         ]
         if lines:
             title = f"{plot['title']}: {label}"
-            chart = line_chart(Chart(title, lines, x=argument, smooth=False))
+            measured = sorted({x for line in lines for x, _ in line.points})
+            chart = line_chart(Chart(title, lines, x=argument, smooth=False, measured=measured))
             yield tag("div", legend([line.name for line in lines]), chart)
 
 
@@ -189,7 +196,7 @@ def _row(case: Case, name: str, found: Mapping[str, Any]) -> Html:
     ratio = found.get("ratio", {})
     cells = [
         f"{found['seconds']:.3g} ± {found['spread']:.2g}",
-        f"{found['per_second']:.3g} {case['unit']}",
+        rate(case, found),
         _number(found.get("gflop"), ".4g"),
         "–" if share is None else f"{100 * share:.0f} %",
         _number(found.get("peak_mib"), ",.0f"),

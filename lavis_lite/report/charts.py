@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from lavis_lite.report.markup import Html, join, tag
@@ -35,6 +35,8 @@ class Chart:
         guide: a horizontal line with its label, such as the loss of mere guessing.
         x: what x is.
         smooth: whether long lines are smoothed.
+        measured: the few x, above 0, that all lines have points at. Each is marked and labelled,
+            y begins at 0, and x is logarithmic where they span a factor of 4 or more.
     """
 
     title: str
@@ -42,6 +44,12 @@ class Chart:
     guide: tuple[float, str] | None = None
     x: str = "step"
     smooth: bool = True
+    measured: Sequence[float] = ()
+
+    @property
+    def is_logarithmic(self) -> bool:
+        """Whether equal steps of x are equal factors."""
+        return bool(self.measured) and max(self.measured) >= 4 * min(self.measured)
 
 
 @dataclass(frozen=True)
@@ -60,18 +68,24 @@ class Scale:
 
 def line_chart(chart: Chart) -> Html:
     """One chart as a figure with its title."""
-    series = [(line, _finite(line.points)) for line in chart.lines]
+    place = math.log if chart.is_logarithmic else float
+    series = [(line, [(place(a), b) for a, b in _finite(line.points)]) for line in chart.lines]
     points = [point for _, kept in series for point in kept]
     if not points:
         return figure(chart.title, tag("p", "no finite values", class_="note"))
     guides = [chart.guide[0]] if chart.guide else []
     x = _scale([p[0] for p in points], LEFT, WIDTH - RIGHT, margin=0)
     y = _scale([p[1] for p in points] + guides, HEIGHT - BOTTOM, TOP, margin=0.06)
-    drawn = [_axes(x, y, chart.x)]
+    if chart.measured:
+        y = Scale(0.0, y.high, y.start, y.end)
+    named = chart.measured or ticks(x.low, x.high, 5)
+    drawn = [_axes(x, y, chart, {place(value): f"{value:,g}" for value in named})]
     if chart.guide:
         drawn.append(_guide(x, y, *chart.guide))
     for line, kept in series:
         drawn.append(_line(line, kept, x, y, chart.smooth))
+        if chart.measured:
+            drawn += [_dot(line, x(a), y(b)) for a, b in kept]
     return figure(chart.title, svg(f"{chart.title} by {chart.x}", drawn))
 
 
@@ -80,14 +94,17 @@ def _line(line: Line, points: list[Point], x: Scale, y: Scale, smooth: bool) -> 
     if not points:
         return Html("")
     if len(points) == 1:
-        dot = tag("circle", cx=x(points[0][0]), cy=y(points[0][1]), r=3, class_=f"dot {colour}")
-        return dot
+        return _dot(line, x(points[0][0]), y(points[0][1]))
     if not smooth or len(points) < _SMOOTH_FROM:
         return tag("polyline", points=_path(points, x, y), class_=f"line {colour}")
     return join(
         tag("polyline", points=_path(points, x, y), class_=f"line raw {colour}"),
         tag("polyline", points=_path(smoothed(points), x, y), class_=f"line {colour}"),
     )
+
+
+def _dot(line: Line, x: float, y: float) -> Html:
+    return tag("circle", cx=x, cy=y, r=3, class_=f"dot c{line.colour % NUM_COLOURS}")
 
 
 def smoothed(points: Sequence[Point], share: float = 0.05) -> list[Point]:
@@ -125,15 +142,16 @@ def ticks(low: float, high: float, about: int = 4) -> list[float]:
     return [round(number * step, 10) for number in range(first, last + 1)]
 
 
-def _axes(x: Scale, y: Scale, x_label: str) -> Html:
+def _axes(x: Scale, y: Scale, chart: Chart, labels: Mapping[float, str]) -> Html:
     drawn = []
     for value in ticks(y.low, y.high):
         drawn.append(rule(y(value), "grid"))
         drawn.append(label(LEFT - 6, y(value) + 3.5, f"{value:,g}", "end"))
-    for value in ticks(x.low, x.high, 5):
-        drawn.append(label(x(value), HEIGHT - BOTTOM + 15, f"{value:,g}", "middle"))
+    for value, text in labels.items():
+        drawn.append(label(x(value), HEIGHT - BOTTOM + 15, text, "middle"))
     drawn.append(rule(HEIGHT - BOTTOM, "axis"))
-    drawn.append(label(WIDTH - RIGHT, HEIGHT - 2, x_label, "end"))
+    scale = ", logarithmic" if chart.is_logarithmic else ""
+    drawn.append(label(WIDTH - RIGHT, HEIGHT - 2, f"{chart.x}{scale}", "end"))
     return join(drawn)
 
 

@@ -12,7 +12,8 @@ import torch
 from lavis_lite import registry, runners
 from lavis_lite.config import load_and_bind
 from lavis_lite.losses.matching import Pool
-from lavis_lite.projects.blip.benchmark import capfilt
+from lavis_lite.measuring.operations import counted
+from lavis_lite.projects.blip.benchmark import capfilt, memory
 
 pytest.importorskip("transformers")
 
@@ -128,6 +129,38 @@ def test_a_step_of_each_way_trains_and_follows(tmp_path: Path) -> None:
         assert not torch.equal(model.text_proj.weight, online)
         assert not torch.equal(model.text_proj_m.weight, average)
         assert int(queue.queue_ptr) == (pointer + 6) % 8
+
+
+@pytest.mark.parametrize("name", ["ours", "gradient checkpointing", "accumulation"])
+def test_ways_of_holding_less_do_a_step_each(name: str) -> None:
+    workload = built("blip_training_memory", batch=4, queue_size=8)
+    model, queue = workload.model, workload.model.losses["itc"].queue
+    with torch.no_grad():
+        model.text_proj.weight.add_(0.1)
+    online, average = model.text_proj.weight.clone(), model.text_proj_m.weight.clone()
+    assert torch.isfinite(torch.tensor(workload.contender(name)()))
+    assert int(queue.queue_ptr) == 4
+    moved = torch.lerp(average, online, 1 - model.momentum_decay)
+    torch.testing.assert_close(model.text_proj_m.weight, moved)  # once per step
+    assert not torch.equal(model.text_proj.weight, online)
+    assert all(p.grad is None for p in model.parameters())
+
+
+def test_recomputing_is_the_same_work_done_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    workload = built("blip_training_memory", batch=4, queue_size=8)
+    before = {name: tensor.clone() for name, tensor in workload.model.state_dict().items()}
+    name = "gradient checkpointing"
+    assert [(d.what, d.agrees) for d in workload.differences(name, 0.0, 0.0)] == [
+        ("loss", True),
+        ("norm of the gradients", True),
+    ]
+    for key, tensor in workload.model.state_dict().items():
+        assert torch.equal(tensor, before[key]), key
+    flops = {n: counted(workload.contender(n))[1] for n in ("ours", name, "accumulation")}
+    assert flops["accumulation"] <= flops["ours"] < flops[name] < 1.5 * flops["ours"]
+    assert not any("forward" in vars(module) for module in workload.model.modules())
+    monkeypatch.setattr(memory, "recompute_activations", lambda model, *_: model.eval())
+    assert not any(d.agrees for d in workload.differences(name, 0.0, 0.0))
 
 
 @pytest.mark.slow
