@@ -142,7 +142,7 @@ def grid_of(encoder: nn.Module) -> Grid | None:
 
 
 def encode(encoder: nn.Module, image: Tensor) -> Tensor:
-    """(B, 3, H, W) -> (B, N, D) tokens.
+    """(B, 3, H, W) -> (B, N, D) tokens; images of any format, for weights of any.
 
     Raises:
         ConfigError: a size that the encoder was not built for (many take any), or an encoder that
@@ -155,7 +155,8 @@ def encode(encoder: nn.Module, image: Tensor) -> Tensor:
         raise ConfigError(
             f"image: {seen} pixels; the vision encoder takes {built} (model.image_size)"
         )
-    tokens = encoder(image)
+    weight = next(encoder.parameters(), None)
+    tokens = encoder(image if weight is None else image.to(weight.dtype))
     width = getattr(encoder, "width", None)
     if tokens.ndim != 3 or tokens.shape[-1] != width:
         raise ConfigError(

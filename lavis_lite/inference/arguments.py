@@ -62,6 +62,12 @@ def _command(commands: Any, name: str, help: str) -> argparse.ArgumentParser:
         help="a folder of save_pretrained or of a run, or weights of --model",
     )
     model.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N, mps")
+    model.add_argument(
+        "--dtype",
+        choices=("fp32", "bf16", "fp16"),
+        default="fp32",
+        help="format of the weights; bf16 takes half the memory and, mostly, time (default: fp32)",
+    )
     model.add_argument("--batch-size", type=_count, default=16, metavar="N", help="default: 16")
     output = parser.add_argument_group("output")
     output.add_argument(

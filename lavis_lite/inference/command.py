@@ -30,7 +30,12 @@ def run(arguments: Namespace) -> int:
     log_to_stderr(logging.WARNING)
     images = Images(arguments.images)
     session = open_session(
-        arguments.task, arguments.model, arguments.type, arguments.checkpoint, arguments.device
+        arguments.task,
+        arguments.model,
+        arguments.type,
+        arguments.checkpoint,
+        arguments.device,
+        arguments.dtype,
     )
     task, code = TASKS[arguments.task], 0
     bar = tqdm(total=len(images.names), unit="image", file=sys.stderr, disable=None, leave=False)

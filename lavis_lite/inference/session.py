@@ -43,6 +43,7 @@ def open_session(
     type: str | None = None,
     checkpoint: str | None = None,
     device_name: str = "auto",
+    dtype: str = "fp32",
 ) -> Session:
     """Load the model that a command line means.
 
@@ -52,6 +53,7 @@ def open_session(
         type: of the model.
         checkpoint: a folder of ``save_pretrained`` or of a run, or any weights of the model.
         device_name: ``auto`` or a device.
+        dtype: format of the weights; see ``load_model``.
 
     Raises:
         ConfigError: it cannot do the task, or there is no such device.
@@ -64,7 +66,7 @@ def open_session(
     _check(task, name.partition(".")[0])
     try:
         built, images, texts = zoo.load_model_and_preprocess(
-            name, type, is_eval=True, device=str(where), checkpoint=checkpoint
+            name, type, is_eval=True, device=str(where), checkpoint=checkpoint, dtype=dtype
         )
     except DownloadError as error:
         raise DownloadError(f"{error}{_offline_hint(name)}") from error

@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from lavis_lite.text.linear import Linear
 
 HALF = (torch.bfloat16, torch.float16)
-MOST_QUERIES = 32  # of an image, up to which bf16 attends by plain products
+FAST_PRODUCTS = (torch.bfloat16, torch.float32)
+MOST_QUERIES = 32  # of an image, up to which plain products attend faster
 
 Extend = Callable[["KeyValue"], "KeyValue"]
 
@@ -75,14 +76,14 @@ def attend(
 
 
 def _fits_products(query: Tensor) -> bool:
-    """Whether plain matrix products attend faster: a step of decoding in bf16 on the CPU.
+    """Whether plain matrix products attend faster: a step of decoding on the CPU.
 
     The fused kernel works on blocks of queries and wastes most of one on a few beams. It sums in
-    fp32, the products round the scores to bf16 besides: the error doubles, to that of bf16 itself.
+    fp32; in bf16 the products round the scores besides: the error doubles, to that of bf16 itself.
     """
     return (
         query.device.type == "cpu"
-        and query.dtype == torch.bfloat16
+        and query.dtype in FAST_PRODUCTS
         and query.shape[2] <= MOST_QUERIES
         and not torch.is_grad_enabled()
     )

@@ -36,6 +36,22 @@ def in_order(pictures: Path) -> list[str]:
     return [str(pictures / "below/scene4.png"), *(f"{pictures}/scene{n}.png" for n in range(4))]
 
 
+@pytest.mark.parametrize("dtype", ["bf16", "fp16"])
+@pytest.mark.parametrize("task", ["caption", "match", "search", "answer"])
+def test_each_command_gives_figures_close_to_those_of_whole_weights(
+    command: Command, pictures: Path, task: str, dtype: str
+) -> None:
+    asked = {"caption": (), "answer": ("--question", "what color is the circle?")}
+    arguments = (task, pictures, *SCENES, *asked.get(task, ("--text", "a red circle")))
+    found = rows(command(*arguments, "--dtype", dtype))
+    whole = rows(command(*arguments))
+    assert len(found) == len(whole) > 0
+    for ours, theirs in zip(found, whole, strict=True):
+        assert ours.keys() == theirs.keys()
+        if "cosine" in ours and ours["image"] == theirs["image"]:
+            assert ours["cosine"] == pytest.approx(theirs["cosine"], abs=0.02)
+
+
 # ---- caption
 
 

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from lavis_lite import registry
+from lavis_lite import prepacking, registry
 from lavis_lite.measuring.agreement import Difference, of_lists, of_tensors
 from lavis_lite.projects.blip.benchmark.inputs import BERT, DTYPES, build, images
 from lavis_lite.projects.blip.huggingface import as_transformers
@@ -35,6 +35,7 @@ class Captions:
         num_captions: texts per image.
         num_tokens: that each text has after the prompt.
         encode: False: image tokens are given, and only decoding is measured.
+        prepack: our weights (``lavis_lite.prepacking``); CPU.
         compile: ``torch.compile`` our towers.
         device, precision: where, and the format of weights and activations on both sides.
     """
@@ -53,6 +54,7 @@ class Captions:
         num_captions: int = 1,
         num_tokens: int = 20,
         encode: bool = True,
+        prepack: bool = True,
         compile: bool = False,
         *,
         device: torch.device,
@@ -70,6 +72,8 @@ class Captions:
         self.length = len(self.prompt) + num_tokens
         with torch.no_grad():
             self.tokens: Tensor = self.model.encode_image(self.pixels)  # (B, N, D)
+        if prepack:
+            prepacking.prepack(self.model)
         if compile:
             self.model.compile_towers()
         self.theirs: Any = None

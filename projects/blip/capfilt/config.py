@@ -110,6 +110,9 @@ class CapfiltRunConfig:
     num_threads: int = key(
         "Threads of each worker. A part of the fingerprint: sums depend on it.", 1, at_least=1
     )
+    prepack: bool = key(
+        "Lay weights out as the CPU multiplies fastest; takes the memory of one more copy.", True
+    )
     max_bad_fraction: float = key(
         "Share of samples set aside, of those that a worker has read, above which it stops.",
         0.1,

@@ -17,6 +17,7 @@ from lavis_lite.config.schema import ModelComponent
 from lavis_lite.device import choose
 from lavis_lite.errors import CheckpointError
 from lavis_lite.plugins import load_plugin
+from lavis_lite.prepacking import prepack
 from lavis_lite.projects.blip.capfilt.captioner import CaptionWriter, check_options
 from lavis_lite.projects.blip.capfilt.claims import locked
 from lavis_lite.projects.blip.capfilt.config import CapfiltConfig
@@ -114,6 +115,10 @@ def load_tools(
         captioner = CaptionWriter(models["captioner"], config.captioner.generate, config.run.seed)
     if config.filter is not None:
         judge = TextJudge(models["filter"], config.filter, config.data.batch_size)
+    precision = Precision(config.run.precision, device)
+    if config.run.prepack:
+        for model in models.values():
+            prepack(model, precision.dtype)
     tools = Tools(
         config,
         source,
@@ -121,7 +126,7 @@ def load_tools(
         registry.build("processor", config.data.text.spec),
         captioner,
         judge,
-        Precision(config.run.precision, device),
+        precision,
     )
     settings = {**config_settings(config, shard_size), **facts(models, source.rows, device)}
     return tools, settings

@@ -1,0 +1,98 @@
+"""Weights laid out once as the CPU multiplies fastest, for inference: oneDNN's packed matrices.
+
+oneDNN reorders a matrix each time before it multiplies by it. With few rows, as when text is
+written, that is most of the work.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lavis_lite.text.linear import Linear
+
+FORMATS = (torch.float32, torch.bfloat16)
+PACKABLE = hasattr(torch.ops.mkldnn, "_reorder_linear_weight")
+
+
+class PackedLinear(Linear):
+    """A linear layer with a packed copy of its weight, for one number format.
+
+    The copy is used without gradients, on the CPU, where the products have its format (that of
+    autocast, if that is on), and as long as the weight is the one that was copied. Else the layer
+    is the one it was.
+    """
+
+    _packed: Tensor | None = None
+    _packed_bias: Tensor | None = None
+    _copied: tuple[int, int]  # address and version of the weight that was copied
+
+    @classmethod
+    def of(cls, layer: nn.Linear, dtype: torch.dtype) -> PackedLinear:
+        """A layer of the same parameters."""
+        packed = cls(layer.in_features, layer.out_features, device="meta")
+        packed.weight, packed.bias = layer.weight, layer.bias
+        weight = layer.weight.detach()
+        packed._packed = torch.ops.mkldnn._reorder_linear_weight(weight.to(dtype).contiguous())
+        if layer.bias is not None:
+            packed._packed_bias = layer.bias.detach().to(dtype)
+        packed._copied = _identity(layer.weight)
+        return packed.train(layer.training)
+
+    def forward(self, x: Tensor) -> Tensor:
+        packed = self._packed
+        if packed is None or torch.is_grad_enabled() or torch.compiler.is_compiling():
+            return super().forward(x)
+        autocast = torch.is_autocast_enabled("cpu")
+        dtype = torch.get_autocast_dtype("cpu") if autocast else x.dtype
+        if (
+            dtype != packed.dtype
+            or not (autocast or self.weight.dtype == dtype)
+            or x.device.type != "cpu"
+            or self._copied != _identity(self.weight)
+            or torch.jit.is_tracing()
+        ):
+            return super().forward(x)
+        product = torch.ops.mkldnn._linear_pointwise
+        return product(x.to(dtype), packed, self._packed_bias, "none", [], "")
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the copy, which can be neither pickled nor deep-copied."""
+        return {**self.__dict__, "_packed": None, "_packed_bias": None}
+
+
+def _identity(weight: Tensor) -> tuple[int, int]:
+    return weight.data_ptr(), weight._version
+
+
+def prepack(model: nn.Module, dtype: torch.dtype | None = None) -> int:
+    """Give every ``nn.Linear`` of a model a packed copy of its weight; in place.
+
+    Parameters, their names and ``state_dict`` stay. Results differ by rounding (the sums run in
+    another order). Costs the memory of one more copy of these weights, in ``dtype``.
+
+    Args:
+        model: on the CPU; elsewhere, and where torch comes without oneDNN, nothing happens.
+        dtype: fp32 or bf16, the format that forward passes multiply in: that of autocast where
+            they run in one. None: each weight's own.
+
+    Returns:
+        How many layers have a copy.
+    """
+    if not PACKABLE:
+        return 0
+    copies: dict[nn.Module, PackedLinear] = {}  # a layer may stand in several places
+    for parent in list(model.modules()):
+        for name, child in list(parent.named_children()):
+            # Subclasses of others multiply in ways of their own.
+            if not isinstance(child, nn.Linear) or type(child) not in (nn.Linear, Linear):
+                continue
+            wanted = dtype or child.weight.dtype
+            if wanted not in FORMATS or child.weight.device.type != "cpu":
+                continue
+            if child not in copies:
+                copies[child] = PackedLinear.of(child, wanted)
+            setattr(parent, name, copies[child])
+    return len(copies)

@@ -1,0 +1,134 @@
+"""Packed weights: the same numbers to within rounding, the same model otherwise."""
+
+from __future__ import annotations
+
+import copy
+import io
+
+import pytest
+import torch
+from torch import nn
+
+from lavis_lite import create_model, load_model
+from lavis_lite.prepacking import FORMATS, PackedLinear, prepack
+from lavis_lite.text.linear import Linear
+
+
+@pytest.fixture
+def model():
+    torch.manual_seed(0)
+    return create_model("blip_caption", "tiny").eval()
+
+
+def pixels(model) -> torch.Tensor:
+    return torch.randn(2, 3, model.image_size, model.image_size, generator=seeded())
+
+
+def seeded() -> torch.Generator:
+    return torch.Generator().manual_seed(1)
+
+
+def packed_layers(model: nn.Module) -> list[PackedLinear]:
+    return [part for part in model.modules() if isinstance(part, PackedLinear)]
+
+
+@pytest.mark.parametrize("dtype", FORMATS)
+@pytest.mark.parametrize("rows", [1, 3, 300])
+def test_a_packed_layer_gives_the_same_product(dtype, rows):
+    layer = Linear(96, 40).to(dtype).requires_grad_(False)
+    holder = nn.Sequential(layer)
+    assert prepack(holder) == 1
+    x = torch.randn(rows, 5, 96, generator=seeded()).to(dtype)
+    with torch.no_grad():
+        found, wanted = holder(x), nn.functional.linear(x, layer.weight, layer.bias)
+    assert found.dtype == dtype
+    torch.testing.assert_close(found, wanted)
+
+
+def test_every_linear_layer_is_packed_once_and_all_else_stays(model):
+    before = {name: weight.clone() for name, weight in model.state_dict().items()}
+    image = pixels(model)
+    with torch.no_grad():
+        tokens = model.encode_image(image)
+    written = model.generate({"image": image})
+    layers = [part for part in model.modules() if isinstance(part, nn.Linear)]
+    assert prepack(model) == len(layers) == len(packed_layers(model))
+    assert prepack(model) == 0
+    after = model.state_dict()
+    assert list(after) == list(before)
+    assert all(torch.equal(after[name], before[name]) for name in before)
+    with torch.no_grad():
+        torch.testing.assert_close(model.encode_image(image), tokens, atol=1e-5, rtol=1e-5)
+    assert model.generate({"image": image}) == written
+
+
+def test_layers_that_towers_share_stay_shared():
+    model = create_model("blip_pretrain", "tiny")
+    shared = model.text_encoder.encoder.layer[0].output
+    assert shared is model.text_decoder.bert.encoder.layer[0].output
+    prepack(model)
+    assert model.text_encoder.encoder.layer[0].output is shared
+    assert isinstance(shared.dense, PackedLinear)
+
+
+def test_under_autocast_the_copy_in_its_format_is_used():
+    layer = nn.Linear(64, 64)
+    holder = nn.Sequential(copy.deepcopy(layer))
+    prepack(holder, torch.bfloat16)
+    x = torch.randn(4, 64, generator=seeded())
+    with torch.no_grad():
+        assert torch.equal(holder(x), Linear.forward(holder[0], x)), "fp32 has no copy"
+        with torch.autocast("cpu", torch.bfloat16):
+            found, wanted = holder(x), layer(x)
+    assert found.dtype == torch.bfloat16
+    torch.testing.assert_close(found, wanted)
+
+
+def test_a_weight_that_changed_is_multiplied_itself():
+    holder = nn.Sequential(nn.Linear(8, 8))
+    prepack(holder)
+    x = torch.randn(3, 8, generator=seeded())
+    with torch.no_grad():
+        holder[0].weight.zero_()
+        assert torch.equal(holder(x), holder[0].bias.expand(3, 8))
+    holder.load_state_dict(nn.Sequential(nn.Linear(8, 8)).state_dict())
+    with torch.no_grad():
+        torch.testing.assert_close(holder(x), nn.functional.linear(x, *holder[0].parameters()))
+
+
+def test_with_gradients_a_packed_layer_learns_as_ever():
+    layer = nn.Linear(8, 8)
+    holder = nn.Sequential(copy.deepcopy(layer))
+    prepack(holder)
+    x = torch.randn(3, 8, generator=seeded())
+    holder(x).square().sum().backward()
+    layer(x).square().sum().backward()
+    assert torch.equal(holder[0].weight.grad, layer.weight.grad)
+
+
+def test_a_packed_model_can_be_copied_and_saved(model):
+    image = pixels(model)
+    prepack(model)
+    with torch.no_grad():
+        wanted = model.encode_image(image)
+        torch.testing.assert_close(copy.deepcopy(model).encode_image(image), wanted)
+    file = io.BytesIO()
+    torch.save(model.state_dict(), file)
+    file.seek(0)
+    assert torch.load(file, weights_only=True).keys() == model.state_dict().keys()
+
+
+def test_load_model_gives_weights_of_a_format_packed_if_asked():
+    args = {"is_eval": True, "dtype": "bf16"}
+    torch.manual_seed(0)
+    model = load_model("blip_caption", "scenes", prepack=True, **args)
+    assert {weight.dtype for weight in model.parameters()} == {torch.bfloat16}
+    assert packed_layers(model)
+    assert not packed_layers(load_model("blip_caption", "scenes", **args))
+    image = pixels(model)  # fp32, as processors give them
+    assert isinstance(model.generate({"image": image})[0], str)
+
+
+def test_a_format_that_does_not_exist_is_named_with_the_nearest():
+    with pytest.raises(ValueError, match=r"dtype: 'bf61'\. Did you mean 'bf16'"):
+        load_model("blip_caption", "tiny", dtype="bf61")
