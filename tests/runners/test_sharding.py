@@ -19,6 +19,20 @@ from lavis_lite.zoo import create_model
 
 STEP = "checkpoints/step-0000000"
 
+# What may get into each other's way: layers that run again, twice a step, of which one is frozen
+# whole and others in part; and a parameter without dimensions that is.
+SWITCHES = [
+    "evaluate=[]",
+    "optim.accumulate=2",
+    "run.gradient_checkpointing={vision: -1, text: -1}",
+]
+BLIP = [
+    *SWITCHES,
+    "optim.freeze=[visual_encoder.blocks.0.*, '*.attention.self.query.*', temp]",
+    "model.text.dropout=0.1",
+]
+CLIP = [*SWITCHES, "optim.freeze=[visual_encoder.blocks.0.*, '*.attn.*', logit_scale]"]
+
 
 def pretraining(folder, how="ddp", *overrides):
     """BLIP's whole pre-training at the smallest size: three losses, momentum copy, queue."""
@@ -43,6 +57,26 @@ def pretraining(folder, how="ddp", *overrides):
     )
 
 
+def contrast(folder, how, *overrides):
+    """CLIP at the smallest size, its batch encoded in chunks of a gradient cache."""
+    return config.load_and_bind(
+        "clip/pretrain_scenes.yaml",
+        [
+            "model.type=tiny",
+            "model.gradient_cache=2",
+            "data.train=[{name: scenes, split: human, size: 20}]",
+            "data.batch_size=3",
+            "data.num_workers=0",
+            "evaluate=[]",
+            f"run={{output_dir: {folder}, max_steps: 2, log_every: 1, checkpoint_every: 1}}",
+            f"run.parallel={how}",
+            "run.device=cpu",
+            "optim={lr: 0.01, warmup_steps: 0, eps: 1e-3, clip_norm: 1.0}",
+            *overrides,
+        ],
+    )
+
+
 def assert_same(one, other):
     ours, theirs = weights(one), weights(other)
     assert ours.keys() == theirs.keys()
@@ -54,18 +88,29 @@ def assert_same(one, other):
         assert mine == pytest.approx(its, rel=1e-4)
 
 
+def assert_interchangeable(made, folder, overrides):
+    """Both ways come to the same, and from the first's step 1 the second goes on to the same."""
+    for how in ("ddp", "fsdp"):
+        run_on_two_processes(run, made(folder / how, how, *overrides), timeout=200)
+    assert_same(folder / "fsdp", folder / "ddp")
+    for first, then in (("ddp", "fsdp"), ("fsdp", "ddp")):
+        mixed = folder / f"{first}_{then}"
+        shutil.copytree(folder / first, mixed)
+        shutil.rmtree(mixed / f"{STEP}2")
+        (mixed / "complete.json").unlink()
+        run_on_two_processes(run, made(mixed, then, *overrides), timeout=200)
+        assert_same(mixed, folder / "ddp")
+
+
 @pytest.mark.slow
 def test_sharded_training_equals_ddp_and_either_goes_on_with_the_others_checkpoint(tmp_path):
-    for how in ("ddp", "fsdp"):
-        run_on_two_processes(run, pretraining(tmp_path / how, how), timeout=200)
-    assert_same(tmp_path / "fsdp", tmp_path / "ddp")
-    for first, then in (("ddp", "fsdp"), ("fsdp", "ddp")):
-        folder = tmp_path / f"{first}_{then}"
-        shutil.copytree(tmp_path / first, folder)
-        shutil.rmtree(folder / f"{STEP}2")
-        (folder / "complete.json").unlink()
-        run_on_two_processes(run, pretraining(folder, then), timeout=200)
-        assert_same(folder, tmp_path / "ddp")
+    assert_interchangeable(pretraining, tmp_path, [])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("made", "switches"), [(pretraining, BLIP), (contrast, CLIP)])
+def test_with_every_switch_at_once_sharded_training_equals_ddp(tmp_path, made, switches):
+    assert_interchangeable(made, tmp_path, switches)
 
 
 def parts_held():
@@ -108,8 +153,8 @@ def test_layers_are_gathered_one_by_one_those_that_towers_share_once():
 def test_what_fsdp_does_not_do_is_refused(tmp_path):
     overrides = ["optim.ema_decay=0.9", "run.precision=fp16", "run.compile=true"]
     with pytest.raises(ConfigError) as refused:
-        TrainRunner(pretraining(tmp_path, "fsdp", *overrides))
-    for key in ("optim.ema_decay", "run.precision: fp16", "run.compile"):
+        TrainRunner(pretraining(tmp_path, "fsdp", *overrides, "optim.lora={rank: 2}"))
+    for key in ("optim.ema_decay", "optim.lora", "run.precision: fp16", "run.compile"):
         assert f"fsdp does not go with {key}" in str(refused.value)
     TrainRunner(pretraining(tmp_path, "ddp", *overrides))
 
