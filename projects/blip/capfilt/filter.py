@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from lavis_lite.projects.blip.capfilt.config import Filter
-from lavis_lite.text.attention import select
 
+Batches = Iterator[tuple[list[int], Tensor]]  # places of pairs, and their scores
 DIGITS = 6  # that scores are rounded to before anything is decided by them
 
 
@@ -46,36 +47,71 @@ class TextJudge:
         if not pairs:
             return []
         tokens = self.model.encode_image(images)  # (B, N, D)
-        measure = self._matching(tokens) if self.settings.score == "itm" else self._cosine(tokens)
-        # Texts of about one length share a batch, so that little is computed on padding.
-        order = sorted(range(len(pairs)), key=lambda place: (len(pairs[place].text), place))
+        if self.settings.score == "itc":
+            batches = self._cosines(tokens, pairs)
+        elif hasattr(self.model, "match_pairs") and hasattr(self.model, "match_tower"):
+            batches = self._matching(tokens, pairs)
+        else:
+            batches = self._matching_copies(tokens, pairs)
         scores = [0.0] * len(pairs)
-        for start in range(0, len(order), self.batch_size):
-            places = order[start : start + self.batch_size]
-            rows = torch.tensor([pairs[place].row for place in places], device=tokens.device)
-            found = measure(rows, [pairs[place].text for place in places])
+        for places, found in batches:
             for place, value in zip(places, found.float().cpu().tolist(), strict=True):
                 scores[place] = round(value, DIGITS)
         return scores
 
-    def _matching(self, tokens: Tensor) -> Any:
+    def _matching(self, tokens: Tensor, pairs: list[Pair]) -> Batches:
+        """Images that have as many texts go together, their texts folded onto their keys.
+
+        No image's keys and values are copied for a text, and those of a few images exist at a time.
+        """
         model = self.model
-        if hasattr(model, "match_pairs") and hasattr(model, "match_tower"):
-            kv = model.match_tower.project(tokens)
+        for rows, places in folded(pairs, self.batch_size):
+            kv = model.match_tower.project(tokens[torch.tensor(rows, device=tokens.device)])
+            logits = model.match_pairs(kv, model.tokenize([pairs[p].text for p in places]))
+            yield places, logits.float().softmax(-1)[:, 1]
 
-            def logits(rows: Tensor, texts: list[str]) -> Tensor:
-                return model.match_pairs(select(kv, rows), model.tokenize(texts))
-        else:
+    def _matching_copies(self, tokens: Tensor, pairs: list[Pair]) -> Batches:
+        """For a model that takes one image for each text."""
+        for rows, places in self._by_length(pairs):
+            logits = self.model.match(tokens[rows], [pairs[place].text for place in places])
+            yield places, logits.float().softmax(-1)[:, 1]
 
-            def logits(rows: Tensor, texts: list[str]) -> Tensor:
-                return model.match(tokens[rows], texts)
-
-        return lambda rows, texts: logits(rows, texts).float().softmax(-1)[:, 1]
-
-    def _cosine(self, tokens: Tensor) -> Any:
+    def _cosines(self, tokens: Tensor, pairs: list[Pair]) -> Batches:
         images = self.model.image_embeds(tokens)  # (B, E)
+        for rows, places in self._by_length(pairs):
+            states = self.model.encode_text([pairs[place].text for place in places])
+            yield places, (images[rows] * self.model.text_embeds(states)).sum(-1)
 
-        def cosine(rows: Tensor, texts: list[str]) -> Tensor:
-            return (images[rows] * self.model.text_embeds(self.model.encode_text(texts))).sum(-1)
+    def _by_length(self, pairs: list[Pair]) -> Iterator[tuple[list[int], list[int]]]:
+        """Rows of images and places of pairs, a batch at a time, texts of about one length."""
+        order = sorted(range(len(pairs)), key=lambda place: (len(pairs[place].text), place))
+        for start in range(0, len(order), self.batch_size):
+            places = order[start : start + self.batch_size]
+            yield [pairs[place].row for place in places], places
 
-        return cosine
+
+def folded(pairs: list[Pair], most_texts: int) -> Iterator[tuple[list[int], list[int]]]:
+    """Batches of images that have as many texts each, those with short texts first.
+
+    Args:
+        pairs: texts with the rows of their images.
+        most_texts: of a batch; an image with more of them is a batch of its own.
+
+    Yields:
+        The rows of B images, and the places of their K * B pairs, image-major.
+    """
+    of_row: dict[int, list[int]] = {}
+    for place, pair in enumerate(pairs):
+        of_row.setdefault(pair.row, []).append(place)
+
+    def longest(row: int) -> int:
+        return max(len(pairs[place].text) for place in of_row[row])
+
+    alike: dict[int, list[int]] = {}
+    for row in sorted(of_row, key=lambda row: (longest(row), row)):
+        alike.setdefault(len(of_row[row]), []).append(row)
+    for num_texts, rows in sorted(alike.items()):
+        most = max(1, most_texts // num_texts)
+        for start in range(0, len(rows), most):
+            batch = rows[start : start + most]
+            yield batch, [place for row in batch for place in of_row[row]]
