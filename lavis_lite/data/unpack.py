@@ -5,9 +5,7 @@ from __future__ import annotations
 import contextlib
 import lzma
 import os
-import shutil
 import stat
-import tempfile
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
@@ -16,6 +14,7 @@ from typing import IO, Any
 
 from lavis_lite import io
 from lavis_lite.data.compressed import Meter, is_compressed, open_compressed
+from lavis_lite.data.scratch import scratch_folder
 from lavis_lite.data.tar_headers import DamagedHeader, members
 from lavis_lite.data.tar_index import leads_out
 from lavis_lite.errors import DataError
@@ -30,7 +29,8 @@ _Member = tuple[str, str, Callable[[IO[bytes]], None]]
 def unpack(archive: str | Path, folder: str | Path) -> list[Path]:
     """Unpack a zip or a tar (plain, gzip, bzip2, xz) into a folder; archives inside it stay packed.
 
-    Everything is written below a folder of its own first, and named when all of it is there.
+    Everything is written below a folder of its own first, and named when all of it is there; what a
+    process that was killed left of such a folder is removed.
 
     Args:
         archive: a path or URL.
@@ -53,17 +53,15 @@ def unpack(archive: str | Path, folder: str | Path) -> list[Path]:
             reader = _zip_members if file.read(4) in _ZIP else _tar_members
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror}") from None
-    try:
-        target.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=".unpacking-", dir=target))
-    except OSError as error:
-        raise DataError(f"{target}: cannot be written: {error.strerror}") from None
-    try:
+    with contextlib.ExitStack() as stack:
+        try:
+            target.mkdir(parents=True, exist_ok=True)
+            temporary = stack.enter_context(scratch_folder(target, ".unpacking-"))
+        except OSError as error:
+            raise DataError(f"{target}: cannot be written: {error.strerror}") from None
         for member in reader(path):
             _write(path, temporary, *member)
         return _publish(path, temporary, target)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _write(

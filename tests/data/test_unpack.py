@@ -1,11 +1,14 @@
 """Archives of strangers: unpacked whole into their folder, or refused and nothing left."""
 
 import bz2
+import errno
 import gzip
 import io
 import lzma
 import os
 import stat
+import subprocess
+import sys
 import tarfile
 import zipfile
 
@@ -49,6 +52,61 @@ def contents(folder):
         for path in sorted(folder.rglob("*"))
         if path.is_file()
     }
+
+
+AT_THE_END = """
+import os, signal, sys
+from lavis_lite.data import unpack
+
+def publish(*given):
+    if sys.argv[3] == "killed":
+        os.kill(os.getpid(), signal.SIGKILL)
+    print("nearly there", flush=True)
+    sys.stdin.readline()
+    return really(*given)
+
+really, unpack._publish = unpack._publish, publish
+unpack.unpack(sys.argv[1], sys.argv[2])
+"""
+
+
+def unpacking(archive, folder, fate):
+    """A process that is killed just before its files get their names, or waits there for a line."""
+    command = [sys.executable, "-c", AT_THE_END, archive, folder, fate]
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no locks")
+def test_what_a_killed_process_left_is_removed_and_a_living_one_keeps_its_own(tmp_path):
+    target = tmp_path / "out"
+    with unpacking(write_tar(tmp_path / "a.tar"), target, "killed") as killed:
+        killed.wait(60)
+    assert killed.returncode < 0
+    (left,) = target.iterdir()
+    assert left.name.startswith(".unpacking-")
+    assert contents(left) == FILES
+    beside = write_zip(tmp_path / "b.zip", {"d.txt": b"beside"})
+    with unpacking(beside, target, "waits") as living:
+        assert living.stdout.readline() == "nearly there\n"
+        assert not left.exists()  # the second removed what the first had left
+        (own,) = target.iterdir()
+        unpack(tmp_path / "a.tar", target)
+        assert own.is_dir()
+        living.communicate("go on\n", timeout=60)
+    assert living.returncode == 0
+    assert contents(target) == {**FILES, "d.txt": b"beside"}
+    assert not list(target.glob(".*"))
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no locks")
+def test_without_locks_it_unpacks_and_removes_nothing(tmp_path, monkeypatch):
+    def no_locks(handle, how):
+        raise OSError(errno.ENOLCK, "no locks")
+
+    monkeypatch.setattr("fcntl.flock", no_locks)
+    (tmp_path / ".unpacking-somebody").mkdir()
+    unpack(write_tar(tmp_path / "a.tar"), tmp_path)
+    assert sorted(os.listdir(tmp_path)) == [".unpacking-somebody", "a.tar", "c.txt", "train"]
 
 
 def refused(path, tmp_path, message):
