@@ -42,6 +42,7 @@ class PackedLinear(Linear):
         return packed.train(layer.training)
 
     def forward(self, x: Tensor) -> Tensor:
+        """(..., D) to (..., width): by the copy where it holds, else as ``nn.Linear`` does."""
         packed = self._packed
         if packed is None or torch.is_grad_enabled() or torch.compiler.is_compiling():
             return super().forward(x)
