@@ -65,7 +65,7 @@ class PackedLinear(Linear):
 
 
 def _identity(weight: Tensor) -> tuple[int, int]:
-    return weight.data_ptr(), weight._version
+    return weight.data_ptr(), 0 if weight.is_inference() else weight._version
 
 
 def prepack(model: nn.Module, dtype: torch.dtype | None = None) -> int:

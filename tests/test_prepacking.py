@@ -96,6 +96,15 @@ def test_a_weight_that_changed_is_multiplied_itself():
         torch.testing.assert_close(holder(x), nn.functional.linear(x, *holder[0].parameters()))
 
 
+def test_weights_made_in_inference_mode_are_packed_too():
+    x = torch.randn(3, 8, generator=seeded())
+    with torch.inference_mode():
+        holder = nn.Sequential(nn.Linear(8, 8))
+        wanted = holder(x)
+        prepack(holder)
+        torch.testing.assert_close(holder(x), wanted)
+
+
 def test_with_gradients_a_packed_layer_learns_as_ever():
     layer = nn.Linear(8, 8)
     holder = nn.Sequential(copy.deepcopy(layer))
