@@ -10,7 +10,7 @@ from lavis_lite.projects.blip.capfilt.config import Filter
 from lavis_lite.projects.blip.capfilt.filter import Pair, TextJudge, folded
 from lavis_lite.text.attention import KeyValue
 
-WORDS = "a red cube beside two green spheres".split()
+WORDS = ["a", "red", "cube", "beside", "two", "green", "spheres"]
 PAIRS = [
     Pair(row, " ".join(WORDS[: 1 + (3 * place + row) % 7]))
     for place, row in enumerate([0, 0, 1, 2, 2, 3, 4, 4, 4, 5])
