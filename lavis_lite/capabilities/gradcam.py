@@ -102,7 +102,8 @@ def _weighted_attention(
     ]
     try:
         with torch.enable_grad():
-            logits = model.match_pairs(kv, text)
+            # `match_pairs` would read the last layer at the first token alone.
+            logits = model.judge(model.read(kv, text)[:, 0])
             (gradient,) = torch.autograd.grad(logits[:, 1].sum(), seen["output"])
     finally:
         for hook in hooks:

@@ -15,7 +15,10 @@ from lavis_lite.errors import ConfigError
 from lavis_lite.modes import full_precision
 from lavis_lite.text.attention import KeyValue
 from lavis_lite.text.med import Med, MedDecoder
+from lavis_lite.text.rows import side_by_side
 from lavis_lite.text.tokenizer import TextBatch, WordPiece
+
+TOKENS_AT_ONCE = 1024  # of the texts that `rank` reads at a time
 
 RankTexts = Sequence[str] | Sequence[Sequence[str]] | TextBatch
 
@@ -31,7 +34,11 @@ class Reading(Seeing, Reads):
     first_token: Literal["enc", "cls"] = "enc"
 
     def read(
-        self, image_kv: list[KeyValue], text: TextBatch, states: Tensor | None = None
+        self,
+        image_kv: list[KeyValue],
+        text: TextBatch,
+        states: Tensor | None = None,
+        wanted: Tensor | None = None,
     ) -> Tensor:
         """Projected images of B rows and K * B texts, image-major -> (K * B, T, D) states.
 
@@ -42,12 +49,21 @@ class Reading(Seeing, Reads):
             text: the texts.
             states: (K * B, T, D) of the texts alone, where they are known and ``fuses_states``:
                 reading goes on from there.
+            wanted: (K * B, S) places whose states alone are asked for, and returned.
         """
-        enc_id = self.tokenizer.enc_id
-        batch = text if self.first_token == "cls" else text.replace_first(enc_id)
+        batch = self._started(text)
         return self.text_tower(
-            batch.ids, batch.mask, mode="multimodal", image_kv=image_kv, states=states
+            batch.ids,
+            batch.mask,
+            mode="multimodal",
+            image_kv=image_kv,
+            states=states,
+            wanted=wanted,
         )
+
+    def _started(self, text: TextBatch) -> TextBatch:
+        """The texts with the first token that says that an image is read with them."""
+        return text if self.first_token == "cls" else text.replace_first(self.tokenizer.enc_id)
 
     @property
     def fuses_states(self) -> bool:
@@ -91,10 +107,14 @@ class Matching(Reading):
         Under autocast too: half precision would give many texts the same score. ``states`` is as
         of ``read``.
         """
-        states = self.read(image_kv, text, states)
+        first = text.ids.new_zeros(len(text.ids), 1)
+        return self.judge(self.read(image_kv, text, states, first)[:, 0])
+
+    def judge(self, states: Tensor) -> Tensor:
+        """(..., D) states of texts' first tokens -> (..., 2) logits, fp32."""
         head = self.itm_head
         with full_precision(states.device):
-            return linear(states[:, 0].float(), head.weight.float(), head.bias.float())
+            return linear(states.float(), head.weight.float(), head.bias.float())
 
     def match(self, image_tokens: Tensor, text: Texts) -> Tensor:
         """(B, N, D) and B texts -> (B, 2) logits: does not match, matches.
@@ -113,7 +133,8 @@ class Matching(Reading):
     def rank(self, image_tokens: Tensor, texts: RankTexts) -> Tensor:
         """(B, N, D) and K texts per image -> (B, K) logits of "matches".
 
-        The image is projected once; its texts are folded onto it.
+        The image is projected once; its texts are folded onto it, short ones side by side in rows
+        without padding, so many at a time that memory does not grow with K.
 
         Args:
             image_tokens: from ``encode_image``.
@@ -130,7 +151,19 @@ class Matching(Reading):
         else:
             batch = image_major(texts, num_images, self.tokenize)
         kv = self.text_tower.project(image_tokens)
-        return self.match_pairs(kv, batch)[:, 1].unflatten(0, (num_images, -1))
+        rows = side_by_side(self._started(batch), num_images)
+        logits = []
+        for part in rows.split(TOKENS_AT_ONCE):
+            states = self.text_tower(
+                part.ids.flatten(0, 1),
+                part.visible.flatten(0, 1),
+                mode="multimodal",
+                image_kv=kv,
+                positions=part.positions.flatten(0, 1),
+                wanted=part.starts.flatten(0, 1),
+            )  # (B * G, S, D)
+            logits.append(self.judge(states)[..., 1].view(num_images, -1))
+        return torch.cat(logits, dim=1).gather(1, rows.order)
 
     def localize(self, image: Tensor, texts: list[str], block_num: int | None = None) -> Tensor:
         """(B, 3, H, W) and B texts -> (B, rows, columns) relevance of each patch, at least 0.

@@ -41,13 +41,16 @@ class Embeddings(nn.Module):
         self.LayerNorm = nn.LayerNorm(width, eps=eps)
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, ids: Tensor, start: int = 0) -> Tensor:
-        """(R, T) ids, the first at position ``start``, to (R, T, D)."""
-        end = start + ids.shape[1]
-        limit = self.position_embeddings.num_embeddings
-        assert end <= limit, f"{end} tokens, but the text tower holds {limit}"
-        positions = self.position_embeddings.weight[start:end]
-        return self.dropout(self.LayerNorm(self.word_embeddings(ids) + positions))
+    def forward(self, ids: Tensor, start: int = 0, positions: Tensor | None = None) -> Tensor:
+        """(R, T) ids at their positions (R, T), or from ``start`` on, to (R, T, D)."""
+        if positions is not None:
+            places = self.position_embeddings(positions)
+        else:
+            end = start + ids.shape[1]
+            limit = self.position_embeddings.num_embeddings
+            assert end <= limit, f"{end} tokens, but the text tower holds {limit}"
+            places = self.position_embeddings.weight[start:end]
+        return self.dropout(self.LayerNorm(self.word_embeddings(ids) + places))
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
         state_dict.pop(f"{prefix}position_ids", None)  # a buffer 0, 1, 2... of older checkpoints
@@ -81,8 +84,11 @@ class Layer(nn.Module):
         image: KeyValue | None,
         image_mask: Tensor | None,
         extend: Extend | None,
+        wanted: Tensor | None = None,
     ) -> Tensor:
         x = self.attention(x, None, mask, causal, extend)
+        if wanted is not None:  # nothing reads the others: from here on, tokens do not meet
+            x = x.gather(1, wanted[:, :, None].expand(-1, -1, x.shape[-1]))  # (R, S, D)
         if image is not None:
             x = self.crossattention(x, image, image_mask)
         return self.output(F.gelu(self.intermediate["dense"](x)), x)
@@ -197,6 +203,8 @@ class Med(nn.Module):
         image_mask: Tensor | None = None,
         cache: Cache | None = None,
         states: Tensor | None = None,
+        positions: Tensor | None = None,
+        wanted: Tensor | None = None,
     ) -> Tensor:
         """Token ids to states.
 
@@ -205,7 +213,8 @@ class Med(nn.Module):
                 image-major; they are folded into the query axis, nothing is repeated.
             mask: (R, T) 1 for real tokens, padding on the right; None when all are real. In mode
                 ``decoder`` the causal mask hides the padding already, and the states at padded
-                positions are of no meaning.
+                positions are of no meaning. Or (R, T, T), in any mode all that is hidden: 1 where
+                a token sees another, for several texts in a row or a tree of them.
             mode: ``text``, ``multimodal`` or ``decoder``.
             image_kv: from ``project``; exactly in the modes that look at an image.
             image_mask: (B, N) 1 for real image tokens; None when all are.
@@ -213,9 +222,12 @@ class Med(nn.Module):
                 later ones take one token for each of K texts per image, (K * B, 1).
             states: (R, T, D) what mode ``text`` gave for these ids: mode ``multimodal`` goes on
                 from there, where there is a ``fusion_layer``, and need not read them again.
+            positions: (R, T) of the tokens in their texts; None: 0, 1, 2... in every row.
+            wanted: (R, S) places of a row whose states are asked for; the last layer computes no
+                others.
 
         Returns:
-            (R, T, D) states.
+            (R, T, D) states, or (R, S, D) of what is ``wanted``.
         """
         assert mode in get_args(Mode), mode
         assert (image_kv is None) == (mode == "text"), f"mode {mode!r} and image_kv do not agree"
@@ -224,7 +236,7 @@ class Med(nn.Module):
         if self.fusion_layer and mode == "text":
             layers = layers[: self.fusion_layer]
         if states is None:
-            x = self.embeddings(ids, 0 if cache is None else cache.position)
+            x = self.embeddings(ids, 0 if cache is None else cache.position, positions)
         else:
             x, layers = states, layers[self.fusion_layer :]
         seen = needed(image_mask)
@@ -233,12 +245,11 @@ class Med(nn.Module):
             assert image_kv is not None
             assert mask is None
             return self._step(x, image_kv, seen, cache)
-        causal = mode == "decoder"
-        real = needed(mask)
-        assert not causal or real is None or padded_on_the_right(real)
-        real = None if causal or real is None else real[:, None, None, :]  # (R, 1, 1, T)
+        visible, causal = _visible(mask, causal=mode == "decoder")
+        last = layers[-1][0]
         for number, layer in layers:
-            x = layer(x, real, causal, self._of_layer(number, image_kv), seen, None)
+            own = self._of_layer(number, image_kv)
+            x = layer(x, visible, causal, own, seen, None, wanted if number == last else None)
         return x
 
     def _of_layer(self, number: int, image_kv: list[KeyValue] | None) -> KeyValue | None:
@@ -261,6 +272,15 @@ class Med(nn.Module):
             states = layer(states, mask, causal, seen, image_mask, extend)
         cache.end(num_slots, num_tokens=x.shape[1])
         return states.reshape(x.shape)
+
+
+def _visible(mask: Tensor | None, causal: bool) -> tuple[Tensor | None, bool]:
+    """What ``attend`` takes for a mask as of ``Med.forward``, and whether it is causal besides."""
+    real = needed(mask)
+    if mask is not None and mask.ndim == 3:
+        return None if real is None else real[:, None], False  # (R, 1, T, T)
+    assert not causal or real is None or padded_on_the_right(real)
+    return None if causal or real is None else real[:, None, None, :], causal  # (R, 1, 1, T)
 
 
 def needed(mask: Tensor | None) -> Tensor | None:

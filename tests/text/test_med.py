@@ -351,3 +351,33 @@ def test_gradients_in_double_precision_are_double() -> None:
     kv = med.project(torch.randn(2, 5, IMAGE_WIDTH, dtype=torch.double))
     query = torch.randn(2, 3, WIDTH, dtype=torch.double, requires_grad=True)
     torch.autograd.gradcheck(lambda q: attend(q, kv[0], None, False, 0.0), query)
+
+
+@pytest.mark.parametrize("mode", ["text", "multimodal", "decoder"])
+def test_states_that_are_wanted_are_those_of_the_whole_and_so_are_gradients(mode: str) -> None:
+    med, ids, lengths = tower(), ids_of(4), [7, 3, 5, 6]
+    mask, wanted = padded(ids, lengths)[1], torch.tensor([[0, 6], [0, 2], [4, 4], [1, 0]])
+    kv = None if mode == "text" else med.project(torch.randn(2, 5, IMAGE_WIDTH))
+    whole = med(ids, mask, mode=mode, image_kv=kv)
+    expected = whole[torch.arange(4)[:, None], wanted]
+    found = med(ids, mask, mode=mode, image_kv=kv, wanted=wanted)
+    torch.testing.assert_close(found, expected)
+    parameters = [p for name, p in med.named_parameters() if kv is not None or "cross" not in name]
+    ours, theirs = (
+        torch.autograd.grad(x.square().sum(), parameters, retain_graph=True)
+        for x in (found, expected)
+    )
+    torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("mode", ["text", "multimodal"])
+def test_texts_of_one_row_that_do_not_see_each_other_are_read_as_if_alone(mode: str) -> None:
+    med, first, second = tower(), ids_of(2, 3), ids_of(2, 5)
+    kv = None if mode == "text" else med.project(torch.randn(2, 5, IMAGE_WIDTH))
+    owner = torch.tensor([0, 0, 0, 1, 1, 1, 1, 1])
+    positions = torch.tensor([0, 1, 2, 0, 1, 2, 3, 4]).expand(2, -1)
+    mask = (owner[:, None] == owner).expand(2, -1, -1)
+    ids = torch.cat([first, second], dim=1)
+    states = med(ids, mask, mode=mode, image_kv=kv, positions=positions)
+    torch.testing.assert_close(states[:, :3], med(first, mode=mode, image_kv=kv))
+    torch.testing.assert_close(states[:, 3:], med(second, mode=mode, image_kv=kv))

@@ -9,6 +9,7 @@ import torch
 from bench_models import CAPTIONS, batch, bench_model
 
 from lavis_lite import create_model
+from lavis_lite.capabilities import reading
 from lavis_lite.errors import ConfigError
 
 
@@ -93,3 +94,34 @@ def test_an_image_of_another_size_is_refused_by_an_encoder_of_one_size(name: str
 def test_an_encoder_of_any_size_takes_any(vision: dict[str, Any]) -> None:
     model = create_model("blip_retrieval", "tiny", vision=vision)
     assert model.encode_image(torch.zeros(1, 3, 96, 64)).shape[0] == 1
+
+
+def test_ranking_side_by_side_gives_what_each_pair_gives_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    torch.manual_seed(0)
+    model = create_model("blip_image_text_matching", "tiny").eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+        tokens = model.encode_image(torch.randn(2, 3, 64, 64))
+        texts = [" ".join(["red circle blue"] * (1 + 5 * n % 7)) + f" {n}" for n in range(12)]
+        each = [[model.match(t[None], [c])[0, 1] for c in texts] for t in tokens]
+        expected = torch.tensor(each)
+        seen = []
+        read = model.text_tower.forward
+        monkeypatch.setattr(
+            model.text_tower, "forward", lambda ids, *a, **k: seen.append(ids) or read(ids, *a, **k)
+        )
+        for at_once in (10_000, 100):
+            monkeypatch.setattr(reading, "TOKENS_AT_ONCE", at_once)
+            torch.testing.assert_close(model.rank(tokens, texts), expected, rtol=0, atol=1e-5)
+        assert len(seen) > 2  # the second time in parts
+        assert len(seen[0]) < 2 * len(texts)  # several to a row
+        # Their order, and what else is asked for, do not matter.
+        turned = model.rank(tokens.flip(0), [texts[::-1]] * 2)
+        torch.testing.assert_close(turned, expected.flip(0, 1), rtol=0, atol=1e-5)
+        few = model.rank(tokens, [texts[:3], texts[3:6]])
+        chosen = torch.stack([expected[0, :3], expected[1, 3:6]])
+        torch.testing.assert_close(few, chosen, rtol=0, atol=1e-5)
+    assert expected.std() > 0.01

@@ -44,7 +44,8 @@ def by_hand(model: Any, image: Tensor, texts: list[str], block: int) -> tuple[Te
 
     attention.forward = spelled_out
     try:
-        logits = model.match(model.encode_image(image), texts)
+        kv = model.text_tower.project(model.encode_image(image))
+        logits = model.judge(model.read(kv, model.tokenize(texts))[:, 0])
         logits[:, 1].sum().backward()
     finally:
         del attention.forward
