@@ -10,7 +10,6 @@ import os
 import pathlib
 import re
 import types
-import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -24,6 +23,7 @@ from torch import Tensor, nn
 from .errors import CheckpointError
 from .files import publish
 from .loading import LoadReport, WithoutDrawing, bare, load_state, unique_tensors
+from .pickled import check_names, zip_members
 from .sources import Origin, find_weights
 
 __all__ = [
@@ -196,7 +196,7 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
 
 
 def _read_pickled(path: Path) -> dict[str, Tensor]:
-    members = _zip_members(path)
+    members = zip_members(path)
     bomb = sum(member.file_size for member in members)
     if bomb > max(_FREE_BYTES, _MAX_RATIO * path.stat().st_size):
         raise CheckpointError(
@@ -210,6 +210,7 @@ def _read_pickled(path: Path) -> dict[str, Tensor]:
             "run here. Take the weights out where you trust the file: "
             "torch.save(torch.jit.load(FILE, map_location='cpu').state_dict(), 'weights.pt')"
         )
+    check_names(path, members)
     try:
         with torch.serialization.safe_globals(_INERT):
             content = torch.load(path, map_location="cpu", weights_only=True)
@@ -221,22 +222,6 @@ def _read_pickled(path: Path) -> dict[str, Tensor]:
             return {str(k): v.detach() for k, v in content.items() if isinstance(v, Tensor)}
         content = inner
     raise CheckpointError(f"{path}: holds a {type(content).__name__}, not a mapping of tensors")
-
-
-def _zip_members(path: Path) -> list[zipfile.ZipInfo]:
-    """What a torch file lists, if it is a zip; nothing of what is told apart by it may be hidden.
-
-    Raises:
-        CheckpointError: a zip whose list cannot be read; torch's own reader may be less strict.
-    """
-    with path.open("rb") as file:
-        if file.read(4) != b"PK\x03\x04":
-            return []
-    try:
-        with zipfile.ZipFile(path) as archive:
-            return archive.infolist()
-    except (zipfile.BadZipFile, NotImplementedError, ValueError) as error:
-        raise CheckpointError(f"{path}: is no whole torch file: {error}") from None
 
 
 def _why_not(error: Exception) -> str:

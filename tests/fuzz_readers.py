@@ -1,4 +1,4 @@
-"""Annotation files and shards damaged at random, read to the last token.
+"""Annotation files, shards, archives and weights damaged at random, read to the last token.
 
     python tests/fuzz_readers.py --seconds 300 --seed 0 --record benchmarks/fuzz_readers.json
     python tests/fuzz_readers.py --seed 0 --only 1234        # one case again, with its traceback
@@ -26,6 +26,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from fuzz_archives import write_archives, write_weights
 from fuzz_targets import Target, write_targets
 from mutations import mutate
 
@@ -64,7 +65,11 @@ class Fuzzer:
     """Targets in a folder, damaged and read one after the other."""
 
     def __init__(self, folder: Path, seed: int):
-        self.targets = write_targets(folder)
+        self.targets = [
+            *write_targets(folder),
+            *write_archives(folder / "archives"),
+            *write_weights(folder / "weights"),
+        ]
         self.seed = seed
         self.tokenizer = load_tokenizer()
 
@@ -99,6 +104,9 @@ class Fuzzer:
         return outcome
 
     def _read(self, target: Target) -> Outcome:
+        if target.read is not None:
+            target.read(target.path)
+            return Outcome("read")
         dataset = registry.build("dataset", dict(target.component))
         quarantine = Quarantine(max_bad_fraction=1.0)
         for batch in EvalData(dataset, PROCESSORS, batch_size=4, quarantine=quarantine).batches():

@@ -27,22 +27,24 @@ CAPTIONS = ["a red wall", "ein Haus, ein Baum", 'she said "hi"', "two 🐕", "",
 
 @dataclass
 class Target:
-    """A file and the dataset that reads it.
+    """A file and the dataset, or the function, that reads it.
 
     Attributes:
         name: of the reader, for the record.
         path: of the file.
-        kind: how it is damaged: `json`, `jsonl`, `tar`, or by `bytes`.
+        kind: how it is damaged: `json`, `jsonl`, `tar`, `zip`, `safetensors`, or by `bytes`.
         component: the dataset.
         data: the good bytes, unpacked.
         packed: how it is compressed, ``.gz`` or the like; empty where it is not.
+        read: what reads it, where no dataset does.
     """
 
     name: str
     path: Path
     kind: str
-    component: dict[str, Any]
+    component: dict[str, Any] = field(default_factory=dict)
     packed: str = ""
+    read: Callable[[Path], None] | None = None
     data: bytes = field(init=False)
 
     def __post_init__(self) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 import struct
+from collections.abc import Iterator
 from typing import Any
 
 TOKENS = [
@@ -41,7 +42,8 @@ def mutate(data: bytes, kind: str, rng: random.Random) -> bytes:
 
     Args:
         data: of a good file.
-        kind: `json` and `jsonl` are damaged by value, `tar` by header, all by byte.
+        kind: `json`, `jsonl` and the head of `safetensors` are damaged by value, `tar` and `zip`
+            by header, all by byte.
     """
     for _ in range(rng.choice((1, 1, 1, 2, 4))):
         knows = kind in _KNOWING and rng.random() < 0.5
@@ -150,4 +152,51 @@ def _tar(data: bytes, rng: random.Random) -> bytes:
     return bytes(changed)
 
 
-_KNOWING = {"json": _json, "jsonl": _jsonl, "tar": _tar}
+# Fields of a local and of a central header: offset and size.
+_ZIP = {
+    b"PK\x03\x04": [(6, 2), (8, 2), (14, 4), (18, 4), (22, 4), (26, 2), (28, 2)],
+    b"PK\x01\x02": [(8, 2), (10, 2), (16, 4), (20, 4), (24, 4), (28, 2), (38, 4), (42, 4)],
+    b"PK\x05\x06": [(8, 2), (10, 2), (12, 4), (16, 4), (20, 2)],
+}
+_LIES = (0, 1, 8, 12, 14, 99, 0xA1FF0000, 1 << 20, (1 << 32) - 1)
+
+
+def _zip(data: bytes, rng: random.Random) -> bytes:
+    """One field of a header with another value, or a name that leads elsewhere."""
+    places = [(at, sign) for sign in _ZIP for at in _found(data, sign)]
+    if not places:
+        return _flip(data, rng)
+    (start, sign), changed = rng.choice(places), bytearray(data)
+    if rng.random() < 0.3:
+        start += {b"PK\x03\x04": 30, b"PK\x01\x02": 46}.get(sign, 22)
+        name = rng.choice((b"../x", b"/tmp", b"a/..", b"\x00\xff\\x", b"con/"))
+        changed[start : start + 4] = name[:4]
+        return bytes(changed)
+    offset, size = rng.choice(_ZIP[sign])
+    value = rng.choice(_LIES) & ((1 << 8 * size) - 1)
+    changed[start + offset : start + offset + size] = value.to_bytes(size, "little")
+    return bytes(changed)
+
+
+def _found(data: bytes, what: bytes) -> Iterator[int]:
+    at = data.find(what)
+    while at >= 0:
+        yield at
+        at = data.find(what, at + 1)
+
+
+def _safetensors(data: bytes, rng: random.Random) -> bytes:
+    """Another value in the head, whose length is right again or a lie."""
+    end = 8 + int.from_bytes(data[:8], "little")
+    head = _json(data[8:end], rng)
+    length = len(head) if rng.random() < 0.8 else rng.choice(_LIES)
+    return length.to_bytes(8, "little") + head + data[end:]
+
+
+_KNOWING = {
+    "json": _json,
+    "jsonl": _jsonl,
+    "tar": _tar,
+    "zip": _zip,
+    "safetensors": _safetensors,
+}

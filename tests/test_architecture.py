@@ -33,6 +33,7 @@ LAYERS = [
         "steps",
         "loading",
         "weights",
+        "pickled",
         "sources",
     }
     | {"checkpoint", "model_folder", "measuring"}

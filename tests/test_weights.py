@@ -220,6 +220,18 @@ def test_what_is_no_weight_file_says_what_it_is(tmp_path, content, complaint):
         read_weights(tmp_path / "w.pth")
 
 
+@pytest.mark.parametrize("write", ["zip", "legacy"])
+def test_a_name_that_is_too_long_is_refused_at_once(tmp_path, write, monkeypatch):
+    # torch would refuse it as well, after minutes: it searches a message that the name is in.
+    named = type("x" * 200_000, (), {"__module__": "torch"})
+    monkeypatch.setattr(torch, named.__name__, named, raising=False)
+    path = tmp_path / "w.pt"
+    torch.save({**WEIGHTS, "more": named()}, path, _use_new_zipfile_serialization=write == "zip")
+    monkeypatch.setattr(torch, "load", lambda *a, **k: pytest.fail("torch reads it"))
+    with pytest.raises(CheckpointError, match=r"w\.pt: .* a name of 200,006 characters"):
+        read_weights(path)
+
+
 @pytest.mark.parametrize("write", ["safetensors", "zip", "legacy"])
 @pytest.mark.parametrize("fraction", [0.0, 0.3, 0.9])
 def test_a_cut_file_is_refused(tmp_path, write, fraction):
