@@ -2,16 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import functools
+from collections.abc import Callable, Iterator
 from typing import Any, Literal
 
 import torch
 from torch import nn
-from torch.utils.checkpoint import checkpoint
+from torch.utils.checkpoint import checkpoint, create_selective_checkpoint_contexts
 
 from lavis_lite.errors import ConfigError
 
 Modality = Literal["vision", "text"]
+Keep = Literal["nothing", "products"]
+
+_ATEN = torch.ops.aten
+# What costs most of a layer's time; the rest is norms, activation functions, dropout and sums.
+PRODUCTS = (
+    _ATEN.mm.default,
+    _ATEN.addmm.default,
+    _ATEN.bmm.default,
+    _ATEN.baddbmm.default,
+    _ATEN.convolution.default,
+    _ATEN._scaled_dot_product_flash_attention_for_cpu.default,
+    _ATEN._scaled_dot_product_flash_attention.default,
+    _ATEN._scaled_dot_product_efficient_attention.default,
+    _ATEN._scaled_dot_product_cudnn_attention.default,
+)
 
 
 def towers(model: nn.Module, modality: Modality) -> dict[str, nn.Module]:
@@ -41,16 +57,21 @@ def _layers(module: nn.Module) -> Iterator[nn.Module]:
             yield from _layers(child)
 
 
-def recompute_activations(model: nn.Module, modality: Modality, num_layers: int) -> None:
+def recompute_activations(
+    model: nn.Module, modality: Modality, num_layers: int, keep: Keep = "nothing"
+) -> None:
     """Gradient checkpointing: the last layers of a modality's towers forget their activations.
 
     Their forward pass runs again in the backward pass, with the same dropout: memory for time, the
-    same numbers. Names of weights stay as they are.
+    same numbers. Names of weights stay as they are. (Under autocast, where products are kept, a
+    weight that is read several times adds up its gradients in fp32 instead of half precision.)
 
     Args:
         model: with ``vision_towers`` and ``text_towers``.
         modality: which of its towers.
         num_layers: layers per tower, counted from its end; -1 is all, 0 none.
+        keep: what of such a layer is not computed again: ``nothing``, or its matrix ``products``
+            and attention, so that only what is cheap to compute is.
 
     Raises:
         ConfigError: no such tower, no layers to be told in it, or layers that a second forward pass
@@ -73,14 +94,14 @@ def recompute_activations(model: nn.Module, modality: Modality, num_layers: int)
                 "a second forward pass would count twice; use 0"
             )
         for layer in chosen:
-            _recompute(layer)
+            _recompute(layer, keep)
 
 
 def _keeps_statistics(module: nn.Module) -> bool:
     return getattr(module, "running_mean", None) is not None
 
 
-def _recompute(layer: nn.Module) -> None:
+def _recompute(layer: nn.Module, keep: Keep) -> None:
     """Replace a layer's forward on the object itself: a wrapper would rename its weights."""
     forward = layer.forward
 
@@ -88,9 +109,26 @@ def _recompute(layer: nn.Module) -> None:
         # In evaluation mode somebody wants gradients of a few samples, or their attention maps.
         if not (layer.training and torch.is_grad_enabled()):
             return forward(*args, **kwargs)
+        if keep == "products":
+            return _keep_products(layer, forward, *args, **kwargs)
         return checkpoint(forward, *args, use_reentrant=False, **kwargs)
 
     layer.forward = forward_again
+
+
+def _keep_products(layer: nn.Module, forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """A layer's forward pass whose matrix products, and nothing else, stay for the backward."""
+    device = next((parameter.device.type for parameter in layer.parameters()), "cpu")
+
+    def run(*args: Any, **kwargs: Any) -> Any:
+        # Operators are told apart by their order. With a cache of cast weights there would be fewer
+        # the first time, where another tower has cast a weight that the two share.
+        enabled, dtype = torch.is_autocast_enabled(device), torch.get_autocast_dtype(device)
+        with torch.autocast(device, dtype, enabled=enabled, cache_enabled=False):
+            return forward(*args, **kwargs)
+
+    contexts = functools.partial(create_selective_checkpoint_contexts, list(PRODUCTS))
+    return checkpoint(run, *args, use_reentrant=False, context_fn=contexts, **kwargs)
 
 
 def layer_depths(tower: nn.Module) -> tuple[dict[int, int], int]:

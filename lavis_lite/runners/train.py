@@ -280,8 +280,9 @@ class TrainRunner:
         lora = config.optim.lora
         self.adapters = Adapters(self.model, lora) if lora else None
         freeze(self.model, config.optim.freeze)
-        recompute_activations(self.model, "vision", run.gradient_checkpointing.vision)
-        recompute_activations(self.model, "text", run.gradient_checkpointing.text)
+        again = run.gradient_checkpointing
+        recompute_activations(self.model, "vision", again.vision, again.keep)
+        recompute_activations(self.model, "text", again.text, again.keep)
         self.precision = Precision(run.precision, self.device)
         self.schedule = learning_rate(config.optim, run.max_steps)
         self.optimizer = build_optimizer(self.model, config.optim)
