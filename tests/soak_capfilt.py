@@ -17,15 +17,15 @@ import json
 import multiprocessing
 import os
 import random
-import shlex
 import signal
 import sys
-import tempfile
 import time
 from collections import Counter
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
+
+from soak_record import record_soak
 
 CONTEXT = multiprocessing.get_context("forkserver")
 PRELOADED = ["torch._dynamo", "timm", "lavis_lite.projects.blip.capfilt.runner"]
@@ -165,25 +165,13 @@ def kept(folder: Path) -> int:
 
 def main() -> None:
     """Soak, and write the record."""
-    from lavis_lite.report.environment import environment
-
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("file", type=Path, help="the JSON file to write")
     parser.add_argument("--rows", type=int, default=960)
     parser.add_argument("--kills", type=int, default=10)
     given = parser.parse_args()
-    record = {
-        "command": shlex.join([Path(sys.executable).name, *sys.argv]),
-        "started": time.strftime("%Y-%m-%d %H:%M:%S"),
-        "environment": environment(),
-        "device": "cpu",
-        "processes": 2,
-        "settings": {"cfg": "blip/capfilt_scenes", "set": settings(Path("FOLDER"), given.rows)},
-    }
-    with tempfile.TemporaryDirectory() as folder:
-        record |= soak(Path(folder), given.rows, given.kills)
-    given.file.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-    print(json.dumps(record, indent=1))
+    told = {"cfg": "blip/capfilt_scenes", "set": settings(Path("FOLDER"), given.rows)}
+    record_soak(given.file, lambda f: soak(f, given.rows, given.kills), 2, told)
 
 
 if __name__ == "__main__":

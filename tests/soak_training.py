@@ -15,16 +15,14 @@ import json
 import multiprocessing
 import os
 import random
-import shlex
 import signal
-import sys
-import tempfile
 import time
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from PIL import Image, ImageDraw
+from soak_record import record_soak
 
 CONTEXT = multiprocessing.get_context("forkserver")
 PRELOADED = [
@@ -249,31 +247,19 @@ def quarantined(folder: Path) -> list[tuple[int, str, str]]:
 
 def main() -> None:
     """Soak, and write the record."""
-    from lavis_lite.report.environment import environment
-
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("file", type=Path, help="the JSON file to write")
     parser.add_argument("--steps", type=int, default=3000)
     parser.add_argument("--kills", type=int, default=60)
     given = parser.parse_args()
-    record = {
-        "command": shlex.join([Path(sys.executable).name, *sys.argv]),
-        "started": time.strftime("%Y-%m-%d %H:%M:%S"),
-        "environment": environment(),
-        "device": "cpu",
-        "processes": 1,
-        "settings": {
-            "model": MODEL,
-            "batch_size": BATCH,
-            "num_workers": 2,
-            "checkpoint_every": SAVE_EVERY,
-            "bad_fraction": 1 / BAD_EVERY,
-        },
+    settings = {
+        "model": MODEL,
+        "batch_size": BATCH,
+        "num_workers": 2,
+        "checkpoint_every": SAVE_EVERY,
+        "bad_fraction": 1 / BAD_EVERY,
     }
-    with tempfile.TemporaryDirectory() as folder:
-        record |= soak(Path(folder), given.steps, given.kills)
-    given.file.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-    print(json.dumps(record, indent=1))
+    record_soak(given.file, lambda f: soak(f, given.steps, given.kills), 1, settings)
 
 
 if __name__ == "__main__":
