@@ -10,9 +10,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lavis_lite import registry
-from lavis_lite.measuring.agreement import Difference, of_lists
+from lavis_lite.measuring.agreement import Difference, of_lists, of_tensors
 from lavis_lite.projects.blip.benchmark.inputs import BERT, DTYPES, build, images, texts
 from lavis_lite.projects.blip.huggingface import as_transformers
+
+CLOSE = {"fp32": 1e-4, "bf16": 0.05}  # losses, of about ten for each token
 
 
 @registry.register("workload", "blip_vqa_rank")
@@ -22,7 +24,9 @@ class VqaRank:
     The baseline scores the same candidates with the text decoder of transformers'
     ``BlipForQuestionAnswering``: each question's states are repeated for each of its candidates,
     and logits over the vocabulary are computed at every place, padding included. Compared are the
-    answers that are chosen; in bf16 the share that differs is noted.
+    losses that the baseline gives to the answers that either chose: they may be apart by 1e-4 in
+    fp32, where the answers must be the same besides, and by 0.05 in bf16, which tells answers that
+    are closer than that apart by chance.
 
     Args:
         type: of ``blip_vqa``: its sizes.
@@ -86,8 +90,16 @@ class VqaRank:
         start = batch.ids[:1, :1].expand(len(self.mask), 1)
         first = self._decode(start, torch.ones_like(start), self.states, self.mask)[:, 0]
         likely = first.float().softmax(-1)[:, batch.ids[:, 1]].topk(each).indices  # (B, K)
-        ids, mask = (x[likely.flatten()] for x in batch)  # (B * K, A)
-        states, seen = (x.repeat_interleave(each, dim=0) for x in (self.states, self.mask))
+        best = self._losses(likely).argmin(dim=1, keepdim=True)
+        return likely.gather(1, best)[:, 0]
+
+    @torch.no_grad()
+    def _losses(self, numbers: Tensor) -> Tensor:
+        """(B, K) losses of the answers with these numbers, by the baseline."""
+        ids, mask = (x[numbers.flatten()] for x in self.listed)  # (B * K, A)
+        states, seen = (
+            x.repeat_interleave(numbers.shape[1], dim=0) for x in (self.states, self.mask)
+        )
         logits = self._decode(ids, mask, states, seen)[:, :-1].float()
         targets = ids.masked_fill(mask == 0, -100)[:, 1:]
         losses = F.cross_entropy(
@@ -95,9 +107,8 @@ class VqaRank:
             targets,
             label_smoothing=self.model.answer_smoothing,
             reduction="none",
-        ).sum(dim=1)
-        best = losses.view(likely.shape).argmin(dim=1, keepdim=True)
-        return likely.gather(1, best)[:, 0]
+        )
+        return losses.sum(dim=1).view(numbers.shape)
 
     def _decode(self, ids: Tensor, mask: Tensor, states: Tensor, seen: Tensor) -> Tensor:
         """(R, A, V) logits of the next tokens."""
@@ -109,6 +120,9 @@ class VqaRank:
         ).logits
 
     def differences(self, baseline: str, ours: Tensor, theirs: Tensor) -> list[Difference]:
-        """Of the chosen answers."""
-        rounded = 0.0 if self.precision == "fp32" else 1.0
-        return [of_lists("answers", ours.tolist(), theirs.tolist(), tolerance=rounded)]
+        """Of the losses of the chosen answers, and in fp32 of the answers themselves."""
+        mine, best = (self._losses(numbers[:, None]) for numbers in (ours, theirs))
+        found = [of_tensors("losses", mine, best, tolerance=CLOSE[self.precision])]
+        if self.precision == "fp32":
+            found.append(of_lists("answers", ours.tolist(), theirs.tolist()))
+        return found

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
-from typing import Any
+from collections.abc import Callable
+from contextlib import nullcontext
 
 import torch
 from torch import nn
 
 from lavis_lite import registry
-from lavis_lite.layers import recompute_activations
 from lavis_lite.measuring.agreement import Difference
 from lavis_lite.projects.blip.benchmark.pretrain import CLOSE, PretrainStep
+from lavis_lite.projects.blip.benchmark.recomputing import recomputing
 
 RECOMPUTING, ACCUMULATING = "gradient checkpointing", "accumulation"
 MICRO = 2  # pairs of a micro-batch
@@ -85,16 +84,3 @@ class TrainingMemory(PretrainStep):
             for buffer, was in zip(self.model.buffers(), before, strict=True):
                 buffer.copy_(was)
         return loss, norm
-
-
-@contextmanager
-def recomputing(model: Any) -> Iterator[None]:
-    """Within it all layers of a model's towers forget their activations."""
-    own = {module for module in model.modules() if "forward" in vars(module)}
-    recompute_activations(model, "vision", -1)
-    recompute_activations(model, "text", -1)
-    try:
-        yield
-    finally:
-        for module in set(model.modules()) - own:
-            vars(module).pop("forward", None)

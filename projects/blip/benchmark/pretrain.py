@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ from lavis_lite.model import decay_groups
 from lavis_lite.modes import eval_mode
 from lavis_lite.projects.blip.benchmark import straightforward
 from lavis_lite.projects.blip.benchmark.inputs import BERT, build, images, texts
+from lavis_lite.projects.blip.benchmark.recomputing import recomputing
 from lavis_lite.runners.optim import build_optimizer
 from lavis_lite.runners.precision import Precision
 
@@ -38,6 +40,8 @@ class PretrainStep:
         queue_size: earlier pairs to contrast against.
         words: fewest and most words of a text.
         compile: ``torch.compile`` our towers.
+        recompute: ours keeps matrix products and attention alone of its layers' activations
+            (``run.gradient_checkpointing.keep``); the baselines keep all.
         device, precision: where, and the autocast format of forward passes.
     """
 
@@ -53,11 +57,12 @@ class PretrainStep:
         queue_size: int = 57600,
         words: list[int] | None = None,
         compile: bool = False,
+        recompute: bool = False,
         *,
         device: torch.device,
         precision: str,
     ) -> None:
-        self.amount, self.precision = batch, precision
+        self.amount, self.precision, self.recompute = batch, precision, recompute
         self.formats = {name: Precision(name, device) for name in ("fp32", precision)}
         losses = {"itc": {"queue_size": queue_size}}
         self.model = build(
@@ -99,9 +104,11 @@ class PretrainStep:
         autocast = self.formats["fp32" if name.endswith("fp32") else self.precision].autocast
 
         def compute() -> dict[str, Any]:
-            with autocast():
-                if name != "ours":
+            if name != "ours":
+                with autocast():
                     return straightforward.losses(self.model, self.samples)
+            saving = recomputing(self.model, "products") if self.recompute else nullcontext()
+            with autocast(), saving:
                 found = self.model(self.samples)
                 return {name: found[f"loss_{name}"] for name in self.model.losses}
 

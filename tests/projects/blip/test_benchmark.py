@@ -13,7 +13,7 @@ from lavis_lite import registry, runners
 from lavis_lite.config import load_and_bind
 from lavis_lite.losses.matching import Pool
 from lavis_lite.measuring.operations import counted
-from lavis_lite.projects.blip.benchmark import capfilt, memory
+from lavis_lite.projects.blip.benchmark import capfilt, recomputing
 
 pytest.importorskip("transformers")
 
@@ -78,6 +78,17 @@ def test_captions_of_other_weights_are_not_the_same() -> None:
     theirs = workload._transformers()
     found = {one.what: one.agrees for one in workload.differences("transformers", ours, theirs)}
     assert found == {"logits": False, "captions": False, "tokens": True}
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_answers_that_fit_worse_are_not_the_same(precision: str) -> None:
+    torch.manual_seed(0)
+    spec = {"name": "blip_vqa_rank", **TINY, "questions": 2, "answers": 20, "candidates": 6}
+    workload = registry.build("workload", spec, device=CPU, precision=precision)
+    ours, theirs = (workload.contender(name)() for name in ("ours", "repeated states"))
+    assert all(d.agrees for d in workload.differences("repeated states", ours, theirs))
+    longest = workload.listed.mask.sum(1).argmax().expand(2)  # the least likely of all
+    assert not any(d.agrees for d in workload.differences("repeated states", longest, theirs))
 
 
 def test_a_shorter_text_is_other_work() -> None:
@@ -159,8 +170,21 @@ def test_recomputing_is_the_same_work_done_again(monkeypatch: pytest.MonkeyPatch
     flops = {n: counted(workload.contender(n))[1] for n in ("ours", name, "accumulation")}
     assert flops["accumulation"] <= flops["ours"] < flops[name] < 1.5 * flops["ours"]
     assert not any("forward" in vars(module) for module in workload.model.modules())
-    monkeypatch.setattr(memory, "recompute_activations", lambda model, *_: model.eval())
+    monkeypatch.setattr(recomputing, "recompute_activations", lambda model, *_: model.eval())
     assert not any(d.agrees for d in workload.differences(name, 0.0, 0.0))
+
+
+def test_a_step_that_keeps_products_alone_is_as_much_work_and_the_same() -> None:
+    losses, flops = [], []
+    for recompute in (False, True):
+        workload = built("blip_pretrain_step", batch=4, queue_size=8, recompute=recompute)
+        loss, operations = counted(workload.contender("ours"))
+        losses.append(loss)
+        flops.append(operations)
+        assert all(one.agrees for one in workload.differences("straightforward", 0.0, 0.0))
+        assert not any("forward" in vars(module) for module in workload.model.modules())
+    assert losses[0] == losses[1]
+    assert flops[0] == flops[1]
 
 
 @pytest.mark.slow

@@ -1,0 +1,22 @@
+"""Gradient checkpointing for a while: contenders of one benchmark share one model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from lavis_lite.layers import Keep, recompute_activations
+
+
+@contextmanager
+def recomputing(model: Any, keep: Keep = "nothing") -> Iterator[None]:
+    """Within it all layers of a model's towers forget their activations, but for what they keep."""
+    own = {module for module in model.modules() if "forward" in vars(module)}
+    recompute_activations(model, "vision", -1, keep)
+    recompute_activations(model, "text", -1, keep)
+    try:
+        yield
+    finally:
+        for module in set(model.modules()) - own:
+            vars(module).pop("forward", None)
