@@ -17,24 +17,45 @@ from lavis_lite.measuring.agreement import Difference, of_lists
 from lavis_lite.workloads.photographs import write_photographs, write_shards
 
 Read = Callable[[], list[Any]]
+CLASSES, SHARDS = 4, 4
 
 
 class Reading:
     """A turn through all images in random order, from files to batches of pixels.
 
-    The start of the loader processes is a part of it, on both sides. Built with ``spec``, the
-    dataset that ours reads.
+    The start of the loader processes is a part of it, on both sides.
+
+    Args:
+        images: files; they are made on the spot.
+        width, height: of the files.
+        size: side of the crops.
+        batch: images per batch; it has to divide ``images``.
+        workers: loader processes.
+        device, precision: of no effect.
     """
 
     arithmetic = False
     unit = "images"
     baselines: tuple[str, ...] = ()
+    field: str  # of the samples: what is compared
 
-    def __init__(self, spec: dict[str, Any], images: int, batch: int, size: int, workers: int):
+    def __init__(
+        self,
+        images: int = 256,
+        width: int = 512,
+        height: int = 384,
+        size: int = 384,
+        batch: int = 32,
+        workers: int = 2,
+        *,
+        device: torch.device | None = None,
+        precision: str = "fp32",
+    ) -> None:
         self.amount, self.batch, self.workers = images - images % batch, batch, workers
+        self._files: tempfile.TemporaryDirectory[str] = tempfile.TemporaryDirectory()
         self.transform = registry.build("processor", {"name": "blip_image_train"}, image_size=size)
         self.data = TrainData(
-            [registry.build("dataset", spec)],
+            [registry.build("dataset", self.write(Path(self._files.name), images, width, height))],
             [None],
             Processors(self.transform, registry.build("processor", {"name": "blip_caption"})),
             batch_size=batch,
@@ -43,13 +64,21 @@ class Reading:
             quarantine=Quarantine(None),
         )
 
-    def ours(self, field: str) -> Read:
-        """Reads everything once; returns a field of all samples."""
+    def write(self, folder: Path, images: int, width: int, height: int) -> dict[str, Any]:
+        """Make the files; returns the dataset that ours reads."""
+        raise NotImplementedError
 
-        def read() -> list[Any]:
-            return collect(b[field] for b in self.data.batches(0, self.amount // self.batch))
+    def theirs(self) -> Iterable[Any]:
+        """The baseline's loader, of pairs: pixels, and what is compared."""
+        raise NotImplementedError
 
-        return read
+    def contender(self, name: str) -> Read:
+        """Each reads everything once and returns what is compared, of all samples."""
+        if name != "ours":
+            loader = self.theirs()
+            return lambda: collect(column for _, column in loader)
+        steps = self.amount // self.batch
+        return lambda: collect(batch[self.field] for batch in self.data.batches(0, steps))
 
     def differences(self, baseline: str, ours: list[Any], theirs: list[Any]) -> list[Difference]:
         """Both have read every image once: the fields of all of them are the same."""
@@ -69,101 +98,51 @@ def collect(columns: Iterable[Any]) -> list[Any]:
 class ImageFolderReading(Reading):
     """JPEG files in class folders, beside torchvision's ImageFolder and torch's DataLoader.
 
-    Args:
-        images: files; they are made on the spot.
-        width, height: of the files.
-        size: side of the crops.
-        batch: images per batch; it has to divide ``images``.
-        workers: loader processes.
-        device, precision: of no effect.
+    Their labels are compared. The arguments are those of ``Reading``.
     """
 
     baselines = ("torchvision",)
+    field = "label"
 
-    def __init__(
-        self,
-        images: int = 256,
-        width: int = 512,
-        height: int = 384,
-        size: int = 384,
-        batch: int = 32,
-        workers: int = 2,
-        *,
-        device: torch.device | None = None,
-        precision: str = "fp32",
-    ) -> None:
-        self._files: tempfile.TemporaryDirectory[str] = tempfile.TemporaryDirectory()
-        self.folder = write_photographs(Path(self._files.name), images, width, height, classes=4)
-        spec = {"name": "class_folders", "path": str(self.folder)}
-        super().__init__(spec, images, batch, size, workers)
+    def write(self, folder: Path, images: int, width: int, height: int) -> dict[str, Any]:
+        self.folder = write_photographs(folder, images, width, height, classes=CLASSES)
+        return {"name": "class_folders", "path": str(self.folder)}
 
-    def contender(self, name: str) -> Read:
-        """Each returns the labels of what it has read."""
-        if name == "ours":
-            return self.ours("label")
+    def theirs(self) -> Iterable[Any]:
+        """Reads the folders."""
         from torch.utils.data import DataLoader
         from torchvision.datasets import ImageFolder
 
         dataset = ImageFolder(str(self.folder), transform=self.transform)
-        loader = DataLoader(dataset, self.batch, shuffle=True, num_workers=self.workers)
-        return lambda: collect(labels for _, labels in loader)
+        return DataLoader(dataset, self.batch, shuffle=True, num_workers=self.workers)
 
 
 @registry.register("workload", "shard_reading")
 class ShardReading(Reading):
-    """JPEG files in tar shards, beside the package webdataset by itself.
+    """JPEG files in four tar shards, beside the package webdataset by itself.
 
     The baseline streams the shards, each loader process its own, and shuffles in a buffer; ours
-    reads samples by position, in a random order of all.
-
-    Args:
-        images: files; they are made on the spot.
-        shards: that they are spread over.
-        width, height: of the files.
-        size: side of the crops.
-        batch: images per batch; it has to divide ``images``.
-        workers: loader processes.
-        device, precision: of no effect.
+    reads samples by position, in a random order of all. Their texts are compared. The arguments are
+    those of ``Reading``.
     """
 
     baselines = ("webdataset",)
+    field = "text_input"
 
-    def __init__(
-        self,
-        images: int = 256,
-        shards: int = 4,
-        width: int = 512,
-        height: int = 384,
-        size: int = 384,
-        batch: int = 32,
-        workers: int = 2,
-        *,
-        device: torch.device | None = None,
-        precision: str = "fp32",
-    ) -> None:
-        self._files: tempfile.TemporaryDirectory[str] = tempfile.TemporaryDirectory()
-        self.shards = write_shards(Path(self._files.name), images, shards, width, height)
-        spec = {"name": "webdataset", "shards": [str(path) for path in self.shards]}
-        super().__init__(spec, images, batch, size, workers)
+    def write(self, folder: Path, images: int, width: int, height: int) -> dict[str, Any]:
+        self.shards = [str(path) for path in write_shards(folder, images, SHARDS, width, height)]
+        return {"name": "webdataset", "shards": self.shards}
 
-    def contender(self, name: str) -> Read:
-        """Each returns the texts of what it has read."""
-        if name == "ours":
-            return self.ours("text_input")
+    def theirs(self) -> Iterable[Any]:
+        """Streams the shards."""
         import webdataset
 
-        def read() -> list[Any]:
-            dataset = (
-                webdataset.WebDataset(
-                    [str(path) for path in self.shards], shardshuffle=False, empty_check=False
-                )
-                .shuffle(100)
-                .decode("pil")
-                .to_tuple("jpg", "txt")
-                .map_tuple(self.transform, str)
-                .batched(self.batch, partial=True)
-            )
-            loader = webdataset.WebLoader(dataset, batch_size=None, num_workers=self.workers)
-            return collect(texts for _, texts in loader)
-
-        return read
+        dataset = (
+            webdataset.WebDataset(self.shards, shardshuffle=False, empty_check=False)
+            .shuffle(100)
+            .decode("pil")
+            .to_tuple("jpg", "txt")
+            .map_tuple(self.transform, str)
+            .batched(self.batch, partial=True)
+        )
+        return webdataset.WebLoader(dataset, batch_size=None, num_workers=self.workers)
