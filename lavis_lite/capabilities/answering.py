@@ -18,6 +18,7 @@ from lavis_lite.modes import eval_mode
 from lavis_lite.text.attention import KeyValue, select
 from lavis_lite.text.decoding import GroundedDecoder
 from lavis_lite.text.med import MedDecoder
+from lavis_lite.text.prefixes import Prefixes, Trees
 from lavis_lite.text.tokenizer import TextBatch
 
 METHODS = ("rank", "generate")
@@ -33,7 +34,7 @@ class Answering(Reading):
     text_decoder: MedDecoder
     answer_smoothing: float = 0.1  # of the targets that ranked answers are scored against
     device: torch.device
-    _listed: tuple[list[str], TextBatch] | None = None  # the last list of answers, tokenised
+    _listed: tuple[list[str], TextBatch, Prefixes] | None = None  # the last list of answers
 
     @torch.no_grad()
     def predict_answers(
@@ -153,7 +154,8 @@ class Answering(Reading):
         """The number of the best answer to each question, (B,).
 
         The answers whose first tokens are the likeliest are scored whole, by label-smoothed
-        likelihood; questions are taken a few at a time, so that memory is bounded.
+        likelihood: what several of them begin with is read once, and the word after it predicted
+        once. Questions are taken a few at a time, so that memory is bounded.
 
         Args:
             kv: ``text_decoder.bert.project`` of the states of B questions.
@@ -161,27 +163,58 @@ class Answering(Reading):
             answers: what to choose from.
             num_candidates: how many are scored whole.
         """
-        batch = self._tokenize_list(answers)
+        batch, prefixes = self._tokenize_list(answers)
         num_candidates = min(num_candidates, len(answers))
         start = batch.ids[:1, :1].expand(len(mask), 1)
         states = self.text_decoder.bert(start, mode="decoder", image_kv=kv, image_mask=mask)
         first = self.text_decoder.cls(states[:, -1]).float().softmax(-1)  # (B, V)
         candidates = first[:, batch.ids[:, 1]].topk(num_candidates).indices  # (B, K)
-        at_once = max(1, TOKENS_AT_ONCE // (num_candidates * batch.ids.shape[1]))
+        trees = prefixes.trees(candidates)
         chosen = []
-        for rows in torch.arange(len(mask), device=mask.device).split(at_once):
-            numbers = candidates[rows]
-            texts = TextBatch(*(x[numbers.flatten()] for x in batch))
-            losses = self.answer_losses(select(kv, rows), mask[rows], texts)
-            best = losses.view(numbers.shape).argmin(1, keepdim=True)
-            chosen.append(numbers.gather(1, best)[:, 0])
+        for rows in torch.arange(len(mask), device=mask.device).split(
+            max(1, TOKENS_AT_ONCE // trees.ids.shape[1])
+        ):
+            part = Trees(*(x[rows] for x in trees))
+            losses = self._tree_losses(select(kv, rows), mask[rows], part)
+            best = losses.argmin(1, keepdim=True)
+            chosen.append(candidates[rows].gather(1, best)[:, 0])
         return torch.cat(chosen)
 
-    def _tokenize_list(self, answers: list[str]) -> TextBatch:
+    def _tree_losses(self, kv: list[KeyValue], mask: Tensor, trees: Trees) -> Tensor:
+        """What ``answer_losses`` gives for the texts of trees, each prefix read once: (B, K)."""
+        states = self.text_decoder.bert(
+            trees.ids,
+            trees.visible,
+            mode="decoder",
+            image_kv=kv,
+            image_mask=mask,
+            positions=trees.positions,
+        )
+        num_rows, num_nodes = trees.ids.shape
+        nodes = trees.paths + num_nodes * torch.arange(num_rows, device=mask.device)[:, None, None]
+        real = trees.targets >= 0
+        nodes, targets = nodes[real], trees.targets[real]  # (E,) of every token to be predicted
+        losses = states.new_zeros(len(nodes), dtype=torch.float32)
+        for first, part in zip(
+            range(0, num_rows * num_nodes, TOKENS_AT_ONCE),
+            states.flatten(0, 1).split(TOKENS_AT_ONCE),
+            strict=True,
+        ):
+            logits = self.text_decoder.cls(part).float()
+            here = (nodes >= first) & (nodes < first + len(part))
+            node = nodes[here] - first
+            # Cross-entropy with smoothed targets, of logits: their log-sum less what is expected.
+            true, others = logits[node, targets[here]], logits.mean(-1)[node]
+            expected = true.lerp(others, self.answer_smoothing)
+            losses[here] = logits.logsumexp(-1)[node] - expected
+        return losses.new_zeros(real.shape).masked_scatter(real, losses).sum(-1)
+
+    def _tokenize_list(self, answers: list[str]) -> tuple[TextBatch, Prefixes]:
         """An evaluation asks with the same thousands of answers again and again."""
         if self._listed is None or self._listed[0] != answers:
-            self._listed = list(answers), self.tokenize_answers(answers)
-        return self._listed[1].to(self.device)
+            batch = self.tokenize_answers(answers)
+            self._listed = list(answers), batch, Prefixes(batch)
+        return self._listed[1].to(self.device), self._listed[2]
 
     def _write_answers(
         self,

@@ -12,6 +12,7 @@ from torch import Tensor
 from lavis_lite import create_model
 from lavis_lite.errors import ConfigError, DataError
 from lavis_lite.losses.answers import answers_of
+from lavis_lite.text.prefixes import Prefixes
 
 QUESTIONS = [
     "is there a cross?",
@@ -218,6 +219,28 @@ def test_ranking_equals_scoring_each_answer_alone(model: Any, samples: Any, k: i
         expected = [brute_force(model, samples, row, k) for row in range(8)]
     found = model.predict_answers(samples, num_ans_candidates=k, answer_list=ANSWERS)
     assert found == expected
+
+
+def test_losses_of_answers_in_a_tree_are_those_of_each_answer_alone(
+    model: Any, samples: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listed = [*ANSWERS, "on the right", "on", "a large green star", "red", "a large green"]
+    chosen = torch.stack([torch.arange(len(listed)).roll(row) for row in range(3)])[:, 2:]
+    chosen[1] = chosen[1].clamp(max=5)  # trees of different sizes
+    with torch.no_grad():
+        states, mask = model.read_questions({k: v[:3] for k, v in samples.items()})
+        kv = model.text_decoder.bert.project(states)
+        trees = Prefixes(model.tokenize_answers(listed)).trees(chosen)
+        expected = [
+            [by_hand(model, samples["image"][row], QUESTIONS[row], listed[n]).item() for n in own]
+            for row, own in enumerate(chosen.tolist())
+        ]
+        for at_once in (2048, 5):
+            monkeypatch.setattr("lavis_lite.capabilities.answering.TOKENS_AT_ONCE", at_once)
+            found = model._tree_losses(kv, mask, trees)
+            torch.testing.assert_close(found, torch.tensor(expected), rtol=0, atol=1e-4)
+    real_tokens = model.tokenize_answers(listed).mask[chosen, 1:].sum()
+    assert trees.ids.numel() < 0.7 * real_tokens  # or nothing would have been shared
 
 
 def test_a_ranked_answer_does_not_depend_on_batch_or_chunks(
