@@ -220,6 +220,8 @@ def targets(
 def peak_apart(case: Case, name: str, setting: Setting) -> Peak:
     """The peak memory of one contender's second run, in a process that does nothing else.
 
+    It builds the workload whole: where a baseline's model is a copy of ours, the total has both.
+
     Raises:
         MemoryError: that process was killed, as systems do that run out of memory.
     """
