@@ -93,8 +93,8 @@ def write_page(table: Mapping[str, Any], title: str, path: Path) -> str:
             "Median ± standard deviation of the runs, taken in turns; a ratio is ours divided by "
             "the baseline's. The share is of the machine's own rate at matrix products. Memory in "
             "MiB: what a run adds at its highest, and all that its process, which does nothing "
-            "else, holds then, weights and libraries included (and our model, where a baseline's is "
-            "a copy of it).",
+            "else, holds then, weights and libraries included (and our model, where that of a "
+            "baseline is a copy of it).",
         )
     ]
     if failed := table.get("failed"):
