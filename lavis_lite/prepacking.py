@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lavis_lite.text.linear import Linear
@@ -43,9 +44,19 @@ class PackedLinear(Linear):
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., D) to (..., width): by the copy where it holds, else as ``nn.Linear`` does."""
+        product = self._product(x, "none", "")
+        return super().forward(x) if product is None else product
+
+    def gelu(self, x: Tensor) -> Tensor:
+        """The same with a GELU, which the product applies before it writes."""
+        product = self._product(x, "gelu", "none")  # exact, not by tanh
+        return F.gelu(super().forward(x)) if product is None else product
+
+    def _product(self, x: Tensor, activation: str, algorithm: str) -> Tensor | None:
+        """None where the copy does not hold."""
         packed = self._packed
         if packed is None or torch.is_grad_enabled() or torch.compiler.is_compiling():
-            return super().forward(x)
+            return None
         autocast = torch.is_autocast_enabled("cpu")
         dtype = torch.get_autocast_dtype("cpu") if autocast else x.dtype
         if (
@@ -55,9 +66,10 @@ class PackedLinear(Linear):
             or self._copied != _identity(self.weight)
             or torch.jit.is_tracing()
         ):
-            return super().forward(x)
-        product = torch.ops.mkldnn._linear_pointwise
-        return product(x.to(dtype), packed, self._packed_bias, "none", [], "")
+            return None
+        return torch.ops.mkldnn._linear_pointwise(
+            x.to(dtype), packed, self._packed_bias, activation, [], algorithm
+        )
 
     def __getstate__(self) -> dict[str, Any]:
         """Without the copy, which can be neither pickled nor deep-copied."""

@@ -11,7 +11,7 @@ from torch import nn
 
 from lavis_lite import create_model, load_model
 from lavis_lite.prepacking import FORMATS, PackedLinear, prepack
-from lavis_lite.text.linear import Linear
+from lavis_lite.text.linear import Linear, gelu_of
 
 
 @pytest.fixture
@@ -43,6 +43,17 @@ def test_a_packed_layer_gives_the_same_product(dtype, rows):
         found, wanted = holder(x), nn.functional.linear(x, layer.weight, layer.bias)
     assert found.dtype == dtype
     torch.testing.assert_close(found, wanted)
+
+
+@pytest.mark.parametrize("dtype", FORMATS)
+def test_the_gelu_of_a_packed_layer_is_the_exact_one(dtype):
+    layer = Linear(96, 40).to(dtype).requires_grad_(False)
+    holder = nn.Sequential(layer)
+    prepack(holder)
+    x = 3 * torch.randn(7, 96, generator=seeded()).to(dtype)
+    with torch.no_grad():
+        found, wanted = gelu_of(holder[0], x).float(), nn.functional.gelu(layer(x).float())
+    torch.testing.assert_close(found, wanted, atol=1e-6 if dtype == torch.float32 else 0.02, rtol=0)
 
 
 def test_every_linear_layer_is_packed_once_and_all_else_stays(model):

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from lavis_lite.text.linear import Linear
 
 HALF = (torch.bfloat16, torch.float16)
-FAST_PRODUCTS = (torch.bfloat16, torch.float32)
-MOST_QUERIES = 32  # of an image, up to which plain products attend faster
+# Queries of an image up to which plain products attend faster than the fused kernel of the CPU.
+MOST_QUERIES = {torch.bfloat16: 1024, torch.float32: 32}
 
 Extend = Callable[["KeyValue"], "KeyValue"]
 
@@ -71,7 +71,7 @@ def attend(
             out = F.scaled_dot_product_attention(
                 q.float(), k.float(), v.float(), attn_mask=mask, is_causal=causal, dropout_p=dropout
             )
-    elif mask is None and not causal and _fits_products(q):
+    elif mask is None and not causal and not dropout and _fits_products(q):
         out = (q * head_width**-0.5 @ k.transpose(-1, -2)).softmax(dim=-1) @ v
     else:
         out = F.scaled_dot_product_attention(
@@ -81,15 +81,14 @@ def attend(
 
 
 def _fits_products(query: Tensor) -> bool:
-    """Whether plain matrix products attend faster: a step of decoding on the CPU.
+    """Whether plain matrix products attend faster: on the CPU, a step of decoding above all.
 
     The fused kernel works on blocks of queries and wastes most of one on a few beams. It sums in
     fp32; in bf16 the products round the scores besides: the error doubles, to that of bf16 itself.
     """
     return (
         query.device.type == "cpu"
-        and query.dtype in FAST_PRODUCTS
-        and query.shape[2] <= MOST_QUERIES
+        and query.shape[2] <= MOST_QUERIES.get(query.dtype, 0)
         and not torch.is_grad_enabled()
     )
 

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lavis_lite.initialization import init_weights
-from lavis_lite.text.linear import Linear
+from lavis_lite.text.linear import Linear, gelu_of
 
 
 class Transform(nn.Module):
@@ -19,7 +18,7 @@ class Transform(nn.Module):
         self.LayerNorm = nn.LayerNorm(width, eps=eps)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.LayerNorm(F.gelu(self.dense(x)))
+        return self.LayerNorm(gelu_of(self.dense, x))
 
 
 class Predictions(nn.Module):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 # With one row a matrix is read once whichever library multiplies, and beyond a few hundred the
@@ -36,3 +37,9 @@ def fits_onednn(x: Tensor, weight: Tensor) -> bool:
         and not torch.compiler.is_compiling()
         and not torch.jit.is_tracing()  # fvcore counts by it, and it knows no such operator
     )
+
+
+def gelu_of(layer: nn.Module, x: Tensor) -> Tensor:
+    """The GELU of what a layer gives; a layer that can applies it as it multiplies."""
+    fused = getattr(layer, "gelu", None)
+    return F.gelu(layer(x)) if fused is None else fused(x)

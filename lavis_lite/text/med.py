@@ -14,7 +14,6 @@ from collections.abc import Iterable, Iterator
 from typing import Any, Literal, cast, get_args
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lavis_lite import registry
@@ -24,7 +23,7 @@ from lavis_lite.text.attention import AddNorm, Attention, Extend, KeyValue
 from lavis_lite.text.checks import fusion_problem, med_problems
 from lavis_lite.text.decoding import Cache
 from lavis_lite.text.head import Head
-from lavis_lite.text.linear import Linear
+from lavis_lite.text.linear import Linear, gelu_of
 
 Mode = Literal["text", "multimodal", "decoder"]
 
@@ -91,7 +90,7 @@ class Layer(nn.Module):
             x = x.gather(1, wanted[:, :, None].expand(-1, -1, x.shape[-1]))  # (R, S, D)
         if image is not None:
             x = self.crossattention(x, image, image_mask)
-        return self.output(F.gelu(self.intermediate["dense"](x)), x)
+        return self.output(gelu_of(self.intermediate["dense"], x), x)
 
 
 class Encoder(nn.Module):

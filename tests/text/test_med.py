@@ -333,7 +333,10 @@ def test_a_fusion_layer_that_is_not_there_is_refused(fusion_layer: int) -> None:
         fusing(fusion_layer=fusion_layer)
 
 
-@pytest.mark.parametrize("num_queries", [1, MOST_QUERIES, MOST_QUERIES + 1])
+MOST = MOST_QUERIES[torch.bfloat16]
+
+
+@pytest.mark.parametrize("num_queries", [1, MOST, MOST + 1])
 def test_attention_in_bf16_is_that_in_fp32_up_to_rounding(num_queries: int) -> None:
     generator = torch.Generator().manual_seed(0)
     query = torch.randn(2, num_queries, 32, generator=generator).bfloat16()
@@ -344,6 +347,16 @@ def test_attention_in_bf16_is_that_in_fp32_up_to_rounding(num_queries: int) -> N
     expected = attend(query.float(), whole, None, False, 0.0)
     assert found.dtype == torch.bfloat16
     torch.testing.assert_close(found.float(), expected, rtol=0, atol=0.02)
+
+
+@pytest.mark.parametrize("dtype", list(MOST_QUERIES))
+def test_attention_weights_are_dropped_without_gradients_too(dtype: torch.dtype) -> None:
+    """A momentum copy in training has no gradients, and drops."""
+    query = torch.randn(1, 2, 8).to(dtype)
+    key, value = torch.randn(2, 1, 1, 50, 8).to(dtype)
+    with torch.no_grad():
+        drawn = [attend(query, KeyValue(key, value), None, False, 0.5) for _ in range(2)]
+    assert not torch.equal(*drawn)
 
 
 def test_gradients_in_double_precision_are_double() -> None:

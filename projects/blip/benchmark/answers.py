@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lavis_lite import registry
+from lavis_lite import prepacking, registry
 from lavis_lite.measuring.agreement import Difference, of_lists, of_tensors
 from lavis_lite.projects.blip.benchmark.inputs import BERT, DTYPES, build, images, texts
 from lavis_lite.projects.blip.huggingface import as_transformers
@@ -35,6 +35,7 @@ class VqaRank:
         questions: at a time.
         answers: in the list.
         candidates: answers of each question that are scored whole.
+        prepack: our weights (``lavis_lite.prepacking``); CPU.
         device, precision: where, and the format of weights and activations on both sides.
     """
 
@@ -49,6 +50,7 @@ class VqaRank:
         questions: int = 4,
         answers: int = 1000,
         candidates: int = 128,
+        prepack: bool = True,
         *,
         device: torch.device,
         precision: str,
@@ -58,6 +60,8 @@ class VqaRank:
         dtype = DTYPES[precision]
         self.model = build("blip_vqa", type, vocab_size, image_size=image_size)
         self.model.eval().requires_grad_(False).to(device, dtype)
+        if prepack:
+            prepacking.prepack(self.model)
         asked = {
             "image": images(questions, image_size, dtype, device),
             "text_input": texts(questions, 5, 10),

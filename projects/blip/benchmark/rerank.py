@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lavis_lite import registry
+from lavis_lite import prepacking, registry
 from lavis_lite.measuring.agreement import Difference, of_tensors
 from lavis_lite.projects.blip.benchmark.inputs import BERT, DTYPES, build, images, texts
 from lavis_lite.projects.blip.huggingface import as_transformers
@@ -30,6 +30,7 @@ class Rerank:
         image_size: side of the image.
         texts: K.
         words: fewest and most words of a text.
+        prepack: our weights (``lavis_lite.prepacking``); CPU.
         device, precision: where, and the format of weights and activations on both sides.
     """
 
@@ -43,6 +44,7 @@ class Rerank:
         image_size: int = 384,
         texts: int = 32,
         words: list[int] | None = None,
+        prepack: bool = True,
         *,
         device: torch.device,
         precision: str,
@@ -51,6 +53,8 @@ class Rerank:
         dtype = DTYPES[precision]
         self.model = build("blip_image_text_matching", type, vocab_size, image_size=image_size)
         self.model.eval().requires_grad_(False).to(device, dtype)
+        if prepack:
+            prepacking.prepack(self.model)
         with torch.no_grad():
             self.tokens = self.model.encode_image(images(1, image_size, dtype, device))
         self.texts = self.model.tokenize(_texts(texts, words))
