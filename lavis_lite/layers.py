@@ -8,7 +8,11 @@ from typing import Any, Literal
 
 import torch
 from torch import nn
-from torch.utils.checkpoint import checkpoint, create_selective_checkpoint_contexts
+from torch.utils.checkpoint import (
+    CheckpointPolicy,
+    checkpoint,
+    create_selective_checkpoint_contexts,
+)
 
 from lavis_lite.errors import ConfigError
 
@@ -17,17 +21,16 @@ Keep = Literal["nothing", "products"]
 
 _ATEN = torch.ops.aten
 # What costs most of a layer's time; the rest is norms, activation functions, dropout and sums.
-PRODUCTS = (
-    _ATEN.mm.default,
-    _ATEN.addmm.default,
-    _ATEN.bmm.default,
-    _ATEN.baddbmm.default,
+PRODUCTS = {
+    *(_ATEN.mm.default, _ATEN.addmm.default, _ATEN.bmm.default, _ATEN.baddbmm.default),
     _ATEN.convolution.default,
-    _ATEN._scaled_dot_product_flash_attention_for_cpu.default,
-    _ATEN._scaled_dot_product_flash_attention.default,
-    _ATEN._scaled_dot_product_efficient_attention.default,
-    _ATEN._scaled_dot_product_cudnn_attention.default,
-)
+}
+ATTENTIONS = {  # and the place of the dropout among their arguments
+    _ATEN._scaled_dot_product_flash_attention_for_cpu.default: 3,
+    _ATEN._scaled_dot_product_flash_attention.default: 3,
+    _ATEN._scaled_dot_product_efficient_attention.default: 5,
+    _ATEN._scaled_dot_product_cudnn_attention.default: 5,
+}
 
 
 def towers(model: nn.Module, modality: Modality) -> dict[str, nn.Module]:
@@ -110,13 +113,15 @@ def _recompute(layer: nn.Module, keep: Keep) -> None:
         if not (layer.training and torch.is_grad_enabled()):
             return forward(*args, **kwargs)
         if keep == "products":
-            return _keep_products(layer, forward, *args, **kwargs)
+            return _recompute_rest(layer, forward, *args, **kwargs)
         return checkpoint(forward, *args, use_reentrant=False, **kwargs)
 
     layer.forward = forward_again
 
 
-def _keep_products(layer: nn.Module, forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+def _recompute_rest(
+    layer: nn.Module, forward: Callable[..., Any], *args: Any, **kwargs: Any
+) -> Any:
     """A layer's forward pass whose matrix products, and nothing else, stay for the backward."""
     device = next((parameter.device.type for parameter in layer.parameters()), "cpu")
 
@@ -127,8 +132,22 @@ def _keep_products(layer: nn.Module, forward: Callable[..., Any], *args: Any, **
         with torch.autocast(device, dtype, enabled=enabled, cache_enabled=False):
             return forward(*args, **kwargs)
 
-    contexts = functools.partial(create_selective_checkpoint_contexts, list(PRODUCTS))
+    contexts = functools.partial(create_selective_checkpoint_contexts, keep_products)
     return checkpoint(run, *args, use_reentrant=False, context_fn=contexts, **kwargs)
+
+
+def keep_products(context: Any, operator: Any, *args: Any, **kwargs: Any) -> CheckpointPolicy:
+    """What stays of a layer whose matrix products and attention are not computed again.
+
+    Attention that drops draws numbers, which the second pass has to draw again: it is recomputed.
+    """
+    place = ATTENTIONS.get(operator)
+    if place is None:
+        kept = operator in PRODUCTS
+    else:
+        dropout = args[place] if len(args) > place else kwargs.get("dropout_p", 0.0)
+        kept = dropout == 0.0
+    return CheckpointPolicy.MUST_SAVE if kept else CheckpointPolicy.PREFER_RECOMPUTE
 
 
 def layer_depths(tower: nn.Module) -> tuple[dict[int, int], int]:

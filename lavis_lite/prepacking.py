@@ -22,25 +22,29 @@ class PackedLinear(Linear):
     """A linear layer with a packed copy of its weight, for one number format.
 
     The copy is used without gradients, on the CPU, where the products have its format (that of
-    autocast, if that is on), and as long as the weight is the one that was copied. Else the layer
-    is the one it was.
+    autocast, if that is on), and as long as the weight is the one that was copied. It is dropped
+    when the layer begins to train: fused optimizers and edits of ``weight.data`` leave no trace
+    that could be looked for.
     """
 
     _packed: Tensor | None = None
-    _packed_bias: Tensor | None = None
     _copied: tuple[int, int]  # address and version of the weight that was copied
 
     @classmethod
     def of(cls, layer: nn.Linear, dtype: torch.dtype) -> PackedLinear:
-        """A layer of the same parameters."""
-        packed = cls(layer.in_features, layer.out_features, device="meta")
+        """A layer of the same parameters, in evaluation mode."""
+        packed = cls(layer.in_features, layer.out_features, device="meta").eval()
         packed.weight, packed.bias = layer.weight, layer.bias
-        weight = layer.weight.detach()
-        packed._packed = torch.ops.mkldnn._reorder_linear_weight(weight.to(dtype).contiguous())
-        if layer.bias is not None:
-            packed._packed_bias = layer.bias.detach().to(dtype)
+        weight = layer.weight.detach().to(dtype).contiguous()
+        packed._packed = torch.ops.mkldnn._reorder_linear_weight(weight)
         packed._copied = _identity(layer.weight)
-        return packed.train(layer.training)
+        return packed
+
+    def train(self, mode: bool = True) -> PackedLinear:
+        """Training mode drops the copy."""
+        if mode:
+            self._packed = None
+        return super().train(mode)
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., D) to (..., width): by the copy where it holds, else as ``nn.Linear`` does."""
@@ -55,7 +59,11 @@ class PackedLinear(Linear):
     def _product(self, x: Tensor, activation: str, algorithm: str) -> Tensor | None:
         """None where the copy does not hold."""
         packed = self._packed
-        if packed is None or torch.is_grad_enabled() or torch.compiler.is_compiling():
+        if packed is None or torch.compiler.is_compiling():
+            return None
+        if torch.is_grad_enabled():
+            if self.weight.requires_grad:  # trains, or may
+                self._packed = None
             return None
         autocast = torch.is_autocast_enabled("cpu")
         dtype = torch.get_autocast_dtype("cpu") if autocast else x.dtype
@@ -67,13 +75,13 @@ class PackedLinear(Linear):
             or torch.jit.is_tracing()
         ):
             return None
-        return torch.ops.mkldnn._linear_pointwise(
-            x.to(dtype), packed, self._packed_bias, activation, [], algorithm
-        )
+        bias = None if self.bias is None else self.bias.to(dtype)
+        product = torch.ops.mkldnn._linear_pointwise
+        return product(x.to(dtype), packed, bias, activation, [], algorithm)
 
     def __getstate__(self) -> dict[str, Any]:
         """Without the copy, which can be neither pickled nor deep-copied."""
-        return {**self.__dict__, "_packed": None, "_packed_bias": None}
+        return {**self.__dict__, "_packed": None}
 
 
 def _identity(weight: Tensor) -> tuple[int, int]:
@@ -81,10 +89,11 @@ def _identity(weight: Tensor) -> tuple[int, int]:
 
 
 def prepack(model: nn.Module, dtype: torch.dtype | None = None) -> int:
-    """Give every ``nn.Linear`` of a model a packed copy of its weight; in place.
+    """Give every ``nn.Linear`` of a model a packed copy of its weight, for inference; in place.
 
-    Parameters, their names and ``state_dict`` stay. Results differ by rounding (the sums run in
-    another order). Costs the memory of one more copy of these weights, in ``dtype``.
+    The model goes to evaluation mode. Parameters, their names and ``state_dict`` stay. Results
+    differ by rounding (the sums run in another order). Costs the memory of one more copy of these
+    weights, in ``dtype``.
 
     Args:
         model: on the CPU; elsewhere, and where torch comes without oneDNN, nothing happens.
@@ -94,6 +103,7 @@ def prepack(model: nn.Module, dtype: torch.dtype | None = None) -> int:
     Returns:
         How many layers have a copy.
     """
+    model.eval()
     if not PACKABLE:
         return 0
     copies: dict[nn.Module, PackedLinear] = {}  # a layer may stand in several places

@@ -197,7 +197,7 @@ def load_model(
     device: str = "cpu",
     checkpoint: str | None = None,
     *,
-    dtype: str = "fp32",
+    dtype: str | None = None,
     prepack: bool = False,
     **overrides: Any,
 ) -> nn.Module:
@@ -207,15 +207,15 @@ def load_model(
     remaining arguments are those of ``create_model``.
 
     Args:
-        dtype: format of the weights, fp32, bf16 or fp16. The latter two are for inference; images
-            may be fp32 all the same.
-        prepack: also lay the weights out as the CPU multiplies fastest (``prepacking.prepack``):
-            inference takes less time and twice the memory.
+        dtype: format of the weights, fp32, bf16 or fp16; None: as the model has them. The latter
+            two are for inference; images may be fp32 all the same.
+        prepack: also lay the weights out as the CPU multiplies fastest (``prepacking.prepack``),
+            for inference, which takes less time and twice the memory.
 
     Raises:
         ConfigError: no such format.
     """
-    if dtype not in FORMATS:
+    if dtype is not None and dtype not in FORMATS:
         raise ConfigError(f"dtype: {dtype!r}.{suggest(dtype, FORMATS)} Known: {', '.join(FORMATS)}")
     released = False
     if checkpoint is None:
@@ -229,9 +229,11 @@ def load_model(
         from lavis_lite.device import best_device
 
         device = str(best_device())
-    import torch
+    model = (model.eval() if is_eval else model).to(device)
+    if dtype is not None:
+        import torch
 
-    model = (model.eval() if is_eval else model).to(device, getattr(torch, FORMATS[dtype]))
+        model = model.to(getattr(torch, FORMATS[dtype]))
     if prepack:
         from lavis_lite import prepacking
 

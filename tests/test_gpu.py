@@ -12,6 +12,7 @@ from toy_runs import records
 
 from lavis_lite import create_model, runners
 from lavis_lite.config import load_and_bind
+from lavis_lite.layers import recompute_activations
 from lavis_lite.runners.train import TrainRunner
 from lavis_lite.weights import load_state, read_weights
 
@@ -101,3 +102,19 @@ def test_a_trained_model_writes_and_matches_there(tmp_path: Path) -> None:
     with torch.no_grad(), torch.autocast(DEVICE, torch.bfloat16):
         logits = model.match(model.encode_image(image.to(DEVICE)), ["a red circle"] * 2)
     assert logits.dtype == torch.float32
+
+
+def test_recomputed_layers_that_drop_give_the_gradients_of_the_rest() -> None:
+    found = []
+    for keep in (None, "nothing", "products"):
+        torch.manual_seed(0)
+        model = create_model("blip_caption", "tiny", text={"dropout": 0.2}).to(DEVICE).train()
+        if keep is not None:
+            recompute_activations(model, "text", -1, keep)
+        image = torch.randn(2, 3, model.image_size, model.image_size, device=DEVICE)
+        torch.manual_seed(1)
+        model({"image": image, "text_input": ["a red cube", "two spheres"]}).loss.backward()
+        found.append([p.grad for p in model.parameters() if p.grad is not None])
+    for other in found[1:]:
+        for ours, theirs in zip(other, found[0], strict=True):
+            torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-4)

@@ -10,10 +10,18 @@ import torch
 from bench_models import bench_model
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.checkpoint import CheckpointPolicy
 
 from lavis_lite import create_model, registry
 from lavis_lite.errors import ConfigError
-from lavis_lite.layers import Keep, layer_depths, layers_of, recompute_activations
+from lavis_lite.layers import (
+    ATTENTIONS,
+    Keep,
+    keep_products,
+    layer_depths,
+    layers_of,
+    recompute_activations,
+)
 
 SAMPLES = {"text_input": ["a red square", "two crosses above a star"], "image_id": [0, 1]}
 
@@ -169,3 +177,15 @@ def test_a_tower_without_layers_is_refused() -> None:
 def test_a_model_that_names_no_towers_is_refused() -> None:
     with pytest.raises(ConfigError, match="Linear names no text tower"):
         recompute_activations(nn.Linear(2, 2), "text", -1)
+
+
+@pytest.mark.parametrize("operator", ATTENTIONS)
+def test_attention_is_kept_only_where_it_draws_no_numbers(operator: Any) -> None:
+    names = [argument.name for argument in operator._schema.arguments]
+    place = names.index("dropout_p")
+    for dropout, wanted in [(0.0, "MUST_SAVE"), (0.1, "PREFER_RECOMPUTE")]:
+        given = [None] * place
+        by_place = keep_products(None, operator, *given, dropout)
+        by_name = keep_products(None, operator, *given, dropout_p=dropout)
+        assert by_place == by_name == CheckpointPolicy[wanted]
+    assert keep_products(None, operator, *[None] * 3) == CheckpointPolicy.MUST_SAVE

@@ -198,6 +198,13 @@ def test_unusual_ranges_are_drawn_within_the_box(points: list[tuple[float, float
     assert all(-1 <= number <= 341 for number in numbers)
 
 
+def test_points_measured_at_nothing_are_on_an_even_axis() -> None:
+    line = charts.Line("ours", [(0, 1.0), (1, 2.0), (4, 3.0)])
+    svg = charts.line_chart(charts.Chart("rate", [line], x="workers", measured=(0, 1, 4)))
+    assert [x for x, _ in points_of(svg, "line c0")] == [40, 113, 332]
+    assert "logarithmic" not in svg
+
+
 @pytest.mark.parametrize(("at", "middle"), [((8, 32, 128), 186), ((224, 288, 384), 156.8)])
 def test_what_few_points_measure_is_marked_from_nothing_up(
     at: tuple[int, ...], middle: float

@@ -169,13 +169,13 @@ class Answering(Reading):
         states = self.text_decoder.bert(start, mode="decoder", image_kv=kv, image_mask=mask)
         first = self.text_decoder.cls(states[:, -1]).float().softmax(-1)  # (B, V)
         candidates = first[:, batch.ids[:, 1]].topk(num_candidates).indices  # (B, K)
-        trees = prefixes.trees(candidates)
+        most = int(batch.mask.sum(1)[candidates].sum(1).max())  # tokens of a question's candidates
         chosen = []
         for rows in torch.arange(len(mask), device=mask.device).split(
-            max(1, TOKENS_AT_ONCE // trees.ids.shape[1])
+            max(1, TOKENS_AT_ONCE // most)
         ):
-            part = Trees(*(x[rows] for x in trees))
-            losses = self._tree_losses(select(kv, rows), mask[rows], part)
+            trees = prefixes.trees(candidates[rows])
+            losses = self._tree_losses(select(kv, rows), mask[rows], trees)
             best = losses.argmin(1, keepdim=True)
             chosen.append(candidates[rows].gather(1, best)[:, 0])
         return torch.cat(chosen)

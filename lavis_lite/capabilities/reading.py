@@ -150,6 +150,8 @@ class Matching(Reading):
             batch = TextBatch(*(x.repeat(num_images, 1) for x in own))
         else:
             batch = image_major(texts, num_images, self.tokenize)
+        if not len(batch.ids):
+            return image_tokens.new_zeros(num_images, 0, dtype=torch.float32)
         kv = self.text_tower.project(image_tokens)
         rows = side_by_side(self._started(batch), num_images)
         logits = []

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy
 import torch
+from torch.utils.data import default_collate
 
 from lavis_lite.data.seeding import stable_hash
 
@@ -57,7 +58,8 @@ def _column(name: str, values: list[Any]) -> Any:
         values = [torch.from_numpy(value) for value in values]
     if all(isinstance(value, torch.Tensor) for value in values):
         same = len({(value.shape, value.dtype) for value in values}) == 1
-        return torch.stack(values) if same else values
+        # Stacks; in a loader process straight into the memory that it shares, which saves a copy.
+        return default_collate(values) if same else values
     if all(isinstance(value, bool) for value in values):
         return torch.tensor(values)
     if all(_is_int64(value) for value in values):

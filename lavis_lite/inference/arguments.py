@@ -65,8 +65,7 @@ def _command(commands: Any, name: str, help: str) -> argparse.ArgumentParser:
     model.add_argument(
         "--dtype",
         choices=("fp32", "bf16", "fp16"),
-        default="fp32",
-        help="format of the weights; bf16 takes half the memory and, mostly, time (default: fp32)",
+        help="format of the weights; bf16 takes half the memory (default: as the model has them)",
     )
     model.add_argument("--batch-size", type=_count, default=16, metavar="N", help="default: 16")
     output = parser.add_argument_group("output")

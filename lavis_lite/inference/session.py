@@ -43,7 +43,7 @@ def open_session(
     type: str | None = None,
     checkpoint: str | None = None,
     device_name: str = "auto",
-    dtype: str = "fp32",
+    dtype: str | None = None,
 ) -> Session:
     """Load the model that a command line means.
 

@@ -35,8 +35,8 @@ class Chart:
         guide: a horizontal line with its label, such as the loss of mere guessing.
         x: what x is.
         smooth: whether long lines are smoothed.
-        measured: the few x, above 0, that all lines have points at. Each is marked and labelled,
-            y begins at 0, and x is logarithmic where they span a factor of 4 or more.
+        measured: the few x that all lines have points at. Each is marked and labelled, y begins
+            at 0, and x is logarithmic where they are above 0 and span a factor of 4 or more.
     """
 
     title: str
@@ -49,7 +49,8 @@ class Chart:
     @property
     def is_logarithmic(self) -> bool:
         """Whether equal steps of x are equal factors."""
-        return bool(self.measured) and max(self.measured) >= 4 * min(self.measured)
+        low, high = min(self.measured, default=0), max(self.measured, default=0)
+        return low > 0 and high >= 4 * low
 
 
 @dataclass(frozen=True)

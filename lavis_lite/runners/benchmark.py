@@ -221,6 +221,11 @@ def case_problems(case: Case) -> list[str]:
             problems.append(f"vary: {case.name} takes no {name!r}.{near}")
         if not values:
             problems.append(f"vary.{name}: name at least one value")
+        problems += [
+            f"vary.{name}: {value!r}; numbers, as a plot is drawn over them"
+            for value in values
+            if isinstance(value, bool) or not isinstance(value, int | float)
+        ]
     if case.repeats is not None and case.repeats < 1:
         problems.append(f"repeats: {case.repeats}; at least 1")
     return problems

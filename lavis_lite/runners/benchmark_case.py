@@ -73,7 +73,7 @@ def measure(case: Case, setting: Setting) -> dict[str, Any]:
     if case.memory:
         gc.collect()  # what this process holds is missing to those that are watched
         return_freed()
-        peaks = {name: peak_apart(case, name, setting) for name in timed}
+        peaks = {name: peak_if_any(case, name, setting) for name in timed}
     rows = {
         name: figures(seconds, facts["amount"], trial.operations[name], rate, peaks.get(name))
         for name, seconds in timed.items()
@@ -215,6 +215,17 @@ def targets(
                 | {"value": value, "reached": reached}
             )
     return listed
+
+
+def peak_if_any(case: Case, name: str, setting: Setting) -> Peak | None:
+    """The peak memory of a contender; None of a baseline that needs more than there is."""
+    try:
+        return peak_apart(case, name, setting)
+    except Exception:
+        if name == OURS:
+            raise
+        log.exception("%s: the memory of %s is not known", case.title, name)
+        return None
 
 
 def peak_apart(case: Case, name: str, setting: Setting) -> Peak:

@@ -16,8 +16,10 @@ from torch import Tensor, nn
 from lavis_lite.text.linear import Linear
 
 HALF = (torch.bfloat16, torch.float16)
-# Queries of an image up to which plain products attend faster than the fused kernel of the CPU.
+# Queries of an image up to which plain products attend faster than the fused kernel of the CPU, and
+# of all images together, so that their scores stay small.
 MOST_QUERIES = {torch.bfloat16: 1024, torch.float32: 32}
+MOST_TOGETHER = 4096
 
 Extend = Callable[["KeyValue"], "KeyValue"]
 
@@ -89,6 +91,7 @@ def _fits_products(query: Tensor) -> bool:
     return (
         query.device.type == "cpu"
         and query.shape[2] <= MOST_QUERIES.get(query.dtype, 0)
+        and query.shape[0] * query.shape[2] <= MOST_TOGETHER
         and not torch.is_grad_enabled()
     )
 

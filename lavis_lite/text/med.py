@@ -42,11 +42,12 @@ class Embeddings(nn.Module):
 
     def forward(self, ids: Tensor, start: int = 0, positions: Tensor | None = None) -> Tensor:
         """(R, T) ids at their positions (R, T), or from ``start`` on, to (R, T, D)."""
+        limit = self.position_embeddings.num_embeddings
         if positions is not None:
+            assert ids.shape[1] <= limit or int(positions.max()) < limit, "a text is too long"
             places = self.position_embeddings(positions)
         else:
             end = start + ids.shape[1]
-            limit = self.position_embeddings.num_embeddings
             assert end <= limit, f"{end} tokens, but the text tower holds {limit}"
             places = self.position_embeddings.weight[start:end]
         return self.dropout(self.LayerNorm(self.word_embeddings(ids) + places))

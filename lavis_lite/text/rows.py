@@ -24,16 +24,22 @@ class Rows(NamedTuple):
 
     ids: (B, G, T) tokens; 0 where there is none.
     positions: (B, G, T) of the tokens in their texts.
-    visible: (B, G, T, T) True within a text.
+    owners: (B, G, T) numbers of the texts that the tokens are of; -1 where there is none.
     starts: (B, G, S) places in a row where its texts begin; filled up with 0.
     order: (B, K) places of the texts in an image's G * S starts.
     """
 
     ids: Tensor
     positions: Tensor
-    visible: Tensor
+    owners: Tensor
     starts: Tensor
     order: Tensor
+
+    @property
+    def visible(self) -> Tensor:
+        """(B, G, T, T) True within a text."""
+        # Padding sees padding: attention to nothing at all would be no number.
+        return self.owners[..., :, None] == self.owners[..., None, :]
 
     def split(self, num_tokens: int) -> Iterator[Rows]:
         """The same rows, of every image as many at a time as hold about so many tokens."""
@@ -41,8 +47,8 @@ class Rows(NamedTuple):
         at_once = max(1, num_tokens // (num_images * width))
         for first in range(0, num_rows, at_once):
             part = slice(first, first + at_once)
-            ids, positions, visible, starts = (x[:, part] for x in self[:4])
-            yield Rows(ids, positions, visible, starts, self.order)
+            ids, positions, owners, starts = (x[:, part] for x in self[:4])
+            yield Rows(ids, positions, owners, starts, self.order)
 
 
 def side_by_side(texts: TextBatch, num_images: int) -> Rows:
@@ -101,16 +107,15 @@ def _laid_out(texts: TextBatch, lengths: Tensor, row: Tensor, slot: Tensor, star
     within = torch.arange(len(text)) - (lengths.cumsum(0) - lengths)[text]
     to = (image.flatten()[text], row.flatten()[text], start.flatten()[text] + within)
     shape = (num_images, num_rows, width)
-    positions, owner = torch.zeros(shape, dtype=torch.long), torch.full(shape, -1)
-    positions[to], owner[to] = within, text
+    positions, owners = torch.zeros(shape, dtype=torch.long), torch.full(shape, -1)
+    positions[to], owners[to] = within, text
     device = texts.ids.device
     ids = texts.ids.new_zeros(shape)
     ids[tuple(x.to(device) for x in to)] = texts.ids[text.to(device), within.to(device)]
-    owner = owner.to(device)
     return Rows(
         ids,
         positions.to(device),
-        owner[..., :, None] == owner[..., None, :],  # padding sees padding: never nothing at all
+        owners.to(device),
         starts.to(device),
         (row * num_slots + slot).to(device),
     )

@@ -12,7 +12,9 @@ import pytest
 from lavis_lite import runners
 from lavis_lite.config import load_and_bind
 from lavis_lite.errors import ConfigError
+from lavis_lite.measuring.memory import Peak
 from lavis_lite.report.benchmark import COLUMNS
+from lavis_lite.runners import benchmark_case
 from lavis_lite.runners.benchmark import BenchmarkRunner
 
 PLUGIN = '''
@@ -201,6 +203,27 @@ def test_what_does_not_fit_is_told_at_once_and_together(cfg: Path, tmp_path: Pat
     assert "cases[1].reach.twice.total_memory: needs `memory: true`" in text
     assert "cases[1].repeats: 0; at least 1" in text
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("value", ["true", "large", "[1, 2]"])
+def test_what_is_varied_is_a_number(cfg: Path, value: str) -> None:
+    with pytest.raises(ConfigError, match=r"cases\[1\]\.vary\.count: .*; numbers"):
+        run(cfg, f"cases[1].vary={{count: [{value}]}}")
+
+
+def test_a_baseline_whose_memory_cannot_be_measured_keeps_its_time(
+    cfg: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def only_ours(case: Any, name: str, setting: Any) -> Any:
+        if name != "ours":
+            raise MemoryError("too little of it")
+        return Peak(1.0, 2.0)
+
+    monkeypatch.setattr(benchmark_case, "peak_apart", only_ours)
+    (case,) = run(cfg, "run.only=one", "cases[0].memory=true", "run.repeats=1")["cases"]
+    assert (case["ours"]["peak_mib"], case["ours"]["total_mib"]) == (1.0, 2.0)
+    assert "seconds" in case["baselines"]["twice"]
+    assert "peak_mib" not in case["baselines"]["twice"]
 
 
 def test_titles_tell_cases_apart(cfg: Path) -> None:

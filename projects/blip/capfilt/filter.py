@@ -95,7 +95,7 @@ def folded(pairs: list[Pair], most_texts: int) -> Iterator[tuple[list[int], list
 
     Args:
         pairs: texts with the rows of their images.
-        most_texts: of a batch; an image with more of them is a batch of its own.
+        most_texts: of a batch; the texts of an image that has more go into several.
 
     Yields:
         The rows of B images, and the places of their K * B pairs, image-major.
@@ -103,15 +103,17 @@ def folded(pairs: list[Pair], most_texts: int) -> Iterator[tuple[list[int], list
     of_row: dict[int, list[int]] = {}
     for place, pair in enumerate(pairs):
         of_row.setdefault(pair.row, []).append(place)
-
-    def longest(row: int) -> int:
-        return max(len(pairs[place].text) for place in of_row[row])
-
-    alike: dict[int, list[int]] = {}
-    for row in sorted(of_row, key=lambda row: (longest(row), row)):
-        alike.setdefault(len(of_row[row]), []).append(row)
-    for num_texts, rows in sorted(alike.items()):
-        most = max(1, most_texts // num_texts)
-        for start in range(0, len(rows), most):
-            batch = rows[start : start + most]
-            yield batch, [place for row in batch for place in of_row[row]]
+    pieces = [
+        places[start : start + most_texts]
+        for places in of_row.values()
+        for start in range(0, len(places), most_texts)
+    ]
+    pieces.sort(key=lambda places: (max(len(pairs[p].text) for p in places), places[0]))
+    alike: dict[int, list[list[int]]] = {}
+    for places in pieces:
+        alike.setdefault(len(places), []).append(places)
+    for num_texts, same in sorted(alike.items()):
+        most = most_texts // num_texts
+        for start in range(0, len(same), most):
+            batch = same[start : start + most]
+            yield [pairs[places[0]].row for places in batch], [p for own in batch for p in own]

@@ -125,3 +125,10 @@ def test_ranking_side_by_side_gives_what_each_pair_gives_alone(
         chosen = torch.stack([expected[0, :3], expected[1, 3:6]])
         torch.testing.assert_close(few, chosen, rtol=0, atol=1e-5)
     assert expected.std() > 0.01
+
+
+def test_no_texts_have_no_scores() -> None:
+    model = bench_model("blip_image_text_matching").eval()
+    with torch.no_grad():
+        tokens = model.encode_image(batch(2)["image"])
+        assert model.rank(tokens, [[], []]).shape == (2, 0)

@@ -24,7 +24,7 @@ def test_images_with_as_many_texts_share_a_batch_and_each_pair_is_in_one(most_te
     for rows, places in batches:
         each = len(places) // len(rows)
         assert [PAIRS[place].row for place in places] == [r for r in rows for _ in range(each)]
-        assert len(places) <= most_texts or len(rows) == 1
+        assert len(places) <= most_texts
 
 
 def test_scores_of_uneven_numbers_of_texts_are_those_of_each_alone_and_no_key_is_copied():
