@@ -29,12 +29,12 @@ def fits_onednn(x: Tensor, weight: Tensor) -> bool:
     """Whether (..., D) rows and a matrix (width, D) are multiplied faster by oneDNN."""
     return (
         ONEDNN
+        and not torch.compiler.is_compiling()
         and x.dtype == weight.dtype == torch.float32
         and x.device.type == "cpu"
         and x.numel() // x.shape[-1] in ROWS
         and not torch.is_grad_enabled()
         and not torch.is_autocast_enabled("cpu")
-        and not torch.compiler.is_compiling()
         and not torch.jit.is_tracing()  # fvcore counts by it, and it knows no such operator
     )
 

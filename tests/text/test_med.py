@@ -394,3 +394,19 @@ def test_texts_of_one_row_that_do_not_see_each_other_are_read_as_if_alone(mode: 
     states = med(ids, mask, mode=mode, image_kv=kv, positions=positions)
     torch.testing.assert_close(states[:, :3], med(first, mode=mode, image_kv=kv))
     torch.testing.assert_close(states[:, 3:], med(second, mode=mode, image_kv=kv))
+
+
+@pytest.mark.parametrize("mode", ["text", "multimodal", "decoder"])
+def test_a_tower_compiles_in_one_graph_for_texts_of_any_length(mode: str) -> None:
+    torch.compiler.reset()
+    med = tower()
+    compiled = torch.compile(med, dynamic=True, fullgraph=True, backend="eager")
+    kv = None if mode == "text" else med.project(torch.randn(2, 5, IMAGE_WIDTH))
+    for lengths in ([7, 3, 5, 6], [4, 2, 4, 1]):
+        ids = ids_of(4)[:, : max(lengths)]
+        mask = padded(ids, lengths)[1]
+        for learning in (True, False):
+            with torch.set_grad_enabled(learning):
+                found = compiled(ids, mask, mode=mode, image_kv=kv)
+                expected = med(ids, mask, mode=mode, image_kv=kv)
+            torch.testing.assert_close(found[mask.bool()], expected[mask.bool()])
