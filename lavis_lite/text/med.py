@@ -86,6 +86,7 @@ class Layer(nn.Module):
         extend: Extend | None,
         wanted: Tensor | None = None,
     ) -> Tensor:
+        """(R, T, D) states to (R, T, D), or to those ``wanted`` (R, S, D); see ``Med.forward``."""
         x = self.attention(x, None, mask, causal, extend)
         if wanted is not None:  # nothing reads the others: from here on, tokens do not meet
             x = x.gather(1, wanted[:, :, None].expand(-1, -1, x.shape[-1]))  # (R, S, D)
