@@ -142,7 +142,7 @@ def grid_of(encoder: nn.Module) -> Grid | None:
 
 
 def encode(encoder: nn.Module, image: Tensor) -> Tensor:
-    """(B, 3, H, W) -> (B, N, D) tokens; images of any format, for weights of any.
+    """(B, 3, H, W) -> (B, N, D) tokens; of images in any floating-point format.
 
     Raises:
         ConfigError: a size that the encoder was not built for (many take any), or an encoder that
@@ -156,7 +156,9 @@ def encode(encoder: nn.Module, image: Tensor) -> Tensor:
             f"image: {seen} pixels; the vision encoder takes {built} (model.image_size)"
         )
     weight = next(encoder.parameters(), None)
-    tokens = encoder(image if weight is None else image.to(weight.dtype))
+    if weight is not None and image.is_floating_point():  # bytes are no pixels: they fail as ever
+        image = image.to(weight.dtype)
+    tokens = encoder(image)
     width = getattr(encoder, "width", None)
     if tokens.ndim != 3 or tokens.shape[-1] != width:
         raise ConfigError(

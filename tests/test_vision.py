@@ -284,3 +284,10 @@ def test_an_encoder_that_gives_no_tokens_of_its_width_is_named(shape: tuple[int,
     message = rf"Odd gives {re.escape(str(shape))} .* tokens \(B, N, D\), .* `width`, 64"
     with pytest.raises(ConfigError, match=message):
         vision.encode(Odd(), torch.zeros(2, 3, 32, 32))
+
+
+def test_images_take_the_format_of_the_weights_but_bytes_are_no_images():
+    encoder = vision.timm_encoder("test_vit", image_size=160).bfloat16()
+    assert vision.encode(encoder, torch.rand(1, 3, 160, 160)).dtype == torch.bfloat16
+    with pytest.raises(RuntimeError):
+        vision.encode(encoder, torch.zeros(1, 3, 160, 160, dtype=torch.uint8))

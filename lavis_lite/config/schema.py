@@ -160,7 +160,7 @@ class CheckpointingConfig:
     text: int = key("Layers of each text tower.", 0, at_least=-1)
     keep: Literal["nothing", "products"] = key(
         "What of such a layer is kept all the same: with `products`, its matrix products and "
-        "attention, it costs hardly any time and saves about half as much.",
+        "attention, so that only what is cheap is computed again.",
         "nothing",
     )
 
