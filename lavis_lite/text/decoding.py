@@ -16,6 +16,34 @@ if TYPE_CHECKING:
     from lavis_lite.text.med import MedDecoder
 
 
+class Slots:
+    """Self-attention keys and values of one layer.
+
+    A layer is given its own, and no number: so that all layers run one compiled code.
+
+    Args:
+        capacity: slots per image.
+    """
+
+    def __init__(self, capacity: int) -> None:
+        self.capacity = capacity
+        self.used = 0  # slots filled by earlier steps
+        self.stored: KeyValue | None = None
+
+    def extend(self, new: KeyValue) -> KeyValue:
+        """Stores the step's keys and values (B, heads, K, .); returns all of the layer so far."""
+        end = self.used + new.key.shape[2]
+        assert end <= self.capacity, f"a cache of {self.capacity} slots cannot take {end}"
+        if self.stored is None:
+            num_rows, num_heads, _, head_width = new.key.shape
+            shape = (num_rows, num_heads, self.capacity, head_width)
+            self.stored = KeyValue(new.key.new_empty(shape), new.value.new_empty(shape))
+        key, value = self.stored
+        key[:, :, self.used : end] = new.key
+        value[:, :, self.used : end] = new.value
+        return KeyValue(key[:, :, :end], value[:, :, :end])
+
+
 class Cache:
     """Self-attention keys and values of K texts per image that share the image's prompt.
 
@@ -31,7 +59,7 @@ class Cache:
         self.capacity = capacity
         self.position = 0  # tokens decoded so far, the prompt included
         self._used = 0  # slots filled
-        self._layers: list[KeyValue] = []
+        self._layers: list[Slots] = []
         self._visible: Tensor | None = None  # (B, K, capacity), from the first step with K > 1 on
 
     def begin(self, num_texts: int, device: torch.device, num_rows: int) -> Tensor | None:
@@ -47,22 +75,17 @@ class Cache:
         self._visible[:, :, self._used : end] = own
         return self._visible[:, None, :, :end]
 
-    def extend(self, layer: int, new: KeyValue) -> KeyValue:
-        """Stores the step's keys and values of one layer; returns all of that layer so far."""
-        start, end = self._used, self._used + new.key.shape[2]
-        assert end <= self.capacity, f"a cache of {self.capacity} slots cannot take {end}"
+    def slots(self, layer: int) -> Slots:
+        """Those of one layer; layers ask in their order."""
         if layer == len(self._layers):
-            num_rows, num_heads, _, head_width = new.key.shape
-            shape = (num_rows, num_heads, self.capacity, head_width)
-            self._layers.append(KeyValue(new.key.new_empty(shape), new.value.new_empty(shape)))
-        store = self._layers[layer]
-        store.key[:, :, start:end] = new.key
-        store.value[:, :, start:end] = new.value
-        return KeyValue(store.key[:, :, :end], store.value[:, :, :end])
+            self._layers.append(Slots(self.capacity))
+        return self._layers[layer]
 
     def end(self, num_slots: int, num_tokens: int) -> None:
         """Closes a step that filled ``num_slots`` slots and made each text longer."""
         self._used += num_slots
+        for slots in self._layers:
+            slots.used = self._used
         self.position += num_tokens
 
     def reorder(self, parents: Tensor) -> None:
@@ -73,7 +96,9 @@ class Cache:
 
     def keep(self, rows: Tensor) -> None:
         """Goes on with the images ``rows`` (B',) alone."""
-        self._layers = select(self._layers, rows)
+        for slots in self._layers:
+            if slots.stored is not None:
+                (slots.stored,) = select([slots.stored], rows)
         if self._visible is not None:
             self._visible = self._visible.index_select(0, rows)
 

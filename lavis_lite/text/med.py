@@ -9,7 +9,6 @@ ones fuse it with the image, as in ALBEF (arXiv 2107.07651, section 3.1).
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Iterable, Iterator
 from typing import Any, Literal, cast, get_args
 
@@ -268,7 +267,7 @@ class Med(nn.Module):
         causal = cache.position == 0
         mask = cache.begin(num_slots, x.device, num_rows)
         for number, layer in enumerate(self.encoder):
-            extend = functools.partial(cache.extend, number)
+            extend = cache.slots(number).extend
             seen = self._of_layer(number, image_kv)
             states = layer(states, mask, causal, seen, image_mask, extend)
         cache.end(num_slots, num_tokens=x.shape[1])

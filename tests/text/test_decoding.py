@@ -65,7 +65,7 @@ def test_the_image_and_the_prompt_are_held_once_per_image(decoder: MedDecoder) -
     session.step(torch.ones(2, 3).long())
     cache = session._cache
     assert torch.equal(session._image_kv[0].key, kv[0].key)  # as many rows as images
-    assert cache._layers[0].key.shape == (2, 2, 4 + 3 * 6, 8)
+    assert cache._layers[0].stored.key.shape == (2, 2, 4 + 3 * 6, 8)
     assert (cache.position, cache._used) == (5, 7)
 
 
@@ -74,9 +74,9 @@ def test_reordering_moves_no_keys(decoder: MedDecoder) -> None:
     session = GroundedDecoder(decoder, decoder.bert.project(torch.randn(2, 5, 12)))
     session.start(torch.ones(2, 2).long(), 3, 10)
     session.step(torch.randint(1, 30, (2, 3)))
-    before = session._cache._layers[0].key[:, :, :5].clone()
+    before = session._cache._layers[0].stored.key[:, :, :5].clone()
     session.step(torch.randint(1, 30, (2, 3)), torch.tensor([[2, 0, 0], [1, 1, 1]]))
-    assert torch.equal(session._cache._layers[0].key[:, :, :5], before)
+    assert torch.equal(session._cache._layers[0].stored.key[:, :, :5], before)
 
 
 @torch.no_grad()
