@@ -96,7 +96,8 @@ class Answering(Reading):
         if tokens is None:
             tokens = self.encode_image(samples["image"].to(self.device))
         text = self.tokenize(texts_of(samples, len(tokens)))
-        return self.read(self.text_tower.project(tokens), text), text.mask
+        seen = self.text_tower.look_at(tokens, text.ids.shape[1])
+        return self.read(seen, text), text.mask
 
     def tokenize_answers(self, answers: list[str]) -> TextBatch:
         """Answers to ids and mask (A, T), ``[DEC]`` first."""

@@ -13,7 +13,7 @@ from lavis_lite.capabilities.gradcam import compute_gradcam
 from lavis_lite.capabilities.towers import Reads, Seeing, Texts
 from lavis_lite.errors import ConfigError
 from lavis_lite.modes import full_precision
-from lavis_lite.text.attention import KeyValue
+from lavis_lite.text.attention import Source
 from lavis_lite.text.med import Med, MedDecoder
 from lavis_lite.text.rows import side_by_side
 from lavis_lite.text.tokenizer import TextBatch, WordPiece
@@ -35,7 +35,7 @@ class Reading(Seeing, Reads):
 
     def read(
         self,
-        image_kv: list[KeyValue],
+        image_kv: Sequence[Source],
         text: TextBatch,
         states: Tensor | None = None,
         wanted: Tensor | None = None,
@@ -81,7 +81,7 @@ class Filling(Reading):
     text_encoder: MedDecoder
     max_length: int
 
-    def predict_words(self, image_kv: list[KeyValue], text: TextBatch, places: Tensor) -> Tensor:
+    def predict_words(self, image_kv: Sequence[Source], text: TextBatch, places: Tensor) -> Tensor:
         """Projected images and B texts -> (M, V) logits of the words at the places (B, T), bool."""
         return self.text_encoder.cls(self.read(image_kv, text)[places])
 
@@ -100,7 +100,7 @@ class Matching(Reading):
         return self.text_tower
 
     def match_pairs(
-        self, image_kv: list[KeyValue], text: TextBatch, states: Tensor | None = None
+        self, image_kv: Sequence[Source], text: TextBatch, states: Tensor | None = None
     ) -> Tensor:
         """Projected images of B rows and K * B texts, image-major -> (K * B, 2) logits, fp32.
 
@@ -128,7 +128,7 @@ class Matching(Reading):
                 f"match: {len(batch.ids)} texts for {len(image_tokens)} images; it takes one "
                 "for each, `rank` takes several"
             )
-        return self.match_pairs(self.text_tower.project(image_tokens), batch)
+        return self.match_pairs(self.text_tower.look_at(image_tokens, batch.ids.shape[1]), batch)
 
     def rank(self, image_tokens: Tensor, texts: RankTexts) -> Tensor:
         """(B, N, D) and K texts per image -> (B, K) logits of "matches".
@@ -152,8 +152,8 @@ class Matching(Reading):
             batch = image_major(texts, num_images, self.tokenize)
         if not len(batch.ids):
             return image_tokens.new_zeros(num_images, 0, dtype=torch.float32)
-        kv = self.text_tower.project(image_tokens)
         rows = side_by_side(self._started(batch), num_images)
+        kv = self.text_tower.look_at(image_tokens, rows.ids[0].numel())
         logits = []
         for part in rows.split(TOKENS_AT_ONCE):
             states = self.text_tower(

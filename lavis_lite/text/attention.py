@@ -7,13 +7,14 @@ D width.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lavis_lite.text.linear import Linear
+from lavis_lite.text.unprojected import Unprojected
 
 HALF = (torch.bfloat16, torch.float16)
 # Queries of an image up to which plain products attend faster than the fused kernel of the CPU, and
@@ -31,22 +32,42 @@ class KeyValue(NamedTuple):
     value: Tensor
 
 
-def select(kv: Iterable[KeyValue], index: Tensor) -> list[KeyValue]:
+Source = KeyValue | Unprojected  # what a layer looks at
+AnySource = TypeVar("AnySource", bound=Source)
+
+
+def select(sources: Iterable[AnySource], index: Tensor) -> list[AnySource]:
     """The keys and values of the rows ``index`` (R,), of every layer; rows may repeat.
 
     A hard negative costs a gather here instead of a second projection of its image.
     """
-    return [KeyValue(k.index_select(0, index), v.index_select(0, index)) for k, v in kv]
+    rows: dict[int, Tensor] = {}  # what all layers share, they share afterwards
+
+    def of(tensor: Tensor) -> Tensor:
+        if id(tensor) not in rows:
+            rows[id(tensor)] = tensor.index_select(0, index)
+        return rows[id(tensor)]
+
+    chosen = [
+        each._replace(source=of(each.source))
+        if isinstance(each, Unprojected)
+        else KeyValue(of(each.key), of(each.value))
+        for each in list(sources)
+    ]
+    return cast(list[AnySource], chosen)
 
 
-def compact(kv: Iterable[KeyValue]) -> list[KeyValue]:
+def compact(sources: Iterable[Source]) -> list[Source]:
     """The same keys and values, each head's in one piece: worth a copy where often read."""
-    return [KeyValue(k.contiguous(), v.contiguous()) for k, v in kv]
+    return [
+        each
+        if isinstance(each, Unprojected)
+        else KeyValue(each.key.contiguous(), each.value.contiguous())
+        for each in sources
+    ]
 
 
-def attend(
-    query: Tensor, kv: KeyValue, mask: Tensor | None, causal: bool, dropout: float
-) -> Tensor:
+def attend(query: Tensor, kv: Source, mask: Tensor | None, causal: bool, dropout: float) -> Tensor:
     """Attention of (R, T, D) queries to the keys and values of B rows; returns (R, T, D).
 
     With R = K * B the queries are image-major and the K texts of a row are folded into the query
@@ -54,11 +75,14 @@ def attend(
 
     Args:
         query: projected queries, heads side by side in D.
-        kv: keys and values, each (B, heads, N, head width).
+        kv: keys and values, each (B, heads, N, head width); or tokens that are not projected.
         mask: True where a query may look, broadcastable to (B, heads, K * T, N); None for all.
         causal: query t sees keys 0..t only; needs as many keys as queries and no mask.
         dropout: probability of dropping an attention weight.
     """
+    if isinstance(kv, Unprojected):
+        assert not causal
+        return kv.attend(query, mask)
     num_rows, num_heads, _, head_width = kv.key.shape
     q = query.reshape(num_rows, -1, num_heads, head_width).transpose(1, 2)  # (B, heads, K*T, .)
     k, v = kv.key.to(q.dtype), kv.value.to(q.dtype)
@@ -110,6 +134,10 @@ class Heads(nn.Module):
         """(B, N, source width) -> keys and values, each (B, heads, N, head width)."""
         return KeyValue(self._split(self.key(source)), self._split(self.value(source)))
 
+    def unprojected(self, source: Tensor) -> Unprojected:
+        """(B, N, source width) as it is, to be attended to by few queries."""
+        return Unprojected.of(source, self.key, self.value, self.num_heads)
+
     def _split(self, states: Tensor) -> Tensor:
         return states.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
 
@@ -149,7 +177,7 @@ class Attention(nn.Module):
     def forward(
         self,
         x: Tensor,
-        source: KeyValue | None = None,
+        source: Source | None = None,
         mask: Tensor | None = None,
         causal: bool = False,
         extend: Extend | None = None,

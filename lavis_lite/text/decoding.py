@@ -5,12 +5,13 @@ Dim letters: B images, K texts (beams, samples) per image, P prompt tokens, T to
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from lavis_lite.text.attention import KeyValue, compact, select
+from lavis_lite.text.attention import KeyValue, Source, compact, select
 
 if TYPE_CHECKING:
     from lavis_lite.text.med import MedDecoder
@@ -108,12 +109,13 @@ class GroundedDecoder:
 
     Args:
         decoder: the decoder with its head.
-        image_kv: ``decoder.bert.project(image_tokens)``, computed once and never repeated.
+        image_kv: ``decoder.bert.project(image_tokens)`` (or ``look_at``), computed once and never
+            repeated.
         image_mask: (B, N) 1 for real image tokens; None when all are.
     """
 
     def __init__(
-        self, decoder: MedDecoder, image_kv: list[KeyValue], image_mask: Tensor | None = None
+        self, decoder: MedDecoder, image_kv: Sequence[Source], image_mask: Tensor | None = None
     ) -> None:
         self.decoder = decoder
         self._given = (compact(image_kv), image_mask)

@@ -9,7 +9,7 @@ ones fuse it with the image, as in ALBEF (arXiv 2107.07651, section 3.1).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Literal, cast, get_args
 
 import torch
@@ -18,11 +18,12 @@ from torch import Tensor, nn
 from lavis_lite import registry
 from lavis_lite.errors import ConfigError
 from lavis_lite.initialization import INIT_STD, draw_matrices, init_weights
-from lavis_lite.text.attention import AddNorm, Attention, Extend, KeyValue
+from lavis_lite.text.attention import AddNorm, Attention, Extend, KeyValue, Source
 from lavis_lite.text.checks import fusion_problem, med_problems
 from lavis_lite.text.decoding import Cache
 from lavis_lite.text.head import Head
 from lavis_lite.text.linear import Linear, gelu_of
+from lavis_lite.text.unprojected import format_of_products, pays
 
 Mode = Literal["text", "multimodal", "decoder"]
 
@@ -80,7 +81,7 @@ class Layer(nn.Module):
         x: Tensor,
         mask: Tensor | None,
         causal: bool,
-        image: KeyValue | None,
+        image: Source | None,
         image_mask: Tensor | None,
         extend: Extend | None,
         wanted: Tensor | None = None,
@@ -193,13 +194,26 @@ class Med(nn.Module):
         """
         return [layer.crossattention.self.project(tokens) for layer in self.fusing]
 
+    def look_at(self, tokens: Tensor, num_queries: int) -> list[Source]:
+        """What takes the least work to look at image tokens: projected or not, per fusing layer.
+
+        Args:
+            tokens: (B, N, encoder width).
+            num_queries: text tokens that will look at each image, in all.
+        """
+        heads = [layer.crossattention.self for layer in self.fusing]
+        if not heads or not pays(tokens, self.width, heads[0].num_heads, num_queries):
+            return [*self.project(tokens)]
+        tokens = tokens.to(format_of_products(tokens))
+        return [layer.unprojected(tokens) for layer in heads]
+
     def forward(
         self,
         ids: Tensor,
         mask: Tensor | None = None,
         *,
         mode: Mode = "text",
-        image_kv: list[KeyValue] | None = None,
+        image_kv: Sequence[Source] | None = None,
         image_mask: Tensor | None = None,
         cache: Cache | None = None,
         states: Tensor | None = None,
@@ -216,7 +230,7 @@ class Med(nn.Module):
                 positions are of no meaning. Or (R, T, T), in any mode all that is hidden: 1 where
                 a token sees another, for several texts in a row or a tree of them.
             mode: ``text``, ``multimodal`` or ``decoder``.
-            image_kv: from ``project``; exactly in the modes that look at an image.
+            image_kv: from ``project`` or ``look_at``; exactly in the modes that look at an image.
             image_mask: (B, N) 1 for real image tokens; None when all are.
             cache: mode ``decoder`` only, without ``mask``. The first call reads the prompts (B, T),
                 later ones take one token for each of K texts per image, (K * B, 1).
@@ -252,16 +266,16 @@ class Med(nn.Module):
             x = layer(x, visible, causal, own, seen, None, wanted if number == last else None)
         return x
 
-    def _of_layer(self, number: int, image_kv: list[KeyValue] | None) -> KeyValue | None:
+    def _of_layer(self, number: int, image_kv: Sequence[Source] | None) -> Source | None:
         """What a layer looks at, None where it cannot or shall not."""
         looks = image_kv is not None and number >= self.fusion_layer
         return image_kv[number - self.fusion_layer] if looks else None  # type: ignore[index]
 
     def _step(
-        self, x: Tensor, image_kv: list[KeyValue], image_mask: Tensor | None, cache: Cache
+        self, x: Tensor, image_kv: Sequence[Source], image_mask: Tensor | None, cache: Cache
     ) -> Tensor:
         """The prompt (B, P, D), or one more token of K texts per image (K * B, 1, D)."""
-        num_rows = image_kv[0].key.shape[0]
+        num_rows = len(image_kv[0][0])
         states = x.reshape(num_rows, -1, x.shape[-1])  # (B, P or K, D)
         num_slots = states.shape[1]
         causal = cache.position == 0
@@ -320,7 +334,7 @@ class MedDecoder(nn.Module):
         ids: Tensor,
         mask: Tensor | None = None,
         *,
-        image_kv: list[KeyValue],
+        image_kv: Sequence[Source],
         image_mask: Tensor | None = None,
         cache: Cache | None = None,
     ) -> Tensor:

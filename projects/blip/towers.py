@@ -88,10 +88,13 @@ class Captioning:
             tokens = samples.get("image_tokens")
             if tokens is None:
                 tokens = self.encode_image(samples["image"].to(self.device))
+            method = method or ("nucleus" if use_nucleus_sampling else "beam")
+            texts = num_beams if method == "beam" else num_captions
+            seen = self.text_decoder.bert.look_at(tokens, texts * max_length)
             ids = generate(
-                GroundedDecoder(self.text_decoder, self.text_decoder.bert.project(tokens)),
+                GroundedDecoder(self.text_decoder, seen),
                 torch.tensor([prompt] * len(tokens), device=tokens.device),
-                method=method or ("nucleus" if use_nucleus_sampling else "beam"),
+                method=method,
                 num_beams=num_beams,
                 num_return=num_captions,
                 max_length=max_length,

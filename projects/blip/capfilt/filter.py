@@ -66,8 +66,10 @@ class TextJudge:
         """
         model = self.model
         for rows, places in folded(pairs, self.batch_size):
-            kv = model.match_tower.project(tokens[torch.tensor(rows, device=tokens.device)])
-            logits = model.match_pairs(kv, model.tokenize([pairs[p].text for p in places]))
+            own = tokens[torch.tensor(rows, device=tokens.device)]
+            texts = model.tokenize([pairs[place].text for place in places])
+            seen = model.match_tower.look_at(own, texts.ids.numel() // len(rows))
+            logits = model.match_pairs(seen, texts)
             yield places, logits.float().softmax(-1)[:, 1]
 
     def _matching_copies(self, tokens: Tensor, pairs: list[Pair]) -> Batches:

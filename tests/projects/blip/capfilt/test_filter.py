@@ -8,7 +8,7 @@ import torch
 from lavis_lite import zoo
 from lavis_lite.projects.blip.capfilt.config import Filter
 from lavis_lite.projects.blip.capfilt.filter import Pair, TextJudge, folded
-from lavis_lite.text.attention import KeyValue
+from lavis_lite.text.attention import Source
 
 WORDS = ["a", "red", "cube", "beside", "two", "green", "spheres"]
 PAIRS = [
@@ -34,8 +34,8 @@ def test_scores_of_uneven_numbers_of_texts_are_those_of_each_alone_and_no_key_is
     read = []
     match_pairs = model.match_pairs
 
-    def watched(kv: list[KeyValue], texts):
-        read.append((len(kv[0].key), len(texts.ids)))
+    def watched(kv: list[Source], texts):
+        read.append((len(kv[0][0]), len(texts.ids)))
         return match_pairs(kv, texts)
 
     model.match_pairs = watched
