@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from lavis_lite import registry, vision
+from lavis_lite import compiling, registry
 from lavis_lite.config.fit import SYNONYMS, width_hint
 from lavis_lite.errors import ConfigError
 from lavis_lite.image_size import ImageSize
@@ -81,10 +81,8 @@ class VisionLanguageModel(nn.Module):
                     copy.load_state_dict(getattr(self, name).state_dict())
 
     def compile_towers(self) -> None:
-        """``torch.compile`` the vision encoder in place; names and numbers stay."""
-        for name, part in self.named_children():
-            if isinstance(part, vision.TimmTokens) and not name.endswith("_m"):
-                part.compile()
+        """``torch.compile`` the layers of all towers in place; see ``lavis_lite.compiling``."""
+        compiling.compile_towers(self)
 
     @property
     def device(self) -> torch.device:

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lavis_lite.errors import ConfigError
 from lavis_lite.text.linear import Linear
 
 FORMATS = (torch.float32, torch.bfloat16)
@@ -88,6 +89,11 @@ def _identity(weight: Tensor) -> tuple[int, int]:
     return weight.data_ptr(), 0 if weight.is_inference() else weight._version
 
 
+def is_packed(module: nn.Module) -> bool:
+    """Whether a layer has a packed copy of its weight."""
+    return isinstance(module, PackedLinear) and module._packed is not None
+
+
 def prepack(model: nn.Module, dtype: torch.dtype | None = None) -> int:
     """Give every ``nn.Linear`` of a model a packed copy of its weight, for inference; in place.
 
@@ -102,7 +108,12 @@ def prepack(model: nn.Module, dtype: torch.dtype | None = None) -> int:
 
     Returns:
         How many layers have a copy.
+
+    Raises:
+        ConfigError: a model that is compiled: its layers would not use them.
     """
+    if any(part._compiled_call_impl is not None for part in model.modules()):
+        raise ConfigError("prepack: compiled layers would not use packed weights; choose one")
     model.eval()
     if not PACKABLE:
         return 0

@@ -199,6 +199,7 @@ def load_model(
     *,
     dtype: str | None = None,
     prepack: bool = False,
+    compile: bool = False,
     **overrides: Any,
 ) -> nn.Module:
     """A model with its released weights, or those of ``checkpoint`` (LAVIS's ``load_model``).
@@ -211,9 +212,12 @@ def load_model(
             two are for inference; images may be fp32 all the same.
         prepack: also lay the weights out as the CPU multiplies fastest (``prepacking.prepack``),
             for inference, which takes less time and twice the memory.
+        compile: ``torch.compile`` the layers of the towers (``compiling.compile_towers``) instead;
+            the first pass then takes its time.
 
     Raises:
-        ConfigError: no such format.
+        ConfigError: no such format, ``prepack`` and ``compile`` at once, or no C++ compiler to
+            compile with.
     """
     if dtype is not None and dtype not in FORMATS:
         raise ConfigError(f"dtype: {dtype!r}.{suggest(dtype, FORMATS)} Known: {', '.join(FORMATS)}")
@@ -238,6 +242,10 @@ def load_model(
         from lavis_lite import prepacking
 
         prepacking.prepack(model)
+    if compile:
+        from lavis_lite import compiling
+
+        compiling.compile_towers(model)
     return model
 
 

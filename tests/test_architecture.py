@@ -39,7 +39,7 @@ LAYERS = [
     | {"checkpoint", "model_folder", "measuring"}
     | {"metrics", "data", "overlay"},
     {"initialization", "vision", "timm_weights", "text", "generation", "losses", "model", "layers"}
-    | {"capabilities", "workloads", "prepacking"},
+    | {"capabilities", "workloads", "prepacking", "compiling"},
     {"runners", "report"},
     {"projects"},
     {
@@ -56,7 +56,7 @@ LAYERS = [
     },  # "" is lavis_lite/__init__.py, which hands out public names lazily
 ]
 # zoo imports no torch, yet hands out loaded models: these it imports in the functions that do so.
-HANDED_OUT = {"zoo": {"weights", "device", "model_folder", "prepacking"}}
+HANDED_OUT = {"zoo": {"weights", "device", "model_folder", "prepacking", "compiling"}}
 TORCH_FREE = ["lavis_lite", *(f"lavis_lite.{part}" for part in sorted(LAYERS[0])), "lavis_lite.cli"]
 LAVIS_NAMES = {"blip_image_train", "blip_image_eval", "blip_caption", "blip_question"}
 

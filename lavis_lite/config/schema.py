@@ -188,7 +188,7 @@ class RunConfig:
         "optimizer state too. Checkpoints of the one load in the other.",
         "ddp",
     )
-    compile: bool = key("torch.compile the towers.", False)
+    compile: bool = key("torch.compile the layers of all towers.", False)
     gradient_checkpointing: CheckpointingConfig = key(
         "Layers that trade time for memory.", CheckpointingConfig()
     )

@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from lavis_lite import distributed, registry, zoo
+from lavis_lite.compiling import compile_towers
 from lavis_lite.config.schema import Component, DataConfig, EvaluateConfig, Evaluator
 from lavis_lite.data.loader import EvalData, Processors
 from lavis_lite.data.quarantine import Quarantine
@@ -240,6 +241,8 @@ class EvaluateRunner:
         config = self.config
         seed_everything(config.run.seed)
         model = zoo.build_model(config.model).to(device)
+        if config.run.compile:
+            compile_towers(model, "run.compile")
         precision = Precision(config.run.precision, device)
         context = EvaluationContext(device, config.run.seed, precision, folder.path)
         evaluations = Evaluations(

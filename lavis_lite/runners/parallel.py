@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import inspect
 import logging
-import os
-import shutil
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
@@ -15,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from lavis_lite import distributed
+from lavis_lite.compiling import compile_towers
 from lavis_lite.errors import ConfigError
 from lavis_lite.runners.nonfinite import copy_all
 
@@ -29,17 +28,14 @@ class Losses(nn.Module):
 
     Args:
         model: returns a ModelOutput.
-        compile: let torch.compile speed it up: its towers, where it says how.
+        compile: let torch.compile speed it up, see ``lavis_lite.compiling``.
     """
 
     def __init__(self, model: nn.Module, compile: bool = False) -> None:
         super().__init__()
         self.model = model
         if compile:
-            check_compiler(next(model.parameters()).device)
-            # Both work in place: names of weights stay as they are.
-            compile_it: Any = getattr(model, "compile_towers", model.compile)
-            compile_it()
+            compile_towers(model, "run.compile")
 
     def forward(self, samples: dict[str, Any]) -> dict[str, Tensor]:
         """() each."""
@@ -51,16 +47,6 @@ class Losses(nn.Module):
     def no_sync(self) -> AbstractContextManager[None]:
         """One process has nothing to hold back; see DDP's."""
         return nullcontext()
-
-
-def check_compiler(device: torch.device) -> None:
-    """Raises ConfigError where torch.compile would fail for lack of a C++ compiler, at step one."""
-    names = [os.environ.get("CXX", "g++"), "g++", "clang++"]
-    if device.type == "cpu" and not any(shutil.which(name) for name in names):
-        raise ConfigError(
-            f"run.compile: on the CPU it needs a C++ compiler, and none of {', '.join(names[1:])} "
-            "is found; install one, name it in CXX, or use run.compile: false"
-        )
 
 
 def parallelize(

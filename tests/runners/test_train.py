@@ -218,7 +218,9 @@ def test_the_best_checkpoint_is_kept(tmp_path):
 
 def test_compiling_keeps_the_names_of_weights(tmp_path, monkeypatch):
     calls = []
-    monkeypatch.setattr(torch.nn.Module, "compile", lambda self: calls.append(type(self).__name__))
+    monkeypatch.setattr(
+        torch.nn.Module, "compile", lambda self, **_: calls.append(type(self).__name__)
+    )
     run(toy_config(tmp_path, run__compile=True, run__max_steps=2))
     assert calls == ["ToyModel"]
     assert "inner.weight" in weights(tmp_path)

@@ -35,8 +35,8 @@ class Captions:
         num_captions: texts per image.
         num_tokens: that each text has after the prompt.
         encode: False: image tokens are given, and only decoding is measured.
-        prepack: our weights (``lavis_lite.prepacking``); CPU.
-        compile: ``torch.compile`` our towers.
+        prepack: our weights (``lavis_lite.prepacking``); CPU, and not where it compiles.
+        compile: ``torch.compile`` the layers of our towers.
         device, precision: where, and the format of weights and activations on both sides.
     """
 
@@ -72,7 +72,7 @@ class Captions:
         self.length = len(self.prompt) + num_tokens
         with torch.no_grad():
             self.tokens: Tensor = self.model.encode_image(self.pixels)  # (B, N, D)
-        if prepack:
+        if prepack and not compile:
             prepacking.prepack(self.model)
         if compile:
             self.model.compile_towers()

@@ -39,7 +39,7 @@ class PretrainStep:
         batch: pairs.
         queue_size: earlier pairs to contrast against.
         words: fewest and most words of a text.
-        compile: ``torch.compile`` our towers.
+        compile: ``torch.compile`` the layers of our towers.
         recompute: ours keeps matrix products and attention alone of its layers' activations
             (``run.gradient_checkpointing.keep``); the baselines keep all.
         device, precision: where, and the autocast format of forward passes.

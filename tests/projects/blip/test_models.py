@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from bench_models import CAPTIONS, SIZE, batch, bench_model
+from bench_models import CAPTIONS, batch, bench_model
 from torch import Tensor, nn
 
 from lavis_lite import create_model, registry
@@ -415,14 +415,3 @@ def test_a_class_gives_its_released_model() -> None:
 
     with pytest.raises(LookupError, match="Unregistered is not registered as a model"):
         Unregistered.from_pretrained()
-
-
-def test_towers_compile_in_place_and_keep_their_names(monkeypatch: pytest.MonkeyPatch) -> None:
-    compiled = []
-    monkeypatch.setattr(nn.Module, "compile", lambda self: compiled.append(self))
-    model = create_model("blip_retrieval", "tiny")
-    keys = list(model.state_dict())
-    model.compile_towers()
-    assert compiled == [model.visual_encoder]
-    assert list(model.state_dict()) == keys
-    assert model.image_size == 64 != SIZE
