@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lavis_lite.text.linear import Linear
+from lavis_lite.text.padding import Padding
 from lavis_lite.text.unprojected import Unprojected
 
 HALF = (torch.bfloat16, torch.float16)
@@ -67,7 +68,14 @@ def compact(sources: Iterable[Source]) -> list[Source]:
     ]
 
 
-def attend(query: Tensor, kv: Source, mask: Tensor | None, causal: bool, dropout: float) -> Tensor:
+def attend(
+    query: Tensor,
+    kv: Source,
+    mask: Tensor | None,
+    causal: bool,
+    dropout: float,
+    padding: Padding | None = None,
+) -> Tensor:
     """Attention of (R, T, D) queries to the keys and values of B rows; returns (R, T, D).
 
     With R = K * B the queries are image-major and the K texts of a row are folded into the query
@@ -79,7 +87,11 @@ def attend(query: Tensor, kv: Source, mask: Tensor | None, causal: bool, dropout
         mask: True where a query may look, broadcastable to (B, heads, K * T, N); None for all.
         causal: query t sees keys 0..t only; needs as many keys as queries and no mask.
         dropout: probability of dropping an attention weight.
+        padding: where the queries stand, if they are those of the real tokens alone, (M, D); then
+            (M, D) is returned.
     """
+    if padding is not None:
+        return padding.take(attend(padding.put(query), kv, mask, causal, dropout))
     if isinstance(kv, Unprojected):
         assert not causal
         return kv.attend(query, mask)
@@ -130,9 +142,15 @@ class Heads(nn.Module):
         self.key = Linear(source_width, width)
         self.value = Linear(source_width, width)
 
-    def project(self, source: Tensor) -> KeyValue:
-        """(B, N, source width) -> keys and values, each (B, heads, N, head width)."""
-        return KeyValue(self._split(self.key(source)), self._split(self.value(source)))
+    def project(self, source: Tensor, padding: Padding | None = None) -> KeyValue:
+        """(B, N, source width) -> keys and values, each (B, heads, N, head width).
+
+        Also of (M, source width), the real tokens alone, if it is said where they stand.
+        """
+        key, value = self.key(source), self.value(source)
+        if padding is not None:
+            key, value = padding.put(key), padding.put(value)
+        return KeyValue(self._split(key), self._split(value))
 
     def unprojected(self, source: Tensor) -> Unprojected:
         """(B, N, source width) as it is, to be attended to by few queries."""
@@ -181,8 +199,11 @@ class Attention(nn.Module):
         mask: Tensor | None = None,
         causal: bool = False,
         extend: Extend | None = None,
+        padding: Padding | None = None,
     ) -> Tensor:
-        """(R, T, D) states to (R, T, D); see ``attend`` for ``mask`` and ``causal``.
+        """(R, T, D) states to (R, T, D), or without padding (M, D) to (M, D).
+
+        See ``attend`` for ``mask`` and ``causal``.
 
         Args:
             x: text states.
@@ -191,9 +212,11 @@ class Attention(nn.Module):
             causal: hide later tokens.
             extend: self-attention with a cache: takes the keys and values of ``x`` and returns
                 those of everything decoded so far.
+            padding: where the states stand, if they are those of the real tokens alone.
         """
         if source is None:
-            source = self.self.project(x)
+            source = self.self.project(x, padding)
             source = extend(source) if extend is not None else source
         dropout = self.dropout if self.training else 0.0
-        return self.output(attend(self.self.query(x), source, mask, causal, dropout), x)
+        found = attend(self.self.query(x), source, mask, causal, dropout, padding)
+        return self.output(found, x)

@@ -23,6 +23,7 @@ from lavis_lite.text.checks import fusion_problem, med_problems
 from lavis_lite.text.decoding import Cache
 from lavis_lite.text.head import Head
 from lavis_lite.text.linear import Linear, gelu_of
+from lavis_lite.text.padding import Padding
 from lavis_lite.text.unprojected import format_of_products, pays
 
 Mode = Literal["text", "multimodal", "decoder"]
@@ -83,15 +84,20 @@ class Layer(nn.Module):
         causal: bool,
         image: Source | None,
         image_mask: Tensor | None,
-        extend: Extend | None,
+        extend: Extend | None = None,
         wanted: Tensor | None = None,
+        padding: Padding | None = None,
     ) -> Tensor:
-        """(R, T, D) states to (R, T, D), or to those ``wanted`` (R, S, D); see ``Med.forward``."""
-        x = self.attention(x, None, mask, causal, extend)
+        """(R, T, D) states to (R, T, D), or to those ``wanted`` (R, S, D); see ``Med.forward``.
+
+        With ``padding`` (M, D) of the real tokens to such.
+        """
+        x = self.attention(x, None, mask, causal, extend, padding)
         if wanted is not None:  # nothing reads the others: from here on, tokens do not meet
-            x = x.gather(1, wanted[:, :, None].expand(-1, -1, x.shape[-1]))  # (R, S, D)
+            x = x if padding is None else padding.put(x)
+            x, padding = x.gather(1, wanted[:, :, None].expand(-1, -1, x.shape[-1])), None
         if image is not None:
-            x = self.crossattention(x, image, image_mask)
+            x = self.crossattention(x, image, image_mask, padding=padding)
         return self.output(gelu_of(self.intermediate["dense"], x), x)
 
 
@@ -125,6 +131,8 @@ class Med(nn.Module):
         position_std: standard deviation of fresh position embeddings. 0.02 is BERT's; at widths
             below about 128 it drowns the order of words, and 0.5 learns it.
     """
+
+    leaves_out_padding = True  # in training; otherwise users see what the published code computes
 
     def __init__(
         self,
@@ -241,7 +249,8 @@ class Med(nn.Module):
                 others.
 
         Returns:
-            (R, T, D) states, or (R, S, D) of what is ``wanted``.
+            (R, T, D) states, or (R, S, D) of what is ``wanted``. In training on the CPU those at
+            padding are 0: the layers run over the real tokens alone.
         """
         assert mode in get_args(Mode), mode
         assert (image_kv is None) == (mode == "text"), f"mode {mode!r} and image_kv do not agree"
@@ -260,11 +269,14 @@ class Med(nn.Module):
             assert mask is None
             return self._step(x, image_kv, seen, cache)
         visible, causal = _visible(mask, causal=mode == "decoder")
+        padding = Padding.of(mask) if self.training and self.leaves_out_padding else None
+        x = x if padding is None else padding.take(x)
         last = layers[-1][0]
         for number, layer in layers:
             own = self._of_layer(number, image_kv)
-            x = layer(x, visible, causal, own, seen, None, wanted if number == last else None)
-        return x
+            asked = wanted if number == last else None
+            x = layer(x, visible, causal, own, seen, None, asked, padding)
+        return x if padding is None or wanted is not None else padding.put(x)
 
     def _of_layer(self, number: int, image_kv: Sequence[Source] | None) -> Source | None:
         """What a layer looks at, None where it cannot or shall not."""

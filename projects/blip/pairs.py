@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from lavis_lite.initialization import draw_matrices, init_weights
 from lavis_lite.text.attention import AddNorm, Attention, KeyValue, attend
 from lavis_lite.text.med import Med
+from lavis_lite.text.padding import Padding
 
 
 class PairKeyValue(NamedTuple):
@@ -65,11 +66,18 @@ class PairAttention(nn.Module):
         self.output = PairOutput(attention.output, merge)
         self.dropout = attention.dropout
 
-    def forward(self, x: Tensor, images: PairKeyValue, mask: None = None) -> Tensor:
-        """(R, T, D) states and the keys and values of both images to (R, T, D)."""
+    def forward(
+        self,
+        x: Tensor,
+        images: PairKeyValue,
+        mask: None = None,
+        *,
+        padding: Padding | None = None,
+    ) -> Tensor:
+        """(R, T, D) states, or (M, D) of real tokens, and both images' keys and values to such."""
         dropout = self.dropout if self.training else 0.0
-        first = attend(self.self0.query(x), images.first, mask, False, dropout)
-        second = attend(self.self1.query(x), images.second, mask, False, dropout)
+        first = attend(self.self0.query(x), images.first, mask, False, dropout, padding)
+        second = attend(self.self1.query(x), images.second, mask, False, dropout, padding)
         return self.output(first, second, x)
 
 

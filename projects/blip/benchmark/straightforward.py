@@ -10,6 +10,8 @@ Reference: BLIP, https://arxiv.org/abs/2201.12086, section 3.2.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -18,6 +20,7 @@ from torch import Tensor
 
 from lavis_lite.losses.matching import Pool
 from lavis_lite.losses.shared import Shared
+from lavis_lite.text.med import Med
 from lavis_lite.text.tokenizer import TextBatch
 
 
@@ -31,14 +34,28 @@ def losses(model: Any, samples: dict[str, Any]) -> dict[str, Tensor]:
     image, device = samples["image"], samples["image"].device
     words = model.tokenizer
     text = words.encode(samples["text_input"], model.max_length, device=device, pad_to_max=True)
-    image_tokens = model.encode_image(image)  # (B, N, D)
-    image_embeds = model.image_embeds(image_tokens)
-    text_embeds = model.text_embeds(model.encode_text(text))
-    return {
-        "itc": contrast(model, image, text, image_embeds, text_embeds),
-        "itm": matching(model, samples, text, image_tokens, image_embeds, text_embeds),
-        "lm": language(model, text, image_tokens),
-    }
+    with computing_padding(model):
+        image_tokens = model.encode_image(image)  # (B, N, D)
+        image_embeds = model.image_embeds(image_tokens)
+        text_embeds = model.text_embeds(model.encode_text(text))
+        return {
+            "itc": contrast(model, image, text, image_embeds, text_embeds),
+            "itm": matching(model, samples, text, image_tokens, image_embeds, text_embeds),
+            "lm": language(model, text, image_tokens),
+        }
+
+
+@contextmanager
+def computing_padding(model: Any) -> Iterator[None]:
+    """Within it the text towers compute padding like any other token."""
+    towers = [module for module in model.modules() if isinstance(module, Med)]
+    for tower in towers:
+        tower.leaves_out_padding = False
+    try:
+        yield
+    finally:
+        for tower in towers:
+            del tower.leaves_out_padding
 
 
 def contrast(

@@ -33,7 +33,7 @@ def by_hand(model: Any, image: Tensor, texts: list[str], block: int) -> tuple[Te
     attention = model.text_encoder.encoder.layer[block].crossattention
     kept = []
 
-    def spelled_out(x: Tensor, source: Any, mask: Any = None) -> Tensor:
+    def spelled_out(x: Tensor, source: Any, mask: Any = None, padding: Any = None) -> Tensor:
         num_heads = source.key.shape[1]
         query = attention.self.query(x).unflatten(-1, (num_heads, -1)).transpose(1, 2)
         scores = query @ source.key.transpose(-1, -2) / query.shape[-1] ** 0.5
