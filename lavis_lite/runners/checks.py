@@ -42,7 +42,7 @@ def check(config: TrainConfig) -> None:
             for other, used in {
                 "optim.ema_decay": optim.ema_decay,
                 "optim.lora": optim.lora,
-                "run.compile": run.compile,
+                "run.compile (weights are gathered inside layers)": run.compile,
                 "run.precision: fp16": run.precision == "fp16",
             }.items()
             if used
