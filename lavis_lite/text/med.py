@@ -288,7 +288,8 @@ class Med(nn.Module):
     ) -> Tensor:
         """The prompt (B, P, D), or one more token of K texts per image (K * B, 1, D)."""
         num_rows = len(image_kv[0][0])
-        states = x.reshape(num_rows, -1, x.shape[-1])  # (B, P or K, D)
+        # (B, P or K, D). No view: for one, compiling would make the first layer a code of its own.
+        states = x.reshape(num_rows, -1, x.shape[-1]).clone()
         num_slots = states.shape[1]
         causal = cache.position == 0
         mask = cache.begin(num_slots, x.device, num_rows)
