@@ -160,6 +160,20 @@ class Heads(nn.Module):
         return states.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
 
 
+def _at(places: Tensor, states: Tensor) -> Tensor:
+    """Of (R, T, D) what stands at the places (R, S) of its rows: (R, S, D)."""
+    return states.gather(1, places[:, :, None].expand(-1, -1, states.shape[-1]))
+
+
+def _mask_at(places: Tensor, mask: Tensor | None, causal: bool, length: int) -> Tensor | None:
+    """What the queries at the places (R, S) see of T keys; see ``attend`` for mask and causal."""
+    if causal:
+        return places[:, None, :, None] >= torch.arange(length, device=places.device)
+    if mask is None or mask.shape[2] == 1:  # all queries see the same
+        return mask
+    return _at(places, mask[:, 0])[:, None]
+
+
 class AddNorm(nn.Module):
     """``LayerNorm(residual + dropout(dense(x)))``: BERT normalises after the sum."""
 
@@ -200,6 +214,7 @@ class Attention(nn.Module):
         causal: bool = False,
         extend: Extend | None = None,
         padding: Padding | None = None,
+        wanted: Tensor | None = None,
     ) -> Tensor:
         """(R, T, D) states to (R, T, D), or without padding (M, D) to (M, D).
 
@@ -213,10 +228,16 @@ class Attention(nn.Module):
             extend: self-attention with a cache: takes the keys and values of ``x`` and returns
                 those of everything decoded so far.
             padding: where the states stand, if they are those of the real tokens alone.
+            wanted: self-attention without a cache: (R, S) places of the rows that alone look at
+                the others, and whose states (R, S, D) are returned.
         """
         if source is None:
             source = self.self.project(x, padding)
             source = extend(source) if extend is not None else source
+        if wanted is not None:
+            x = x if padding is None else padding.put(x)
+            mask, causal = _mask_at(wanted, mask, causal, x.shape[1]), False
+            x, padding = _at(wanted, x), None
         dropout = self.dropout if self.training else 0.0
         found = attend(self.self.query(x), source, mask, causal, dropout, padding)
         return self.output(found, x)

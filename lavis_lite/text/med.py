@@ -92,10 +92,9 @@ class Layer(nn.Module):
 
         With ``padding`` (M, D) of the real tokens to such.
         """
-        x = self.attention(x, None, mask, causal, extend, padding)
-        if wanted is not None:  # nothing reads the others: from here on, tokens do not meet
-            x = x if padding is None else padding.put(x)
-            x, padding = x.gather(1, wanted[:, :, None].expand(-1, -1, x.shape[-1])), None
+        x = self.attention(x, None, mask, causal, extend, padding, wanted)
+        if wanted is not None:  # from here on tokens do not meet: nothing reads the others
+            padding = None
         if image is not None:
             x = self.crossattention(x, image, image_mask, padding=padding)
         return self.output(gelu_of(self.intermediate["dense"], x), x)

@@ -38,4 +38,4 @@ class Padding(NamedTuple):
         """(M, D) to (R, T, D), 0 at padding."""
         num_texts, length = self.real.shape
         rows = states.new_zeros(num_texts * length, states.shape[-1])
-        return rows.index_copy(0, self.places, states).unflatten(0, (num_texts, length))
+        return rows.index_copy_(0, self.places, states).unflatten(0, (num_texts, length))
