@@ -1,0 +1,36 @@
+"""BERT's embeddings of tokens: what stands where, without token types."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor, nn
+
+
+class Embeddings(nn.Module):
+    """Word plus position embeddings, normalised."""
+
+    def __init__(
+        self, vocab_size: int, max_length: int, width: int, dropout: float, eps: float
+    ) -> None:
+        super().__init__()
+        self.word_embeddings = nn.Embedding(vocab_size, width)
+        self.position_embeddings = nn.Embedding(max_length, width)
+        self.LayerNorm = nn.LayerNorm(width, eps=eps)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, ids: Tensor, start: int = 0, positions: Tensor | None = None) -> Tensor:
+        """(R, T) ids at their positions (R, T), or from ``start`` on, to (R, T, D)."""
+        limit = self.position_embeddings.num_embeddings
+        if positions is not None:
+            assert ids.shape[1] <= limit or int(positions.max()) < limit, "a text is too long"
+            places = self.position_embeddings(positions)
+        else:
+            end = start + ids.shape[1]
+            assert end <= limit, f"{end} tokens, but the text tower holds {limit}"
+            places = self.position_embeddings.weight[start:end]
+        return self.dropout(self.LayerNorm(self.word_embeddings(ids) + places))
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
+        state_dict.pop(f"{prefix}position_ids", None)  # a buffer 0, 1, 2... of older checkpoints
+        super()._load_from_state_dict(state_dict, prefix, *rest)
