@@ -152,6 +152,14 @@ class Heads(nn.Module):
             key, value = padding.put(key), padding.put(value)
         return KeyValue(self._split(key), self._split(value))
 
+    @property
+    def projects_plainly(self) -> bool:
+        """Whether keys and values are what the weights give: no adapter adds, no hook watches."""
+        return all(
+            isinstance(layer, Linear) and not layer._forward_hooks and not layer._forward_pre_hooks
+            for layer in (self.key, self.value)
+        )
+
     def unprojected(self, source: Tensor) -> Unprojected:
         """(B, N, source width) as it is, to be attended to by few queries."""
         return Unprojected.of(source, self.key, self.value, self.num_heads)

@@ -181,7 +181,8 @@ class Med(nn.Module):
             num_queries: text tokens that will look at each image, in all.
         """
         heads = [layer.crossattention.self for layer in self.fusing]
-        if not heads or not pays(tokens, self.width, heads[0].num_heads, num_queries):
+        pays_off = heads and pays(tokens, self.width, heads[0].num_heads, num_queries)
+        if not pays_off or not all(layer.projects_plainly for layer in heads):
             return [*self.project(tokens)]
         tokens = tokens.to(format_of_products(tokens))
         return [layer.unprojected(tokens) for layer in heads]

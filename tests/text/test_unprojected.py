@@ -63,6 +63,29 @@ def test_only_few_queries_look_at_tokens_and_never_with_gradients(med: Med):
     assert not pays(tokens.to("meta"), WIDTH, 2, 2)
 
 
+class Adapted(torch.nn.Module):
+    """As LoRA wraps a layer: `weight` is the layer's own, the output is not."""
+
+    def __init__(self, layer: torch.nn.Linear) -> None:
+        super().__init__()
+        self.layer, self.weight, self.bias = layer, layer.weight, layer.bias
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.layer(x) + 1
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", ["key", "value"])
+def test_what_an_adapter_adds_and_a_hook_sees_is_not_passed_by(med: Med, name: str):
+    tokens, own = torch.randn(2, NUM_TOKENS, SOURCE_WIDTH), med.fusing[1].crossattention.self
+    hook = getattr(own, name).register_forward_hook(lambda *_: None)
+    assert not any(isinstance(source, Unprojected) for source in med.look_at(tokens, 2))
+    hook.remove()
+    assert all(isinstance(source, Unprojected) for source in med.look_at(tokens, 2))
+    setattr(own, name, Adapted(getattr(own, name)))
+    assert not any(isinstance(source, Unprojected) for source in med.look_at(tokens, 2))
+
+
 @torch.no_grad()
 def test_a_text_read_with_unprojected_tokens_has_the_same_states(med: Med):
     tokens, ids = torch.randn(2, NUM_TOKENS, SOURCE_WIDTH), torch.randint(40, (4, 3))
