@@ -16,8 +16,8 @@ from lavis_lite.errors import ConfigError
 from lavis_lite.layers import layers_of, towers
 from lavis_lite.prepacking import is_packed
 
-# Codes of one layer: with and without gradients, image, mask, cache, in training and evaluation...
-# Beyond torch's limit, 8, further ones would silently run without being compiled.
+# Codes of all layers together, as torch counts those of `nn.Module`, with and without gradients,
+# image, mask, cache, in training and evaluation... Beyond its limit, 8, further ones are not made.
 MOST_VARIANTS = 64
 
 
@@ -27,7 +27,8 @@ def compile_towers(model: nn.Module, where: str = "compile") -> list[nn.Module]:
     Towers are those that ``vision_towers`` and ``text_towers`` name, and their momentum copies. One
     without layers that can be told is compiled whole, and so is a model without towers. Texts may
     be of any number and length: their layers are compiled once for all of them. Code is made when
-    a layer first runs. Copies and pickles of the model are not compiled.
+    a layer first runs; hooks that are registered later do not run. Copies and pickles of the model
+    are not compiled.
 
     Args:
         model: on the device where it will run.

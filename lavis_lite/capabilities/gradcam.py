@@ -101,7 +101,8 @@ def _weighted_attention(
         attention.output.dense.register_forward_pre_hook(cut_here),
     ]
     try:
-        with torch.enable_grad():
+        # Compiled layers would run without hooks that were not there when they were compiled.
+        with torch.compiler.set_stance("force_eager"), torch.enable_grad():
             # `match_pairs` would read the last layer at the first token alone.
             logits = model.judge(model.read(kv, text)[:, 0])
             (gradient,) = torch.autograd.grad(logits[:, 1].sum(), seen["output"])

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from lavis_lite import create_model
 from lavis_lite.capabilities.gradcam import compute_gradcam
+from lavis_lite.compiling import compile_towers
 from lavis_lite.errors import ConfigError
 from lavis_lite.overlay import getAttMap, overlay, relevance_map
 
@@ -168,3 +169,21 @@ def test_the_colours_come_alone_when_asked_for() -> None:
     colours = getAttMap(white, torch.eye(2), blur=False, overlap=False)
     assert colours[0, -1] == pytest.approx((0, 0, 0.5), abs=0.01)  # the least, dark blue
     assert colours[0, 0] == pytest.approx((0.5, 0, 0), abs=0.01)  # the most, dark red
+
+
+def test_the_maps_of_a_compiled_model_are_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = torch.nn.Module.compile
+    monkeypatch.setattr(
+        torch.nn.Module, "compile", lambda self, **how: real(self, backend="eager", **how)
+    )
+    torch.compiler.reset()
+    model, image = matcher(), torch.randn(3, 3, 64, 64)
+    expected = compute_gradcam(model, image, TEXTS)
+    compile_towers(model)
+    with torch.enable_grad():  # code without hooks, for a pass such as Grad-CAM's
+        model.read(model.text_tower.project(model.encode_image(image)), model.tokenize(TEXTS))
+    found = compute_gradcam(model, image, TEXTS)
+    torch.compiler.reset()
+    for one, other in zip(found[0], expected[0], strict=True):
+        torch.testing.assert_close(one, other)
+    torch.testing.assert_close(found[1], expected[1])
