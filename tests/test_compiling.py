@@ -20,6 +20,7 @@ from lavis_lite.layers import layers_of, recompute_activations
 from lavis_lite.prepacking import prepack
 from lavis_lite.runners.parallel import Losses
 from lavis_lite.text.decoding import GroundedDecoder
+from lavis_lite.text.unprojected import Unprojected
 
 LOSSES = {"itc": {"queue_size": 16}}
 WORDS = [
@@ -208,6 +209,19 @@ def assert_the_same_captions() -> None:
             graphs.append(num_graphs())
     assert graphs[1] == graphs[3]
     assert graphs[5] == graphs[7]
+
+
+@torch.no_grad()
+def test_a_compiled_tower_looks_at_tokens_that_are_not_projected(quickly: None) -> None:
+    torch.manual_seed(0)
+    plain = create_model("blip_image_text_matching", "tiny", image_size=224).eval()
+    compiled = copy.deepcopy(plain)
+    compile_towers(compiled)
+    image = torch.randn(2, 3, 224, 224)
+    tokens = plain.encode_image(image)
+    assert isinstance(plain.match_tower.look_at(tokens, 5)[0], Unprojected)
+    texts = ["a red star", "a star"]
+    torch.testing.assert_close(compiled.match(tokens, texts), plain.match(tokens, texts))
 
 
 # ---- what does not go together, and what is missing

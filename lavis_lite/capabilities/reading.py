@@ -45,7 +45,7 @@ class Reading(Seeing, Reads):
         ``[ENC]`` takes the place of ``[CLS]``, as in training, unless ``first_token`` is ``cls``.
 
         Args:
-            image_kv: ``project`` of the images.
+            image_kv: of the images, from ``project`` or ``look_at``.
             text: the texts.
             states: (K * B, T, D) of the texts alone, where they are known and ``fuses_states``:
                 reading goes on from there.

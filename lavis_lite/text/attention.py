@@ -32,6 +32,11 @@ class KeyValue(NamedTuple):
     key: Tensor
     value: Tensor
 
+    @property
+    def num_rows(self) -> int:
+        """B."""
+        return len(self.key)
+
 
 Source = KeyValue | Unprojected  # what a layer looks at
 AnySource = TypeVar("AnySource", bound=Source)
@@ -42,6 +47,7 @@ def select(sources: Iterable[AnySource], index: Tensor) -> list[AnySource]:
 
     A hard negative costs a gather here instead of a second projection of its image.
     """
+    sources = list(sources)  # a tensor that is kept keeps its id
     rows: dict[int, Tensor] = {}  # what all layers share, they share afterwards
 
     def of(tensor: Tensor) -> Tensor:
@@ -53,7 +59,7 @@ def select(sources: Iterable[AnySource], index: Tensor) -> list[AnySource]:
         each._replace(source=of(each.source))
         if isinstance(each, Unprojected)
         else KeyValue(of(each.key), of(each.value))
-        for each in list(sources)
+        for each in sources
     ]
     return cast(list[AnySource], chosen)
 
@@ -94,6 +100,7 @@ def attend(
         return padding.take(attend(padding.put(query), kv, mask, causal, dropout))
     if isinstance(kv, Unprojected):
         assert not causal
+        assert not dropout
         return kv.attend(query, mask)
     num_rows, num_heads, _, head_width = kv.key.shape
     q = query.reshape(num_rows, -1, num_heads, head_width).transpose(1, 2)  # (B, heads, K*T, .)

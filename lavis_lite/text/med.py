@@ -64,11 +64,13 @@ class Layer(nn.Module):
 
         With ``padding`` (M, D) of the real tokens to such.
         """
-        x = self.attention(x, None, mask, causal, extend, padding, wanted)
+        x = self.attention(
+            x, mask=mask, causal=causal, extend=extend, padding=padding, wanted=wanted
+        )
         if wanted is not None:  # from here on tokens do not meet: nothing reads the others
             padding = None
         if image is not None:
-            x = self.crossattention(x, image, image_mask, padding=padding)
+            x = self.crossattention(x, image, mask=image_mask, padding=padding)
         return self.output(gelu_of(self.intermediate["dense"], x), x)
 
 
@@ -182,8 +184,8 @@ class Med(nn.Module):
         """
         heads = [layer.crossattention.self for layer in self.fusing]
         pays_off = heads and pays(tokens, self.width, heads[0].num_heads, num_queries)
-        if not pays_off or not all(layer.projects_plainly for layer in heads):
-            return [*self.project(tokens)]
+        if self.training or not pays_off or not all(layer.projects_plainly for layer in heads):
+            return [*self.project(tokens)]  # which drops attention weights in training
         tokens = tokens.to(format_of_products(tokens))
         return [layer.unprojected(tokens) for layer in heads]
 
@@ -247,7 +249,7 @@ class Med(nn.Module):
         for number, layer in layers:
             own = self._of_layer(number, image_kv)
             asked = wanted if number == last else None
-            x = layer(x, visible, causal, own, seen, None, asked, padding)
+            x = layer(x, visible, causal, own, seen, wanted=asked, padding=padding)
         return x if padding is None or wanted is not None else padding.put(x)
 
     def _of_layer(self, number: int, image_kv: Sequence[Source] | None) -> Source | None:
@@ -259,7 +261,7 @@ class Med(nn.Module):
         self, x: Tensor, image_kv: Sequence[Source], image_mask: Tensor | None, cache: Cache
     ) -> Tensor:
         """The prompt (B, P, D), or one more token of K texts per image (K * B, 1, D)."""
-        num_rows = len(image_kv[0][0])
+        num_rows = image_kv[0].num_rows
         # (B, P or K, D). No view: for one, compiling would make the first layer a code of its own.
         states = x.reshape(num_rows, -1, x.shape[-1]).clone()
         num_slots = states.shape[1]

@@ -34,6 +34,11 @@ class Unprojected(NamedTuple):
     value_weight: Tensor
     value_bias: Tensor | None
 
+    @property
+    def num_rows(self) -> int:
+        """B."""
+        return len(self.source)
+
     @classmethod
     def of(cls, source: Tensor, key: nn.Linear, value: nn.Linear, num_heads: int) -> Unprojected:
         """Tokens and the layers that would project them; everything in the tokens' format."""
@@ -47,10 +52,10 @@ class Unprojected(NamedTuple):
 
     def attend(self, query: Tensor, mask: Tensor | None) -> Tensor:
         """(R, T, D) queries to (R, T, D), as ``attention.attend`` does with keys and values."""
-        num_rows, num_heads, head_width = len(self.source), *self.key_weight.shape[:2]
+        num_heads, head_width = self.key_weight.shape[:2]
         q = query.to(self.source.dtype).reshape(-1, num_heads, head_width) * head_width**-0.5
         q = q.transpose(0, 1) @ self.key_weight  # (heads, R*T, S)
-        q = q.unflatten(1, (num_rows, -1)).transpose(0, 1)  # (B, heads, K*T, S)
+        q = q.unflatten(1, (self.num_rows, -1)).transpose(0, 1)  # (B, heads, K*T, S)
         scores = q.flatten(1, 2) @ self.source.transpose(1, 2)  # (B, heads * K*T, N)
         if mask is not None:
             scores = scores.view(*q.shape[:3], -1).masked_fill(~mask, -torch.inf).flatten(1, 2)

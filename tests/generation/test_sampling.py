@@ -54,6 +54,13 @@ def test_a_wide_nucleus_is_drawn_from_whole(monkeypatch: pytest.MonkeyPatch) -> 
     assert len(set(whole[1::2].tolist())) > 60
 
 
+def test_equally_likely_tokens_are_drawn_equally_often() -> None:
+    rows = torch.full((1000,), 1e-3).expand(len(EVEN), -1)
+    drawn = torch.bincount(sample(rows, EVEN, 1.0), minlength=1000)
+    assert int(drawn.min()) >= 8
+    assert int(drawn.max()) <= 12
+
+
 @pytest.mark.parametrize("uniform", [0.0, 1 - 2**-24])
 def test_the_ends_of_the_unit_interval_stay_within_the_nucleus(uniform: float) -> None:
     probabilities = torch.rand(50, 40).softmax(-1)

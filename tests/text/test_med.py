@@ -172,9 +172,10 @@ def test_keys_projected_in_fp32_serve_under_autocast() -> None:
         assert med(ids, mode="multimodal", image_kv=kv).isfinite().all()
 
 
+@pytest.mark.parametrize("training", [False, True])
 @pytest.mark.parametrize("mode", ["text", "multimodal", "decoder"])
-def test_a_forward_compiles_into_one_graph(mode: str) -> None:
-    med, ids = tower(), ids_of(2)
+def test_a_forward_compiles_into_one_graph(mode: str, training: bool) -> None:
+    med, ids = tower(dropout=0.0).train(training), ids_of(2)
     ids, mask = padded(ids, [7, 5])
     kv = None if mode == "text" else med.project(torch.randn(2, 5, IMAGE_WIDTH))
     compiled = torch.compile(med, backend="eager", fullgraph=True)

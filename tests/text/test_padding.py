@@ -93,6 +93,35 @@ def test_losses_and_gradients_are_those_with_padding(name: str, recompute: bool)
         torch.testing.assert_close(mine, theirs, rtol=1e-3, atol=2e-6)
 
 
+def test_under_autocast_losses_are_those_with_padding():
+    model, samples = training("blip_pretrain").float(), samples_of("blip_pretrain")
+    samples["image"] = samples["image"].float()
+    with torch.autocast("cpu", torch.bfloat16):
+        whole, exact = step(model, samples, leaves_out=False)
+        loss, found = step(model, samples, leaves_out=True)
+    assert loss == pytest.approx(whole, rel=5e-3)
+    norm, usual = (torch.nn.utils.get_total_norm(grads) for grads in (found, exact))
+    assert float(norm) == pytest.approx(float(usual), rel=0.05)
+
+
+@pytest.mark.parametrize("mode", ["text", "multimodal", "decoder"])
+def test_a_text_that_is_all_padding_disturbs_no_other(mode: str):
+    torch.manual_seed(0)
+    med = Med(
+        width=8, depth=2, num_heads=2, mlp_width=16, vocab_size=9, encoder_width=6, dropout=0.0
+    )
+    ids, mask = torch.randint(9, (3, 4)), MASK.clone()
+    mask[1] = 0
+    kv = None if mode == "text" else med.project(torch.randn(3, 5, 6))
+    states = med(ids, mask, mode=mode, image_kv=kv)
+    states[mask.bool()].square().sum().backward()
+    med.leaves_out_padding = False
+    torch.testing.assert_close(
+        states[mask.bool()], med(ids, mask, mode=mode, image_kv=kv)[mask.bool()]
+    )
+    assert all(p.grad.isfinite().all() for p in med.parameters() if p.grad is not None)
+
+
 def test_layers_run_over_real_tokens_alone_in_training_and_over_all_otherwise():
     model = training("blip_caption")
     seen: list[int] = []

@@ -61,6 +61,8 @@ def test_only_few_queries_look_at_tokens_and_never_with_gradients(med: Med):
     with torch.enable_grad():
         assert kinds(2) == [False, False]
     assert not pays(tokens.to("meta"), WIDTH, 2, 2)
+    med.train()  # attention weights are dropped
+    assert kinds(2) == [False, False]
 
 
 class Adapted(torch.nn.Module):

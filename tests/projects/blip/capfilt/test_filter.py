@@ -35,7 +35,7 @@ def test_scores_of_uneven_numbers_of_texts_are_those_of_each_alone_and_no_key_is
     match_pairs = model.match_pairs
 
     def watched(kv: list[Source], texts):
-        read.append((len(kv[0][0]), len(texts.ids)))
+        read.append((kv[0].num_rows, len(texts.ids)))
         return match_pairs(kv, texts)
 
     model.match_pairs = watched
