@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from lavis_lite import compiling, registry
+from lavis_lite import registry
 from lavis_lite.config.fit import SYNONYMS, width_hint
 from lavis_lite.errors import ConfigError
 from lavis_lite.image_size import ImageSize
@@ -79,10 +79,6 @@ class VisionLanguageModel(nn.Module):
             for name in self.momentum_pairs:
                 if (copy := getattr(self, f"{name}_m", None)) is not None:
                     copy.load_state_dict(getattr(self, name).state_dict())
-
-    def compile_towers(self) -> None:
-        """``torch.compile`` the layers of all towers in place; see ``lavis_lite.compiling``."""
-        compiling.compile_towers(self)
 
     @property
     def device(self) -> torch.device:

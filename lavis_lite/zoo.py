@@ -221,6 +221,10 @@ def load_model(
     """
     if dtype is not None and dtype not in FORMATS:
         raise ConfigError(f"dtype: {dtype!r}.{suggest(dtype, FORMATS)} Known: {', '.join(FORMATS)}")
+    if prepack and compile:
+        raise ConfigError(
+            "compile: compiled layers would not use the packed weights of `prepack`; choose one"
+        )
     released = False
     if checkpoint is None:
         name, model_type = _name_and_type(name, model_type)
