@@ -21,11 +21,12 @@ from report_charts import chart_node
 from sphinx.application import Sphinx
 from sphinx.util.nodes import nested_parse_with_titles
 
-from lavis_lite.report.benchmark import OURS, contenders, not_timed, plots, rate
+from lavis_lite.report.benchmark import OURS, bound, contenders, not_timed, plots, rate
 
 Record = dict[str, Any]
 MEMORY = {"memory": " of its memory", "total_memory": " of all its process's memory"}
-UNITS = {"time": " of its time", "seconds": " s", **MEMORY}
+RATE = " of the device's rate"
+UNITS = {"time": " of its time", "seconds": " s", "share_of_rate": RATE, **MEMORY}
 TABLE = [".. list-table::", "   :header-rows: 1", ""]
 
 
@@ -99,12 +100,17 @@ class Targets(Recorded):
 def target_cells(case: Record, one: Record) -> list[str]:
     """A target and what was found: against, wanted, measured, reached, ours, the other."""
     other = case["baselines"].get(one["against"], {})
-    measured = not_timed(other) if one["value"] is None else f"{one['value']:.2f}"
+    measured = not_timed(other) if one["value"] is None else figure(one["value"])
     shown = memory if one["measure"] in MEMORY else seconds
     ours, theirs = shown(case[OURS]), shown(other)
     against = "–" if one["against"] == OURS else one["against"]
-    wanted = f"at most {one['at_most']:.3g}{UNITS[one['measure']]}"
+    wanted = bound(one) + UNITS[one["measure"]]
     return [against, wanted, measured, "yes" if one["reached"] else "**no**", ours, theirs]
+
+
+def figure(value: float) -> str:
+    """Two decimals, three where those would show a bound of 1 that is not kept."""
+    return f"{value:.3f}" if 0.995 <= value < 1.005 else f"{value:.2f}"
 
 
 class Benchmark(Recorded):
@@ -159,7 +165,8 @@ def place(record: Record) -> Iterator[str]:
         f"Command: ``{record['command']}``, {record['seconds'] / 60:.0f} minutes; "
         f"medians of {runs} runs. Where: {facts}; "
         f"device {record['device']}, threads {record['cases'][0]['threads']}, matrix products at "
-        f"{matmul} GFLOP/s, other load up to {max(loads, default=0):.1f}."
+        f"{matmul} GFLOP/s, load average before a case up to {max(loads, default=0):.1f} (the case "
+        "before it counts)."
     )
 
 

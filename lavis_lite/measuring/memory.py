@@ -52,7 +52,9 @@ def peak_of(run: Callable[[], object], device: torch.device) -> Peak:
 
 
 def return_freed() -> None:
-    """Give memory that is free, but kept for later, back to the system, where that can be asked."""
+    """Give memory that is free, but kept for later, back to system and device, if that can be."""
+    if torch.cuda.is_initialized():
+        torch.cuda.empty_cache()
     if sys.platform == "linux":
         trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
         if trim is not None:

@@ -22,14 +22,26 @@ COLUMNS = (
     *("time_reached", "load"),
     *("memory_ratio", "memory_at_most", "memory_reached"),
     *("total_memory_ratio", "total_memory_at_most", "total_memory_reached"),
-    *("seconds_at_most", "seconds_reached", "same_results", "matmul_gflop_per_second"),
-    *("processor", "cores", "torch", "transformers", "Python", "commit", "started", "command"),
+    *("seconds_at_most", "seconds_reached", "share_of_rate_at_least", "share_of_rate_reached"),
+    *("same_results", "matmul_gflop_per_second"),
+    *(
+        "processor",
+        "cores",
+        "GPU",
+        "torch",
+        "transformers",
+        "Python",
+        "commit",
+        "started",
+        "command",
+    ),
 )
 LABELS = (
     *("seconds", "per second", "GFLOP", "share", "memory added", "memory in all"),
-    *("time ratio", "added ratio", "in all ratio", "at most"),
+    *("time ratio", "added ratio", "in all ratio", "wanted"),
 )
 _MEMORY = ("memory", "total_memory")  # ratios
+BOUNDS = ("at_most", "at_least")
 
 Case = Mapping[str, Any]
 
@@ -42,6 +54,13 @@ def contenders(case: Case) -> dict[str, Mapping[str, Any]]:
 def not_timed(found: Mapping[str, Any]) -> str:
     """Why a baseline has no figures: its error, or that it came to something else."""
     return found.get("error", "other results")
+
+
+def bound(target: Mapping[str, Any]) -> str:
+    """What a target asks for: `at most 0.5`."""
+    return next(
+        f"{words.replace('_', ' ')} {target[words]:.3g}" for words in BOUNDS if words in target
+    )
 
 
 def rate(case: Case, found: Mapping[str, Any]) -> str:
@@ -63,7 +82,7 @@ def rows(table: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
             row |= {f"{what}_ratio": ratio for what, ratio in found.get("ratio", {}).items()}
             for one in case["reach"]:
                 if one["against"] == name:
-                    row[f"{one['measure']}_at_most"] = one["at_most"]
+                    row |= {f"{one['measure']}_{k}": one[k] for k in BOUNDS if k in one}
                     row[f"{one['measure']}_reached"] = one["reached"]
             if found.get("differences"):
                 row["same_results"] = all(d["agrees"] for d in found["differences"])
@@ -204,7 +223,7 @@ def _row(case: Case, name: str, found: Mapping[str, Any]) -> Html:
         _number(found.get("total_mib"), ",.0f"),
         _number(ratio.get("time"), ".2f"),
         *(_number(ratio[what], ".2f") if what in ratio else "" for what in _MEMORY),
-        ", ".join(f"{one['measure'].replace('_', ' ')} {one['at_most']:g}" for one in reach),
+        ", ".join(f"{one['measure'].replace('_', ' ')} {bound(one)}" for one in reach),
     ]
     verdict = ("gain" if all(one["reached"] for one in reach) else "loss") if reach else None
     marked = [*[None] * (len(cells) - 1), verdict]

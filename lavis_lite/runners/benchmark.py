@@ -13,7 +13,7 @@ import torch
 from lavis_lite import registry
 from lavis_lite.device import choose
 from lavis_lite.errors import ConfigError, suggest
-from lavis_lite.report.benchmark import not_timed, write_csv, write_page
+from lavis_lite.report.benchmark import bound, not_timed, write_csv, write_page
 from lavis_lite.runners.benchmark_case import Setting, expand, in_a_line, measure
 from lavis_lite.runners.benchmark_config import (
     ABSOLUTE,
@@ -253,7 +253,7 @@ def line(case: dict[str, Any]) -> str:
         else:
             parts.append(f"{name}: {not_timed(baseline)}, not timed")
     parts += [
-        f"{one['measure']} at most {one['at_most']:g}: {'yes' if one['reached'] else 'NO'}"
+        f"{one['measure']} {bound(one)}: {'yes' if one['reached'] else 'NO'}"
         for one in case["reach"]
     ]
     return "; ".join(parts)

@@ -21,7 +21,13 @@ from lavis_lite.measuring.memory import Peak, peak_of, return_freed
 from lavis_lite.measuring.operations import counted
 from lavis_lite.measuring.timing import Seconds, in_turns
 from lavis_lite.plugins import load_plugin
-from lavis_lite.runners.benchmark_config import MEMORY, OURS, BenchmarkRunConfig, Case
+from lavis_lite.runners.benchmark_config import (
+    AT_LEAST,
+    MEMORY,
+    OURS,
+    BenchmarkRunConfig,
+    Case,
+)
 from lavis_lite.runners.seeding import seed_everything
 
 log = logging.getLogger(__name__)
@@ -207,11 +213,11 @@ def targets(
     listed = []
     for against, wanted in case.reach.items():
         known = ours if against == OURS else baselines.get(against, {}).get("ratio", {})
-        for what, at_most in wanted.items():
-            value = known.get(what)
-            reached = value is not None and value <= at_most
+        for what, limit in wanted.items():
+            value, least = known.get(what), what in AT_LEAST
+            reached = value is not None and (value >= limit if least else value <= limit)
             listed.append(
-                {"against": against, "measure": what, "at_most": at_most}
+                {"against": against, "measure": what, "at_least" if least else "at_most": limit}
                 | {"value": value, "reached": reached}
             )
     return listed

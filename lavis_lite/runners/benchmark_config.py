@@ -10,7 +10,8 @@ from lavis_lite.config.schema import Component, key
 OURS = "ours"  # what is measured against the baselines
 MEMORY = ("memory", "total_memory")  # what a run adds; all that its process holds
 RATIOS = ("time", *MEMORY)  # of ours to a baseline
-ABSOLUTE = ("seconds",)  # of ours alone
+AT_LEAST = ("share_of_rate",)  # all others are wanted small
+ABSOLUTE = ("seconds", *AT_LEAST)  # of ours alone
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,7 +23,8 @@ class Case(Component):
     baselines: list[str] | None = key("Which of the workload's baselines; null: all.", None)
     reach: dict[str, dict[str, float]] = key(
         "Targets: baseline -> `time`, `memory` (that a run adds) or `total_memory` (that its "
-        "process holds at its peak), ours divided by its, at most; `ours` -> `seconds`, at most.",
+        "process holds at its peak), ours divided by its, at most; `ours` -> `seconds`, at most, "
+        "or `share_of_rate` (that of the device's rate at products, from 0 to 1), at least.",
         {},
     )
     memory: bool = key("Measure peak memory too, each contender in a process of its own.", False)

@@ -130,6 +130,20 @@ def test_a_peer_that_comes_to_something_else_is_reported_and_not_timed(cfg: Path
     assert "1 of 3 targets are reached" in page
 
 
+@pytest.mark.parametrize(("wanted", "reached"), [(1e-15, True), (2.0, False)])
+def test_a_share_of_the_rate_is_wanted_at_least(cfg: Path, wanted: float, reached: bool) -> None:
+    reach = f"cases[0].reach={{ours: {{share_of_rate: {wanted}}}}}"
+    found = run(cfg, "run.only=one", reach)["cases"][0]["reach"]
+    (one,) = (one for one in found if one["measure"] == "share_of_rate")
+    assert one["at_least"] == wanted
+    assert one["reached"] is reached
+    with (cfg.parent / "out" / "benchmark.csv").open(encoding="utf-8") as file:
+        row = next(csv.DictReader(file))
+    assert row["share_of_rate_at_least"] == f"{wanted:.6g}"
+    assert row["share_of_rate_reached"] == str(reached)
+    assert f"share of rate at least {wanted:.3g}" in (cfg.parent / "out/report.html").read_text()
+
+
 def test_the_record_says_what_ran_where(cfg: Path, tmp_path: Path) -> None:
     kept = tmp_path / "kept" / "squares"
     table = run(cfg, f"run.record={kept}", "run.only=more")

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from lavis_lite import prepacking, registry
+from lavis_lite.compiling import compile_towers
 from lavis_lite.measuring.agreement import Difference, of_lists, of_tensors
 from lavis_lite.projects.blip.benchmark.inputs import BERT, DTYPES, build, images
 from lavis_lite.projects.blip.huggingface import as_transformers
@@ -75,7 +76,7 @@ class Captions:
         if prepack and not compile:
             prepacking.prepack(self.model)
         if compile:
-            self.model.compile_towers()
+            compile_towers(self.model)
         self.theirs: Any = None
 
     def contender(self, name: str) -> Callable[[], Any]:
@@ -143,7 +144,8 @@ class Captions:
         ids = self._prompts([number % len(self.model.tokenizer) for number in text])
         decoder = self.model.text_decoder
         tokens = self.model.encode_image(self.pixels)
-        ours = decoder(ids, image_kv=decoder.bert.project(tokens))
+        num_queries = max(self.num_beams, self.num_captions) * self.length  # those of writing
+        ours = decoder(ids, image_kv=decoder.bert.look_at(tokens, num_queries))
         seen = self.theirs.vision_model(pixel_values=self.pixels).last_hidden_state
         mask = torch.ones(seen.shape[:2], dtype=torch.long, device=ids.device)
         theirs = self.theirs.text_decoder(

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from lavis_lite import registry
+from lavis_lite.compiling import compile_towers
 from lavis_lite.config.schema import OptimConfig
 from lavis_lite.measuring.agreement import Difference
 from lavis_lite.model import decay_groups
@@ -39,7 +40,7 @@ class PretrainStep:
         batch: pairs.
         queue_size: earlier pairs to contrast against.
         words: fewest and most words of a text.
-        compile: ``torch.compile`` the layers of our towers.
+        compile: ``torch.compile`` the layers of the towers, which all contenders share.
         recompute: ours keeps matrix products and attention alone of its layers' activations
             (``run.gradient_checkpointing.keep``); the baselines keep all.
         device, precision: where, and the autocast format of forward passes.
@@ -70,7 +71,7 @@ class PretrainStep:
         ).to(device)
         self.model.train()
         if compile:
-            self.model.compile_towers()
+            compile_towers(self.model)
         shortest, longest = words or (6, 18)
         self.samples = {
             "image": images(batch, image_size, torch.float32, device),
