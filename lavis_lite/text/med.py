@@ -175,16 +175,17 @@ class Med(nn.Module):
         """
         return [layer.crossattention.self.project(tokens) for layer in self.fusing]
 
-    def look_at(self, tokens: Tensor, num_queries: int) -> list[Source]:
+    def look_at(self, tokens: Tensor, num_queries: int, num_steps: int = 1) -> list[Source]:
         """What takes the least work to look at image tokens: projected or not, per fusing layer.
 
         Args:
             tokens: (B, N, encoder width).
             num_queries: text tokens that will look at each image, in all.
+            num_steps: in how many steps they come, where a text is written.
         """
         heads = [layer.crossattention.self for layer in self.fusing]
-        pays_off = heads and pays(tokens, self.width, heads[0].num_heads, num_queries)
-        if self.training or not pays_off or not all(layer.projects_plainly for layer in heads):
+        less = heads and pays(tokens, self.width, heads[0].num_heads, num_queries, num_steps)
+        if self.training or not less or not all(layer.projects_plainly for layer in heads):
             return [*self.project(tokens)]  # which drops attention weights in training
         tokens = tokens.to(format_of_products(tokens))
         return [layer.unprojected(tokens) for layer in heads]

@@ -18,6 +18,9 @@ from torch import Tensor, nn
 
 # How much slower the products here are than large ones: they have few rows (measured on a CPU).
 SLOWER = 1.5
+# Each step reads the matrices of keys and values again; of fewer images, keys and values are read
+# sooner (measured on a CPU).
+FEWEST_IN_STEPS = 4
 
 
 class Unprojected(NamedTuple):
@@ -65,7 +68,7 @@ class Unprojected(NamedTuple):
         return (out if self.value_bias is None else out + self.value_bias).to(query.dtype)
 
 
-def pays(tokens: Tensor, width: int, num_heads: int, num_queries: int) -> bool:
+def pays(tokens: Tensor, width: int, num_heads: int, num_queries: int, num_steps: int = 1) -> bool:
     """Whether a layer looks at image tokens (B, N, S) with less work if it does not project them.
 
     On the CPU, where it was measured, and without gradients.
@@ -75,8 +78,11 @@ def pays(tokens: Tensor, width: int, num_heads: int, num_queries: int) -> bool:
         width: D.
         num_heads: of the layer.
         num_queries: text tokens that will look at each image, in all.
+        num_steps: in how many steps they come.
     """
     if tokens.device.type != "cpu" or torch.is_grad_enabled():
+        return False
+    if num_steps > 1 and len(tokens) < FEWEST_IN_STEPS:
         return False
     num_tokens, source_width = tokens.shape[1:]
     projected = num_tokens * width * (source_width + num_queries)

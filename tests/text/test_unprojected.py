@@ -61,6 +61,8 @@ def test_only_few_queries_look_at_tokens_and_never_with_gradients(med: Med):
     with torch.enable_grad():
         assert kinds(2) == [False, False]
     assert not pays(tokens.to("meta"), WIDTH, 2, 2)
+    assert not pays(tokens, WIDTH, 2, 2, num_steps=2)  # for so few images
+    assert pays(torch.cat([tokens, tokens]), WIDTH, 2, 2, num_steps=2)
     med.train()  # attention weights are dropped
     assert kinds(2) == [False, False]
 
