@@ -8,12 +8,14 @@
 #
 # Everything runs in the environment VENV, which is made with PYTHON when it is missing and
 # brought up to date when setup.py changes. An activated environment is left alone: to use it,
-# say `make test VENV=$$VIRTUAL_ENV`.
+# say `make test VENV=$$VIRTUAL_ENV`. Tests run in two processes side by side, each file in one of
+# them: TEST_PROCESSES=8 where there are more cores, 0 for one after the other.
 
 PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 PYTEST_ARGS ?=
+TEST_PROCESSES ?= 2
 
 # The demo in a short form: every part runs, nothing is learnt.
 SHORT ?= \
@@ -37,7 +39,7 @@ demo-short: install
 	test -s $(SHORT_OUTPUT)/report.html
 
 test: install-dev
-	$(BIN)/python -m pytest -m "not slow" $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile -m "not slow" $(PYTEST_ARGS)
 
 test-slow: install-dev
 	$(BIN)/python -m pytest -m slow $(PYTEST_ARGS)

@@ -23,7 +23,7 @@ EXTRAS = {
     "peft": ["peft"],
     "siglip": ["sentencepiece", "protobuf"],  # what its published vocabulary is read with
     # setuptools: the packaging test builds a wheel without fetching anything.
-    "test": ["pytest>=8", "hypothesis", "pyarrow", "peft", "setuptools>=77"],
+    "test": ["pytest>=8", "pytest-xdist", "hypothesis", "pyarrow", "peft", "setuptools>=77"],
     "docs": ["sphinx>=8", "furo", "myst-parser"],
 }
 EXTRAS["dev"] = [*EXTRAS["test"], *EXTRAS["docs"], "ruff", "mypy"]
