@@ -35,6 +35,11 @@ def row(*cells: str) -> list[str]:
     return [f"   {'* -' if not number else '  -'} {cell}" for number, cell in enumerate(cells)]
 
 
+def title(case: Record) -> str:
+    """A case's, whose options stay options: Sphinx makes a dash of two hyphens."""
+    return case["title"].replace("--", r"\-\-")
+
+
 def seconds(found: Record) -> str:
     """The median with its spread."""
     if "seconds" not in found:
@@ -93,7 +98,7 @@ class Targets(Recorded):
         )
         for config, case in ((config_of(r), case) for r in records for case in r["cases"]):
             for one in case["reach"]:
-                yield from row(config, case["title"], *target_cells(case, one))
+                yield from row(config, title(case), *target_cells(case, one))
         yield ""
 
 
@@ -125,7 +130,7 @@ class Benchmark(Recorded):
             )
             for case in record["cases"]:
                 for name, found in contenders(case).items():
-                    yield from row(case["title"] if name == OURS else "", name, *cells(case, found))
+                    yield from row(title(case) if name == OURS else "", name, *cells(case, found))
             yield from ["", *place(record), ""]
 
 

@@ -9,6 +9,7 @@ from lavis_lite.report.charts import Scale, figure, label, ticks
 from lavis_lite.report.markup import Html, join, tag
 
 _WIDTH, _ROW, _BOTTOM, _RIGHT = 520, 30, 22, 44
+_TEXT = 36  # that a value takes
 
 
 @dataclass(frozen=True)
@@ -48,9 +49,10 @@ def _bar(one: Ratio, x: Scale, top: float) -> Html:
         height=9,
         class_=f"bars {'c0' if reached else 'c1'}",
     )
-    mark = None
+    mark, end = None, x(one.value)
     if one.at_most is not None:
         place = x(one.at_most)
         mark = tag("line", x1=place, x2=place, y1=top + 11, y2=top + 26, class_="axis")
-    value = label(x(one.value) + 5, top + 22, f"{one.value:.2f}", "start")
+        end = place if end <= place < end + _TEXT else end  # the mark would cross the text
+    value = label(end + 5, top + 22, f"{one.value:.2f}", "start")
     return join(label(x(0), top + 10, one.name, "start"), bar, mark, value)
