@@ -17,6 +17,7 @@ from lavis_lite.report.benchmark import bound, not_timed, write_csv, write_page
 from lavis_lite.runners.benchmark_case import Setting, expand, in_a_line, measure
 from lavis_lite.runners.benchmark_config import (
     ABSOLUTE,
+    AT_LEAST,
     MEMORY,
     OURS,
     RATIOS,
@@ -188,7 +189,8 @@ def check(config: BenchmarkConfig) -> None:
 def case_problems(case: Case) -> list[str]:
     """What is wrong with one case."""
     problems = []
-    known = list(getattr(registry.result("workload", case.name), "baselines", ()))
+    workload = registry.result("workload", case.name)
+    known = list(getattr(workload, "baselines", ()))
     for name in case.baselines or ():
         if name not in known:
             problems.append(
@@ -206,6 +208,11 @@ def case_problems(case: Case) -> list[str]:
             f"reach.{against}.{what}: one of {', '.join(allowed)}"
             for what in wanted
             if what not in allowed
+        ]
+        problems += [
+            f"reach.{against}.{what}: {case.name} does no arithmetic that is counted"
+            for what in AT_LEAST
+            if what in wanted and not getattr(workload, "arithmetic", True)
         ]
         problems += [
             f"reach.{against}.{what}: needs `memory: true`"

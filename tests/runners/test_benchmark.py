@@ -169,6 +169,12 @@ def test_the_record_says_what_ran_where(cfg: Path, tmp_path: Path) -> None:
     assert (tmp_path / "out" / "benchmark.csv").read_text() == kept.with_suffix(".csv").read_text()
 
 
+def test_work_whose_operations_are_not_counted_has_no_share(cfg: Path) -> None:
+    case = "{title: one, name: command, arguments: [-c, pass], reach: {ours: {share_of_rate: 0.1}}}"
+    with pytest.raises(ConfigError, match=r"reach\.ours\.share_of_rate: command does no arithm"):
+        run(cfg, f"cases[0]={case}")
+
+
 def test_what_grows_is_drawn(cfg: Path, tmp_path: Path) -> None:
     run(cfg)
     page = (tmp_path / "out" / "report.html").read_text()
