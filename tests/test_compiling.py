@@ -238,6 +238,8 @@ def test_packed_weights_and_compiled_layers_exclude_each_other(quickly: None) ->
         prepack(compiled)
     with pytest.raises(ConfigError, match=r"^compile: .*choose one"):
         load_model("blip_caption", "tiny", prepack=True, compile=True)
+    with pytest.raises(ConfigError, match=r"^compile: .*choose one"):  # nothing would be packed
+        load_model("blip_caption", "tiny", dtype="fp16", prepack=True, compile=True)
 
 
 def test_a_model_can_be_loaded_compiled(quickly: None) -> None:

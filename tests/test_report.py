@@ -22,6 +22,7 @@ from lavis_lite.report.bars import Part, divided_bars
 from lavis_lite.report.examples import evenly
 from lavis_lite.report.markup import Html, join, tag
 from lavis_lite.report.pictures import data_uri
+from lavis_lite.report.ratios import Ratio, ratio_chart
 
 HOSTILE = "\"><script>alert(1)</script><img src=http://evil.example onerror='x'>&amp; \x00 \ud800"
 RED = Image.new("RGB", (8, 6), (255, 0, 0))
@@ -254,6 +255,15 @@ def test_bars_are_shares_and_outliers_count_at_the_ends() -> None:
 
 def _decoded(uri: str) -> Image.Image:
     return Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2])))
+
+
+@pytest.mark.parametrize("at_most", [0.31, 0.333, 0.9, 0.1])
+def test_a_targets_mark_does_not_cross_the_value_of_its_bar(at_most: float) -> None:
+    drawn = str(ratio_chart("time", [Ratio("work", 0.31, at_most)]))
+    (mark,) = map(float, re.findall(r'<line x1="([\d.]+)"[^>]*class="axis"', drawn))
+    (text,) = map(float, re.findall(r'<text x="([\d.]+)"[^>]*>0\.31</text>', drawn))
+    assert not text < mark < text + 30
+    assert mark != text
 
 
 def test_a_divided_bar_shows_shares_totals_and_no_empty_parts() -> None:

@@ -23,18 +23,8 @@ COLUMNS = (
     *("memory_ratio", "memory_at_most", "memory_reached"),
     *("total_memory_ratio", "total_memory_at_most", "total_memory_reached"),
     *("seconds_at_most", "seconds_reached", "share_of_rate_at_least", "share_of_rate_reached"),
-    *("same_results", "matmul_gflop_per_second"),
-    *(
-        "processor",
-        "cores",
-        "GPU",
-        "torch",
-        "transformers",
-        "Python",
-        "commit",
-        "started",
-        "command",
-    ),
+    *("same_results", "matmul_gflop_per_second", "processor", "cores", "GPU", "torch"),
+    *("transformers", "Python", "commit", "started", "command"),
 )
 LABELS = (
     *("seconds", "per second", "GFLOP", "share", "memory added", "memory in all"),

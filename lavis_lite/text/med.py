@@ -185,8 +185,9 @@ class Med(nn.Module):
         """
         heads = [layer.crossattention.self for layer in self.fusing]
         less = heads and pays(tokens, self.width, heads[0].num_heads, num_queries, num_steps)
+        # Training drops attention weights, which only attention to keys and values does.
         if self.training or not less or not all(layer.projects_plainly for layer in heads):
-            return [*self.project(tokens)]  # which drops attention weights in training
+            return [*self.project(tokens)]
         tokens = tokens.to(format_of_products(tokens))
         return [layer.unprojected(tokens) for layer in heads]
 
