@@ -71,10 +71,10 @@ setup(
     },
     package_data={
         "": DATA,
-        "lavis_lite": ["templates/**/*.txt"],
+        "lavis_lite.cli": ["templates/**/*.txt"],
         "lavis_lite.configs": ["**/*.yaml"],
         "lavis_lite.data": ["**/*.txt"],
-        "lavis_lite.text": ["**/*.txt"],
+        "lavis_lite.modules.text": ["**/*.txt"],
         **{f"lavis_lite.projects.{name}": ["weights/**/*"] for name in PROJECTS},
     },
     # A floor stands only where one was found to be needed, a cap only where the next major version
