@@ -19,7 +19,7 @@ from lavis_lite.config.image_size import ImageSize, height_width
 from lavis_lite.errors import ConfigError, DownloadError, UnknownName, suggest
 from lavis_lite.io.packages import naming_torchvision
 from lavis_lite.modules.layers.init import draw_matrices
-from lavis_lite.modules.timm_weights import without_network
+from lavis_lite.modules.timm_weights import load_encoder, without_network
 
 Grid = tuple[int, int]
 
@@ -94,7 +94,7 @@ def timm_arguments(name: str) -> dict[str, inspect.Parameter]:
 def timm_encoder(
     name: str,
     *,
-    pretrained: bool = False,
+    pretrained: bool | str = False,
     position_std: float | None = None,
     init_scale: float | None = None,
     image_size: ImageSize = 224,
@@ -104,7 +104,9 @@ def timm_encoder(
 
     Args:
         name: timm's name, with or without its pretrained tag.
-        pretrained: load timm's released weights (position embeddings resampled to the image size).
+        pretrained: start from timm's released weights; or from a file, folder, URL or
+            ``hf://owner/repo`` with weights in timm's names, or from a model of the zoo, whose
+            vision encoder is taken. Position embeddings are resampled to the image size.
         position_std: standard deviation to draw learned position embeddings with. timm's 0.02
             drowns position in tiny models, whose token embeddings are as small.
         init_scale: draw the matrices with deviation ``init_scale / sqrt(fan-in)``; for small
@@ -115,13 +117,16 @@ def timm_encoder(
     Raises:
         UnknownName: no such timm model.
         ConfigError: timm cannot build it for these arguments or this image size.
+        CheckpointError: weights at ``pretrained`` that do not fit.
     """
     size = height_width(image_size)
     options = {**_options(_timm_class(name), size), **args}
     with torch.device("meta"):
         probe = _create(name, False, options)
     tokens = _probe_shape(probe, name, size)
-    model = _create(name, pretrained, options)
+    model = _create(name, pretrained is True, options)
+    if isinstance(pretrained, str):
+        load_encoder(model, pretrained)
     prefix = _num_prefix_tokens(model, tokens)
     # The class is swapped instead of wrapping the model: a wrapper would prefix all weight names.
     model.__class__ = type(f"Timm{type(model).__name__}", (TimmTokens, type(model)), {})
