@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from itertools import islice
 
 
 class UnknownName(LookupError):
@@ -30,3 +31,11 @@ def suggest(name: str, candidates: Iterable[str]) -> str:
     """The nearest valid spelling as `` Did you mean 'x'?``, or an empty string."""
     close = difflib.get_close_matches(str(name), [str(c) for c in candidates], n=1, cutoff=0.6)
     return f" Did you mean {close[0]!r}?" if close else ""
+
+
+def listed(names: Iterable[object], most: int = 12) -> str:
+    """Return names with commas between, and how many more there are: no message fills a screen."""
+    names = list(names)
+    shown = [f"{name!s:.60}" for name in islice(names, most)]
+    more = f" and {len(names) - most:,} more" if len(names) > most else ""
+    return ", ".join(shown) + more

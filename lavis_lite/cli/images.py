@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import glob
 import itertools
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -15,7 +15,8 @@ from PIL import Image
 from torch import Tensor
 
 from lavis_lite.cli.web_images import fetch_image
-from lavis_lite.data.files.images import SUFFIXES, decode
+from lavis_lite.data.files.image_files import list_images, names_and_rest
+from lavis_lite.data.files.images import decode
 from lavis_lite.errors import DataError, DownloadError, suggest
 from lavis_lite.io.paths import local_path
 
@@ -42,14 +43,16 @@ class Images:
     Attributes:
         names: of the images, as they are reported.
         problems: what could not be found or read -> why.
+        left_out: rule -> files of folders that look like images and are not taken.
     """
 
     def __init__(self, words: Sequence[str]) -> None:
         self.problems: dict[str, str] = {}
+        self.left_out = Counter[str]()
         found: dict[str, None] = {}
         for word in words:
             try:
-                found |= dict.fromkeys(find(word))
+                found |= dict.fromkeys(find(word, self.left_out, self.problems))
             except DataError as error:
                 self.problems[word] = str(error)
         self.names = list(found)
@@ -90,18 +93,29 @@ class Images:
             yield ImageBatch([self.names[n] for n in numbers], torch.stack(pixels), numbers)
 
     def report(self) -> str:
-        """What could not be read, and why; empty where there is nothing to say."""
-        if not self.problems:
-            return ""
-        total = len({*self.names, *self.problems})
+        """What could not be read, and why, and what folders have besides; empty if nothing."""
         lines = [f"  {name}: {why}" for name, why in self.problems.items()]
-        return "\n".join([f"{len(lines)} of {total} could not be read:", *lines])
+        if lines:
+            total = len({*self.names, *self.problems})
+            lines.insert(0, f"{len(lines)} of {total} could not be read:")
+        if self.left_out:
+            others = ", ".join(f"{number} ({rule})" for rule, number in self.left_out.items())
+            lines.append(f"left out of folders: {others}")
+        return "\n".join(lines)
 
 
-def find(word: str) -> list[str]:
+def find(
+    word: str, left_out: Counter[str] | None = None, unreadable: dict[str, str] | None = None
+) -> list[str]:
     """The image files that one word means, sorted where it means several.
 
-    A file is taken whatever its name; of a folder and below it those that are named as images.
+    A file is taken whatever its name; of a folder and below it those that are named as images and
+    are not hidden. Links to folders are followed.
+
+    Args:
+        word: path, folder, glob pattern or URL.
+        left_out: takes what folders have besides, see ``list_images``.
+        unreadable: takes folders that cannot be listed -> why.
 
     Raises:
         DataError: no such file, nothing that matches, or no images in a folder.
@@ -110,17 +124,21 @@ def find(word: str) -> list[str]:
         return [word]
     path = Path(word).expanduser()
     if path.is_dir():
-        inside = sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES)
-        if not inside:
-            raise DataError(f"no images in this folder ({', '.join(sorted(SUFFIXES))})")
-        return [str(p) for p in inside]
+        inside = list_images(path)
+        if left_out is not None:
+            left_out.update(inside.left_out)
+        if unreadable is not None:
+            unreadable |= {str(path / name): why for name, why in inside.unreadable.items()}
+        if not inside.paths:
+            raise DataError(f"no images in this folder {names_and_rest(inside)}")
+        return [str(path / name) for name in inside.paths]
     if path.exists():
         return [word]
     if glob.has_magic(word):
         matching = sorted(glob.glob(str(path), recursive=True))
         if not matching:
             raise DataError("no file matches")
-        return [name for match in matching for name in find(match)]
+        return [name for match in matching for name in find(match, left_out, unreadable)]
     beside = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
     raise DataError(f"no such file.{suggest(path.name, beside)}")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import os
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -81,12 +82,14 @@ class Bootstrapped(Rows):
         self._source, num_shards = _read_job(self._folder)
         numbers = _finished(self._folder, num_shards, unfinished_ok)
         self._tars = {n: tar for n in numbers if (tar := self._path(n, IMAGES)).is_file()}
+        self._texts = Counter[str]()
         with foreign(self._folder / SHARDS, "the output of a bootstrapping run"):
             rows = self._all(numbers, texts)
             if texts == "web_at_random":
-                rows = _at_random(rows, self._all(numbers, texts))
+                rows = _at_random(rows, self._all(numbers, texts), self._texts)
             self._rows = PackedRows(rows)
-        del self._keys
+        self._never = dict(+self._texts)
+        del self._keys, self._texts
         if not len(self._rows):
             raise DataError(f"{path}: no texts ({texts}) in its {len(numbers)} shards")
         arguments = {k: v for k, v in self._source.items() if k in ("exif", "max_pixels")}
@@ -98,6 +101,7 @@ class Bootstrapped(Rows):
 
     def _all(self, numbers: list[int], texts: str) -> Iterator[dict[str, Any]]:
         self._keys: set[str] = set()
+        self._texts.clear()
         for number in numbers:
             yield from self._read(number, *_TEXTS[texts])
 
@@ -115,21 +119,17 @@ class Bootstrapped(Rows):
             }
             if members is not None:
                 shared["member"] = (number, members.get(f"{record['index']:09d}"))
-            scores, kept = record["scores"], record["kept"]
             key = self._unique(record["key"], record["index"])
-            if web and record["web_text"].strip() and (kept["web"] or not only_kept):
-                own = {"text_input": record["web_text"], "score": scores["web"], "origin": "web"}
-                yield {**shared, **own, "kept": kept["web"], "key": f"{key}/web"}
-            for place, text in enumerate(record["synthetic"] if synthetic else ()):
-                if text.strip() and (kept["synthetic"][place] or not only_kept):
-                    own = {"text_input": text, "score": scores["synthetic"][place]}
-                    yield {
-                        **shared,
-                        **own,
-                        "origin": "synthetic",
-                        "kept": kept["synthetic"][place],
-                        "key": f"{key}/synthetic-{place}",
-                    }
+            for own in _texts_of(record):
+                wanted = web if own["origin"] == "web" else synthetic
+                if not wanted:
+                    self._texts[f"{own['origin']} texts, which are not asked for"] += 1
+                elif not own["text_input"].strip():
+                    self._texts["empty text"] += 1
+                elif only_kept and not own["kept"]:
+                    self._texts["not kept by the filter"] += 1
+                else:
+                    yield {**shared, **own, "key": f"{key}/{own['key']}"}
 
     def _unique(self, key: str, index: int) -> str:
         """A key that other shards have too gets its row's number."""
@@ -193,19 +193,44 @@ class Bootstrapped(Rows):
         return registry.build("dataset", self._source)
 
 
+def _texts_of(record: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """The texts of a record with their scores and verdicts; `key` is what tells them apart."""
+    scores, kept = record["scores"], record["kept"]
+    yield {
+        "text_input": record["web_text"],
+        "score": scores["web"],
+        "origin": "web",
+        "kept": kept["web"],
+        "key": "web",
+    }
+    for place, text in enumerate(record["synthetic"]):
+        yield {
+            "text_input": text,
+            "score": scores["synthetic"][place],
+            "origin": "synthetic",
+            "kept": kept["synthetic"][place],
+            "key": f"synthetic-{place}",
+        }
+
+
 def _at_random(
-    rows: Iterator[dict[str, Any]], again: Iterator[dict[str, Any]]
+    rows: Iterator[dict[str, Any]], again: Iterator[dict[str, Any]], left_out: Counter[str]
 ) -> Iterator[dict[str, Any]]:
     """As many of the rows as were kept, by the hashes of their keys, in their order.
 
     Args:
         rows: all.
         again: the same once more, so that none need be held.
+        left_out: takes the number of the others.
     """
     pairs = [(stable_hash("at random", row["key"]), row["kept"]) for row in rows]
     number = sum(kept for _, kept in pairs)
     chosen = {hashed for hashed, _ in sorted(pairs)[:number]}
-    return (row for row in again if stable_hash("at random", row["key"]) in chosen)
+    for row in again:
+        if stable_hash("at random", row["key"]) in chosen:
+            yield row
+        else:
+            left_out["not drawn"] += 1
 
 
 def _image(members: Members) -> tuple[int, int]:
@@ -215,7 +240,7 @@ def _image(members: Members) -> tuple[int, int]:
 def _read_job(folder: Path) -> tuple[dict[str, Any], int]:
     """The component of the source, and how many shards the run has."""
     try:
-        job = parse_json((folder / JOB).read_bytes())
+        job = parse_json((folder / JOB).read_bytes(), keep_bytes=True)
     except FileNotFoundError:
         raise DataError(
             f"{folder}: not the output of a bootstrapping run, no {JOB} in it"
@@ -245,6 +270,6 @@ def _records(path: Path) -> Iterator[dict[str, Any]]:
     try:
         with path.open(encoding="utf-8") as file:
             for line in file:
-                yield parse_json(line)
+                yield parse_json(line, keep_bytes=True)
     except (OSError, ValueError) as error:
         raise DataError(f"{path}: cannot be read: {error}") from None

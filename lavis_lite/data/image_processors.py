@@ -13,6 +13,7 @@ from torch import Tensor
 from lavis_lite import registry
 from lavis_lite.config.image_size import ImageSize, height_width
 from lavis_lite.data.augment import OPS, random_augment
+from lavis_lite.data.files.deep_grey import to_rgb
 from lavis_lite.errors import ConfigError, suggest
 
 # CLIP's statistics, which BLIP took over.
@@ -149,7 +150,7 @@ def random_crop(
 
 
 def _rgb(image: Image.Image) -> Image.Image:
-    return image if image.mode == "RGB" else image.convert("RGB")
+    return image if image.mode == "RGB" else to_rgb(image)
 
 
 def _resized(image: Image.Image, size: tuple[int, int]) -> Image.Image:

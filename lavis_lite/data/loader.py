@@ -70,11 +70,6 @@ class TrainData:
         """Of all processes together; an epoch need not end with a batch."""
         return self._mixture.samples_per_epoch
 
-    @property
-    def problems(self) -> list[str]:
-        """What the datasets could not read as a whole: cut or missing shards, refused members."""
-        return [problem for d in self.datasets for problem in getattr(d, "problems", [])]
-
     def batches(self, start: int = 0, stop: int | None = None) -> Iterator[dict[str, Any]]:
         """Batches start ... stop - 1 of this rank, endless without a stop.
 

@@ -111,7 +111,8 @@ class Quarantine:
             return
         was_held_up = bool(self._unwritten)
         line = json.dumps(record, ensure_ascii=False) + "\n"
-        self._unwritten += line.encode("utf-8", "replace")
+        # Names of files that are no UTF-8 are written so that JSON's readers get them back.
+        self._unwritten += line.encode("utf-8", "backslashreplace")
         try:
             self._write()
         except OSError as error:

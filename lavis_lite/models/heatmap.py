@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
+from lavis_lite.data.files.deep_grey import to_rgb
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -58,7 +60,7 @@ def overlay(picture: Image.Image, relevance: Any, blur: bool = True) -> Image.Im
         relevance: (rows, columns), as ``model.localize`` gives it for one image.
         blur: smooth the patches' edges.
     """
-    pixels = np.asarray(picture.convert("RGB"), dtype=np.float32) / 255
+    pixels = np.asarray(to_rgb(picture), dtype=np.float32) / 255
     return Image.fromarray((relevance_map(pixels, relevance, blur) * 255).round().astype(np.uint8))
 
 

@@ -57,7 +57,9 @@ KINDS: dict[str, Contract] = {
         video) or ``image0``, ``image1`` ..., ``text_input`` (str), ``image_id`` (rows of one image
         share it), ``key`` (unique str); further fields travel along. An unreadable row raises
         DataError and is quarantined. Optional: ``annotation(i)``, the row without images;
-        ``augment(row, rng)``, in training a random variant of the row."""
+        ``augment(row, rng)``, in training a random variant of the row; ``counts``, a
+        `lavis_lite.data.counts.Counts` of the entries of its source; ``problems``, files that could
+        not be read, in words."""
     ),
     "processor": Contract(
         """A callable ``processor(item, rng=None) -> item``.

@@ -159,8 +159,11 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file that is never seen half-written."""
+    """Write a text file that is never seen half-written.
+
+    Names of files that are no UTF-8 are escaped, in JSON so that reading gives them back.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(text, encoding="utf-8")
+    temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
     publish(temporary, path)

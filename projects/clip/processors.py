@@ -12,6 +12,7 @@ from torch import Tensor
 
 from lavis_lite import registry
 from lavis_lite.config.image_size import ImageSize, height_width
+from lavis_lite.data.files.deep_grey import to_rgb
 from lavis_lite.data.image_processors import MEAN, STD, Normalise, random_crop
 from lavis_lite.errors import ConfigError
 
@@ -43,7 +44,7 @@ class ClipImageEval:
         # Rounded down as torchvision does: the longer side of a picture may gain a pixel else.
         width = max(columns, int(image.width * scale))
         height = max(rows, int(image.height * scale))
-        resized = image.convert("RGB").resize((width, height), Image.Resampling.BICUBIC)
+        resized = to_rgb(image).resize((width, height), Image.Resampling.BICUBIC)
         left, top = round((width - columns) / 2), round((height - rows) / 2)
         return self._normalise(resized.crop((left, top, left + columns, top + rows)))
 
@@ -80,7 +81,7 @@ class ClipImageTrain:
         rng = numpy.random.default_rng() if rng is None else rng
         box = random_crop(*image.size, self.scale, rng)
         height, width = self.size
-        cropped = image.convert("RGB").crop(box).resize((width, height), Image.Resampling.BICUBIC)
+        cropped = to_rgb(image).crop(box).resize((width, height), Image.Resampling.BICUBIC)
         return self._normalise(cropped)
 
 

@@ -63,7 +63,7 @@ def test_what_is_not_there_is_a_problem_and_the_rest_is_read(folder: Path) -> No
 
 
 def test_a_folder_without_images_and_nothing_at_all_are_errors(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"no images in this folder \(.avif, .bmp"):
+    with pytest.raises(DataError, match=r"no images in this folder \(.apng, .avif"):
         Images([str(tmp_path)])
 
 

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from lavis_lite import registry
+from lavis_lite.data.files.bad_rows import BadRow
+from lavis_lite.data.files.cells import is_nothing, row_id
+from lavis_lite.data.files.encodings import ADVICE, has_bytes
 from lavis_lite.data.files.images import MAX_PIXELS, decode
 from lavis_lite.data.files.rows import PackedRows, Rows
 from lavis_lite.data.files.tables import foreign, read
-from lavis_lite.errors import DataError, suggest
+from lavis_lite.errors import DataError, listed, suggest
 
 IMAGE_COLUMNS = ("image", "image_path", "file_name", "filename", "filepath", "path", "img")
 TEXT_COLUMNS = ("caption", "text", "text_input", "sentence", "captions", "sentences", "title")
@@ -32,6 +36,7 @@ class Annotations(Rows):
             file_name, filename, filepath, path, img. Its values are paths or an image's bytes.
         text: the column of the texts, of strings or lists of them; by default the first of
             caption, text, text_input, sentence, captions, sentences, title. `""`: no texts.
+        encoding: of a text file that is neither UTF-8 nor UTF-16 with its mark, such as cp1252.
         key: the column of keys, made unique where they repeat; by default `key` where there is one,
             else rows are numbered.
         image_id: the column that says which rows show the same image; by default `image_id`
@@ -46,6 +51,7 @@ class Annotations(Rows):
     """
 
     kind: str
+    _mixes_ids = False
 
     def __init__(
         self,
@@ -61,13 +67,15 @@ class Annotations(Rows):
         limit: int | None = None,
         where: dict[str, Any] | None = None,
         fold: dict[str, Any] | None = None,
+        encoding: str | None = None,
     ):
-        self._read(read(path, self.kind), path, images, (image, text, key, image_id))
+        rows = read(path, self.kind, encoding=encoding)
+        self._read(rows, path, images, (image, text, key, image_id))
         self._finish(split, exif, max_pixels, limit, where, fold)
 
     def _read(
         self,
-        rows: Iterator[dict[str, Any]],
+        rows: Iterator[dict[str, Any] | BadRow],
         path: str | list[str],
         folder: str | None,
         columns: tuple[str | None, ...],
@@ -79,9 +87,10 @@ class Annotations(Rows):
         if folder is not None and not self._folder.is_dir():
             raise DataError(f"images: {folder}: no such folder")
         with foreign(first, "rows of image-text pairs"):
-            self._rows = PackedRows(_expand(rows, str(path), self.name, columns))
-        if not len(self._rows):
-            raise DataError(f"{path}: there are no rows in it")
+            expand = Expansion(self.name)
+            self._rows = PackedRows(self._without_bad(expand(rows, str(path), columns)))
+        self._mixes_ids = expand.mixes_ids
+        self._refuse_nothing(f"{path}")
         self._check_images()
 
     def _finish(
@@ -104,6 +113,8 @@ class Annotations(Rows):
         image = row["image"]
         if image and isinstance(image, str) and "://" not in image:
             row["image"] = os.path.join(self._folder, image)
+        if self._mixes_ids and row["image_id"] is not None:
+            row["image_id"] = row_id(row["image_id"])
         if row["image_id"] is None:
             # The whole path: 0001.jpg of another dataset is another image.
             row["image_id"] = row["image"] if image and isinstance(image, str) else row["key"]
@@ -111,7 +122,8 @@ class Annotations(Rows):
 
     def _check_images(self) -> None:
         """A wrong folder is better known before training than after its first hundred rows."""
-        found = [self._rows[number]["image"] for number in range(min(_LOOKED_AT, len(self._rows)))]
+        numbers = (number for number in range(len(self._rows)) if number not in self._bad)
+        found = [self._rows[number]["image"] for number in itertools.islice(numbers, _LOOKED_AT)]
         paths = [os.path.join(self._folder, one) for one in found if isinstance(one, str) and one]
         if len(paths) == len(found) and not any(os.path.exists(path) for path in paths):
             raise DataError(
@@ -130,7 +142,8 @@ class Json(Annotations):
     kind = "json"
 
     def _finish(self, split: Any, *others: Any) -> None:
-        splits = Counter(str(self._rows[number].get("split")) for number in range(len(self._rows)))
+        numbers = (number for number in range(len(self._rows)) if number not in self._bad)
+        splits = Counter(str(self._rows[number].get("split")) for number in numbers)
         if not split and {"train", "test"} <= splits.keys():
             raise DataError(f"{self.name}: holds several splits; give split: one of {dict(splits)}")
         super()._finish(split, *others)
@@ -145,9 +158,32 @@ class JsonLines(Annotations):
 @registry.register("dataset", "csv")
 class Csv(Annotations):
     __doc__ = f"""{Annotations.__doc__}
-    The file has a header; it is separated by tabs where its name or header says so.
+    The file has a header. Its fields are separated by `delimiter`: by default by tabs where it is
+    named .tsv, else by whichever of comma, tab, semicolon and bar the header has most. Between tabs
+    every line is a row, and a quote that nothing closes is a character.
     """
     kind = "csv"
+
+    def __init__(
+        self,
+        path: str | list[str],
+        images: str | None = None,
+        image: str | None = None,
+        text: str | None = None,
+        key: str | None = None,
+        image_id: str | None = None,
+        split: str | list[str] | None = None,
+        exif: bool = False,
+        max_pixels: int = MAX_PIXELS,
+        limit: int | None = None,
+        where: dict[str, Any] | None = None,
+        fold: dict[str, Any] | None = None,
+        encoding: str | None = None,
+        delimiter: str | None = None,
+    ):
+        rows = read(path, self.kind, delimiter, encoding)
+        self._read(rows, path, images, (image, text, key, image_id))
+        self._finish(split, exif, max_pixels, limit, where, fold)
 
 
 @registry.register("dataset", "parquet")
@@ -158,38 +194,94 @@ class Parquet(Annotations):
     kind = "parquet"
 
 
-def _expand(
-    rows: Iterator[dict[str, Any]],
-    where: str,
-    name: str,
-    columns: tuple[str | None, ...],
-) -> Iterator[dict[str, Any]]:
-    """Rows of files to rows of a dataset: fields renamed, one row per caption, keys unique."""
-    image, text, key, image_id = columns
-    number, keys = 0, Counter[str]()
-    for place, row in enumerate(rows):
-        if place == 0:
-            image = _column("image", image, IMAGE_COLUMNS, row, where)
-            text = text if text == "" else _column("text", text, TEXT_COLUMNS, row, where)
-        for column in filter(None, (image, text, key, image_id)):
-            if column not in row:
-                raise DataError(
-                    f"{where}: row {place} has no {column!r}.{suggest(column, row)}"
-                    f" It has: {', '.join(row)}"
+class Expansion:
+    """Rows of annotation files to rows of a dataset: one for each caption, with keys of their own.
+
+    Args:
+        name: of the dataset, which keys of rows without their own begin with.
+
+    Attributes:
+        number: captions so far.
+    """
+
+    def __init__(self, name: str):
+        self._name, self.number, self._keys = name, 0, Counter[str]()
+        self._kinds: set[bool] = set()  # of image ids that are numbers: whether written as texts
+
+    @property
+    def mixes_ids(self) -> bool:
+        """Tell whether some numbers of images were written as texts and others not."""
+        return len(self._kinds) == 2
+
+    def __call__(
+        self,
+        rows: Iterable[dict[str, Any] | BadRow],
+        where: str,
+        columns: tuple[str | None, ...],
+    ) -> Iterator[dict[str, Any] | BadRow]:
+        """Yield the rows of one source; numbers and keys go on where the last one ended.
+
+        Args:
+            rows: as they were read.
+            where: what was read, for messages.
+            columns: of image, text, key and image id, None where they are to be found.
+        """
+        image, text, key, image_id = columns
+        found = False
+        for place, row in enumerate(rows):
+            if isinstance(row, BadRow):
+                yield row
+                continue
+            if not found:
+                image = _column("image", image, IMAGE_COLUMNS, row, where)
+                text = text if text == "" else _column("text", text, TEXT_COLUMNS, row, where)
+                found = True
+            at = getattr(row, "place", f"{where}: row {place}")
+            needed = [column for column in (image, text, key, image_id) if column]
+            if missing := [column for column in needed if column not in row]:
+                yield BadRow(
+                    f"damaged row: {at}: row {place} has no {missing[0]!r}."
+                    f"{suggest(missing[0], row)} It has: {listed(row)}"
                 )
-        picture = _picture(row[str(image)])
-        own, shared = row.get(key or "key"), row.get(image_id or "image_id")
+                continue
+            yield from self._row(row, at, str(image), text, (key, image_id))
+
+    def _row(
+        self,
+        row: dict[str, Any],
+        at: str,
+        image: str,
+        text: str | None,
+        ids: tuple[str | None, str | None],
+    ) -> Iterator[dict[str, Any] | BadRow]:
+        own, shared = row.get(ids[0] or "key"), row.get(ids[1] or "image_id")
         others = {name: value for name, value in row.items() if name not in (image, text)}
         for caption in _captions(row[text]) if text else [""]:
-            unique = f"{name}-{number:07d}" if own is None else _unique(str(own), keys)
+            self.number += 1
+            if has_bytes(caption):
+                yield BadRow(f"damaged text: {at}: {ADVICE}: {caption[:60]!r}")
+                continue
             yield {
                 **others,
-                "image": picture,
+                "image": _picture(row[image]),
                 "text_input": caption,
-                "image_id": shared if shared is None or isinstance(shared, int) else str(shared),
-                "key": unique,
+                "image_id": self._image_id(shared),
+                "key": self._key(own),
             }
-            number += 1
+
+    def _image_id(self, shared: Any) -> int | str | None:
+        if is_nothing(shared):
+            return None
+        number = row_id(shared)
+        if isinstance(number, int):
+            self._kinds.add(isinstance(shared, str))
+        return shared if isinstance(shared, str) else number
+
+    def _key(self, own: Any) -> str:
+        if is_nothing(own):
+            return f"{self._name}-{self.number - 1:07d}"
+        self._keys[key := str(own)] += 1
+        return key if self._keys[key] == 1 else f"{key}#{self._keys[key]}"
 
 
 def _column(
@@ -200,7 +292,7 @@ def _column(
         return found[0]
     wanted = repr(given) if given else f"column of the {what}s ({', '.join(known)})"
     raise DataError(
-        f"{where}: no {wanted}.{suggest(given or what, row)} Columns: {', '.join(map(str, row))}."
+        f"{where}: no {wanted}.{suggest(given or what, row)} Columns: {listed(row)}."
         f" Name it with {what}:"
     )
 
@@ -208,7 +300,12 @@ def _column(
 def _picture(value: Any) -> Any:
     if isinstance(value, dict):  # as the hub stores images
         value = value.get("bytes") or value.get("path")
-    return value if isinstance(value, bytes) else "" if value is None else str(value)
+    return value if isinstance(value, bytes) else "" if is_nothing(value) else str(value)
+
+
+def num_captions(row: dict[str, Any]) -> int:
+    """Return how many rows of a dataset a row of an annotation file makes."""
+    return len(_captions(next((row[name] for name in TEXT_COLUMNS if name in row), None)))
 
 
 def _captions(value: Any) -> list[str]:
@@ -217,9 +314,4 @@ def _captions(value: Any) -> list[str]:
         return [caption for one in value for caption in _captions(one)] or [""]
     if isinstance(value, dict):
         value = next((value[name] for name in ("raw", *TEXT_COLUMNS) if name in value), None)
-    return ["" if value is None else str(value)]
-
-
-def _unique(key: str, seen: Counter[str]) -> str:
-    seen[key] += 1
-    return key if seen[key] == 1 else f"{key}#{seen[key]}"
+    return ["" if is_nothing(value) else str(value)]

@@ -5,11 +5,14 @@ from __future__ import annotations
 import functools
 import re
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from lavis_lite import registry
-from lavis_lite.data.files.images import MAX_PIXELS, SUFFIXES, decode
+from lavis_lite.data.files.encodings import read_text
+from lavis_lite.data.files.image_files import is_image_name, list_images
+from lavis_lite.data.files.images import MAX_PIXELS, decode
 from lavis_lite.data.files.rows import PackedRows, Rows
 from lavis_lite.data.files.tables import find, load_json
 from lavis_lite.data.published import cards
@@ -23,7 +26,8 @@ _WORDNET = re.compile(r"n\d{8}")
 class ClassFolders(Rows):
     """Images of a folder per class; `label` is the number of the class among the sorted folders.
 
-    `class_names` has a name for each class, and `text_input` is that name.
+    `class_names` has a name for each class, and `text_input` is that name. Folders and files whose
+    names begin with a dot are no data; images beside the classes' folders belong to no class.
 
     Args:
         path: the folder of the classes' folders.
@@ -53,20 +57,29 @@ class ClassFolders(Rows):
             beside = [one.name for one in parent.iterdir()] if parent.is_dir() else []
             raise DataError(f"{path}: no such folder.{suggest(self._folder.name, beside)}")
         self.name = self._folder.name
-        folders = sorted(one.name for one in self._folder.iterdir() if one.is_dir())
+        inside = [one for one in self._folder.iterdir() if not one.name.startswith(".")]
+        folders = sorted(one.name for one in inside if one.is_dir())
         if not folders:
             raise DataError(f"{path}: no folders in it; each class has its own")
         self.class_names = self._names(folders, classes)
-        self._rows = PackedRows(
-            {"image": f"{folder}/{file.relative_to(self._folder / folder)}", "label": label}
-            for label, folder in enumerate(folders)
-            for file in sorted((self._folder / folder).rglob("*"))
-            if file.suffix.lower() in SUFFIXES
-        )
+        never = Counter[str]()
+        if loose := sum(is_image_name(one.name) and not one.is_dir() for one in inside):
+            never["in no class's folder"] = loose
+        self.problems: list[str] = []
+        self._rows = PackedRows(self._labelled(folders, never))
+        self._never = dict(never)
         if not len(self._rows):
             raise DataError(f"{path}: no images in its {len(folders)} folders")
         self.decode = functools.partial(decode, exif=exif, max_pixels=max_pixels)
         self._choose(limit, where, fold)
+
+    def _labelled(self, folders: list[str], never: Counter[str]) -> Iterator[dict[str, Any]]:
+        for label, folder in enumerate(folders):
+            found = list_images(self._folder / folder)
+            never.update(found.left_out)
+            self.problems += found.problems(self._folder / folder)
+            for path in found.paths:
+                yield {"image": f"{folder}/{path}", "label": label}
 
     def _names(self, folders: list[str], classes: str | None) -> list[str]:
         if classes is None:
@@ -143,7 +156,7 @@ def names_of(folders: list[str], file: Path) -> list[str]:
                 raise DataError(f"{file}: {len(named)} names for {len(folders)} folders of classes")
             return [str(name) for name in named]
     else:
-        lines = file.read_text("utf-8").splitlines()
+        lines = read_text(file).splitlines()
         pairs = (line.split(maxsplit=1) for line in lines if line.strip())
         named = {pair[0]: pair[-1].split(",")[0].strip() for pair in pairs}
     for folder in folders:

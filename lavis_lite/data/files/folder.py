@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from lavis_lite import registry
-from lavis_lite.data.files.annotations import TEXT_COLUMNS, Annotations
-from lavis_lite.data.files.images import MAX_PIXELS, SUFFIXES
+from lavis_lite.data.files.annotations import TEXT_COLUMNS, Annotations, Expansion
+from lavis_lite.data.files.bad_rows import BadRow, PlacedRow
+from lavis_lite.data.files.encodings import open_text, read_text
+from lavis_lite.data.files.image_files import list_images, names_and_rest
+from lavis_lite.data.files.images import MAX_PIXELS
 from lavis_lite.data.files.json_text import parse_json
-from lavis_lite.data.files.tables import find, read
+from lavis_lite.data.files.rows import PackedRows
+from lavis_lite.data.files.tables import Row, find, foreign, read
 from lavis_lite.errors import DataError, suggest
 
 logger = logging.getLogger(__name__)
@@ -21,6 +25,7 @@ _CAPTION_FILES = [
     *("captions.tsv", "captions.txt"),
 ]
 _TEXT_SUFFIXES = (".txt", ".caption")
+_SIDE_COLUMNS = ("image", "caption", None, None)
 
 
 @registry.register("dataset", "folder")
@@ -29,14 +34,19 @@ class Folder(Annotations):
 
     The text of `cat.jpg` is that of `cat.txt` or `cat.caption`, or the caption in `cat.json`,
     whose other fields travel along. Or one file in the folder has them all: metadata.jsonl or
-    .csv, captions.jsonl, .json, .csv, or .txt (a name and a caption per line, with a tab between).
+    .csv, captions.jsonl, .json, .csv, or .txt (a name and a caption per line, with a tab between);
+    one in a folder below speaks of the images from there on. An image that no such file lists has
+    the text beside it; without one it is left out, with a count. Links to folders are followed;
+    what begins with a dot is no data.
 
     Args:
         path: the folder.
         captions: the file with all the captions, when it has another name; `""`: don't look for
-            one. An image without text has an empty one, which training refuses.
+            one. An image without text has an empty one, which training refuses. A named file is
+            the only one: what it does not list is left out.
         image, text, key, image_id: columns of that file, as for `json`.
-        split, exif, max_pixels, limit, where, fold: as for `json`.
+        split, exif, max_pixels, limit, where, fold, encoding: as for `json`.
+        delimiter: as for `csv`.
 
     Raises:
         DataError: no such folder, or no images in it.
@@ -56,72 +66,131 @@ class Folder(Annotations):
         limit: int | None = None,
         where: dict[str, Any] | None = None,
         fold: dict[str, Any] | None = None,
+        encoding: str | None = None,
+        delimiter: str | None = None,
     ):
         if not os.path.isdir(path):
             parent = Path(path).parent
             beside = [one.name for one in parent.iterdir()] if parent.is_dir() else []
             raise DataError(f"{path}: no such folder.{suggest(Path(path).name, beside)}")
-        file = _captions_file(Path(path), captions)
-        rows = _from_file(file) if file else _from_side_files(Path(path))
-        self._read(rows, str(file or path), path, (image, text, key, image_id))
-        self.name = Path(path).name
+        self._folder, self.name = Path(path), Path(path).name
+        self._encoding, self._delimiter = encoding, delimiter
+        self._found = list_images(path)
+        self.problems = self._found.problems(path)
+        self._expand, tables = Expansion(self.name), self._tables(captions)
+        with foreign(path, "rows of image-text pairs"):
+            rows = self._all(tables, captions, (image, text, key, image_id))
+            self._rows = PackedRows(self._without_bad(rows))
+        self._mixes_ids = self._expand.mixes_ids
+        self._never = dict(self._found.left_out)
+        if not len(self._rows) and not tables:
+            raise DataError(f"{path}: no images in it {names_and_rest(self._found)}")
+        self._refuse_nothing(path)
+        self._check_images()
         self._finish(split, exif, max_pixels, limit, where, fold)
 
+    def _tables(self, captions: str | None) -> list[Path]:
+        """The named file of captions; else the first of each folder that has images below it."""
+        if captions is not None:
+            return [find(str(self._folder / captions))[0]] if captions else []
+        folders = {""}
+        for image in self._found.paths:
+            while image := os.path.dirname(image):
+                folders.add(image)
+        tables = (_captions_file(self._folder / below) for below in sorted(folders))
+        return [table for table in tables if table]
 
-def _captions_file(folder: Path, name: str | None) -> Path | None:
-    if name:
-        return find(str(folder / name))[0]
-    names = _CAPTION_FILES if name is None else []
-    return next((folder / one for one in names if (folder / one).is_file()), None)
+    def _all(
+        self, tables: list[Path], captions: str | None, columns: tuple[str | None, ...]
+    ) -> Iterator[Row | BadRow]:
+        """The rows of all tables, then those of images that none of them lists."""
+        expand, listed = self._expand, set[str]()
+        for table in tables:
+            below = os.path.relpath(table.parent, self._folder) if captions is None else "."
+            for row in expand(self._table(table), str(table), columns):
+                if isinstance(row, dict) and row["image"] and isinstance(row["image"], str):
+                    if below != "." and "://" not in row["image"]:
+                        row["image"] = os.path.join(below, row["image"])
+                    at = os.path.join(self._folder, row["image"])
+                    listed.add(os.path.relpath(at, self._folder))
+                yield row
+        rest = [image for image in self._found.paths if image not in listed]
+        if not tables:
+            yield from expand(self._beside_all(rest), str(self._folder), _SIDE_COLUMNS)
+            return
+        if captions is None:
+            sides = {image: side for image in rest if _is_said(side := self._beside(image))}
+            yield from expand(sides.values(), str(self._folder), _SIDE_COLUMNS)
+            rest = [image for image in rest if image not in sides]
+        if rest:
+            self._found.left_out[f"not listed in {tables[0].name}"] = len(rest)
 
+    def _table(self, path: Path) -> Iterator[Row | BadRow]:
+        kind = path.suffix.removeprefix(".")
+        if kind in ("json", "jsonl", "parquet"):
+            return read(str(path), kind, encoding=self._encoding)
+        with open_text(path, self._encoding) as file:
+            first = file.readline()
+        if kind == "txt" and "\t" in first:
+            return _tabbed(path, self._encoding)
+        return read(str(path), "csv", self._delimiter, self._encoding)
 
-def _from_file(path: Path) -> Iterator[dict[str, Any]]:
-    kind = path.suffix.removeprefix(".")
-    if kind in ("json", "jsonl", "parquet"):
-        return read(str(path), kind)
-    with path.open(encoding="utf-8-sig", errors="replace") as file:
-        first = file.readline()
-    if kind != "txt" or "\t" not in first:
-        return read(str(path), "csv")
-    return _tabbed(path)
+    def _beside_all(self, images: Iterable[str]) -> Iterator[Row | BadRow]:
+        silent = total = 0
+        for image in images:
+            row = self._beside(image)
+            total, silent = total + 1, silent + (isinstance(row, dict) and not row["caption"])
+            yield row
+        if 0 < silent < total:
+            logger.warning(
+                "%s: %d of %d images have no text beside them", self._folder, silent, total
+            )
 
-
-def _tabbed(path: Path) -> Iterator[dict[str, Any]]:
-    """Lines of a name (Flickr8k adds #0, #1 ... to it), a tab and a caption, without a header."""
-    with path.open(encoding="utf-8-sig", errors="replace") as file:
-        for number, line in enumerate(file, start=1):
-            name, tab, caption = line.rstrip("\n").partition("\t")
-            if not tab:
-                raise DataError(f"{path}:{number}: no tab between name and caption: {line[:60]!r}")
-            stem, mark, tail = name.rpartition("#")
-            yield {"image": stem if mark and tail.isdigit() else name, "caption": caption}
-
-
-def _from_side_files(folder: Path) -> Iterator[dict[str, Any]]:
-    files = sorted(file for file in folder.rglob("*") if file.suffix.lower() in SUFFIXES)
-    silent = 0
-    for file in files:
-        row = _beside(file)
-        silent += not row["caption"]
-        yield {"image": str(file.relative_to(folder)), **row}
-    if 0 < silent < len(files):
-        logger.warning("%s: %d of %d images have no text beside them", folder, silent, len(files))
-    if not files:
-        raise DataError(f"{folder}: no images in it ({', '.join(sorted(SUFFIXES))})")
-
-
-def _beside(image: Path) -> dict[str, Any]:
-    row: dict[str, Any] = {}
-    if (side := image.with_suffix(".json")).is_file():
+    def _beside(self, image: str) -> Row | BadRow:
+        """What stands in the files beside an image; damaged ones set it aside."""
+        path = self._folder / image
+        row: Row = {}
         try:
-            row = parse_json(side.read_text(encoding="utf-8-sig"))
-        except ValueError as error:
-            raise DataError(f"{side}: not a JSON object: {error}") from None
-        if not isinstance(row, dict):
-            raise DataError(f"{side}: not a JSON object: a {type(row).__name__}")
-    caption = next((row.pop(name) for name in TEXT_COLUMNS if name in row), "")
-    for suffix in _TEXT_SUFFIXES:
-        if (side := image.with_suffix(suffix)).is_file():
-            caption = side.read_text(encoding="utf-8-sig", errors="replace").strip()
-    row.pop("image", None)
-    return {**row, "caption": caption}
+            if (side := path.with_suffix(".json")).is_file():
+                try:
+                    row = parse_json(read_text(side, self._encoding))
+                except ValueError as error:
+                    raise DataError(f"damaged json: {side}: not a JSON object: {error}") from None
+                if not isinstance(row, dict):
+                    raise DataError(
+                        f"damaged json: {side}: not a JSON object: a {type(row).__name__}"
+                    )
+            caption = next((row.pop(name) for name in TEXT_COLUMNS if name in row), "")
+            for suffix in _TEXT_SUFFIXES:
+                if (side := path.with_suffix(suffix)).is_file():
+                    caption = read_text(side, self._encoding).strip()
+        except DataError as error:
+            return BadRow(str(error))
+        except OSError as error:
+            return BadRow(f"unreadable file: {side} ({error.strerror})")
+        return {**row, "image": image, "caption": caption}
+
+
+def _captions_file(folder: Path) -> Path | None:
+    return next((folder / one for one in _CAPTION_FILES if (folder / one).is_file()), None)
+
+
+def _is_said(row: Row | BadRow) -> bool:
+    return isinstance(row, BadRow) or bool(row["caption"])
+
+
+def _tabbed(path: Path, encoding: str | None) -> Iterator[Row | BadRow]:
+    """Lines of a name (Flickr8k adds #0, #1 ... to it), a tab and a caption, without a header."""
+    with open_text(path, encoding) as file:
+        for number, line in enumerate(file, start=1):
+            name, tab, caption = line.rstrip("\r\n").partition("\t")
+            if not tab:
+                if name.strip():
+                    yield BadRow(
+                        f"damaged row: {path}:{number}: no tab between name and caption:"
+                        f" {line[:60]!r}"
+                    )
+                continue
+            stem, mark, tail = name.rpartition("#")
+            image = stem if mark and tail.isdigit() else name
+            yield PlacedRow({"image": image, "caption": caption}, f"{path}:{number}")

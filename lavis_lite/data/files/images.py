@@ -12,9 +12,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-import numpy
 from PIL import Image, ImageFile, ImageOps
 
+from lavis_lite.data.files.deep_grey import to_rgb
+from lavis_lite.data.quiet import silence_decoders
 from lavis_lite.errors import DataError
 
 MAX_PIXELS = 50_000_000
@@ -22,7 +23,11 @@ MAX_PIXELS = 50_000_000
 _FORMATS = {"JPEG", "PNG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "PPM", "MPO", "JPEG2000", "AVIF"}
 _SNIFFED = 512
 # How files are named that are taken for images without looking into them.
-SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif", ".jp2"}
+SUFFIXES = {
+    *(".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".webp", ".gif", ".bmp", ".dib"),
+    *(".tif", ".tiff", ".avif", ".avifs", ".jp2", ".j2k", ".j2c", ".jpc", ".jpf", ".jpx"),
+    *(".ppm", ".pgm", ".pbm", ".pnm", ".pfm"),
+}
 _strict_lock = threading.Lock()
 
 
@@ -36,7 +41,8 @@ def decode(
 
     As the original BLIP's `Image.open(path).convert("RGB")`: transparency is dropped (the colour
     stored under it shows), CMYK and palettes are converted, and of an animation the first frame
-    is taken. 16-bit grey is scaled to 8 bits, where PIL would clip it to white.
+    is taken. Grey of 16 or 32 bits or of floats is scaled to 8 bits, where PIL would clip it, see
+    ``deep_grey``.
 
     Args:
         max_pixels: larger images are refused from their header, before they are decoded.
@@ -46,6 +52,7 @@ def decode(
         DataError: with a short reason, its kind before a colon: "missing file: cat.jpg",
             "empty file", "not an image: HTML", "truncated image", "too many pixels: 15000 x 15000".
     """
+    silence_decoders()
     if isinstance(source, Image.Image):
         return _to_rgb(source, max_pixels, exif)
     with _opened(source) as file:
@@ -98,9 +105,7 @@ def _to_rgb(image: Image.Image, max_pixels: int, exif: bool) -> Image.Image:
             image.load()
         if exif:
             image = ImageOps.exif_transpose(image)
-        if image.mode.startswith("I;16"):
-            image = Image.fromarray((numpy.asarray(image) >> 8).astype(numpy.uint8))
-        return image.convert("RGB")
+        return to_rgb(image)
     except Exception as error:  # see above; a damaged image must not stop a run
         kind = "truncated image" if _is_truncation(error) else f"damaged image: {error}"
         raise DataError(kind) from None

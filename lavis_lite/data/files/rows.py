@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import logging
 import pickle
 from array import array
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from types import MappingProxyType
 from typing import Any
 
 import numpy
 
+from lavis_lite.data.counts import Counts
+from lavis_lite.data.files.bad_rows import BadRow
 from lavis_lite.data.seeding import stable_hash
-from lavis_lite.errors import ConfigError, DataError, suggest
+from lavis_lite.errors import ConfigError, DataError, listed, suggest
+
+logger = logging.getLogger(__name__)
 
 
 class Rows:
@@ -27,11 +33,15 @@ class Rows:
     what a text states (None where it cannot be read); `decode(image)`, in place of images.decode;
     `augment(row, rng)`, in training a random variant of a row; `answer_list`, the answers to rank;
     `class_names`, of the labels; `problems`, what was wrong with the files and is missing from the
-    rows, in words.
+    rows, in words. `counts` says how many entries the source has and what became of each; a
+    subclass notes damaged ones in `_bad` and what never became a row in `_never`.
     """
 
     name: str = "rows"
     _chosen: numpy.ndarray | None = None
+    _bad: Mapping[int, str] = MappingProxyType({})  # number of a row -> why it is damaged
+    _never: Mapping[str, int] = MappingProxyType({})  # rule -> entries that became no rows
+    _dropped: Mapping[str, int] = MappingProxyType({})  # rule -> rows that were not chosen
 
     def _count(self) -> int:
         raise NotImplementedError
@@ -46,15 +56,58 @@ class Rows:
         return self._count() if self._chosen is None else len(self._chosen)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        return self._row(self._number(index))
+        return self._row(self._good(self._number(index)))
 
     def annotation(self, index: int) -> dict[str, Any]:
         """The row without its image: cheap, for whoever needs only texts, ids or labels."""
-        return self._annotation(self._number(index))
+        return self._annotation(self._good(self._number(index)))
+
+    @property
+    def counts(self) -> Counts:
+        """How many entries the source has, and what became of each."""
+        chosen = set(self._chosen.tolist()) if self._bad and self._chosen is not None else None
+        bad = [why for number, why in self._bad.items() if chosen is None or number in chosen]
+        return Counts(
+            seen=self._count() + sum(self._never.values()),
+            used=len(self) - len(bad),
+            set_aside=dict(Counter(why.split(":")[0] for why in bad)),
+            left_out={**self._never, **self._dropped},
+        )
 
     def _number(self, index: int) -> int:
         position = range(len(self))[index]  # negative indices count from the end
         return position if self._chosen is None else int(self._chosen[position])
+
+    def _good(self, number: int) -> int:
+        if number in self._bad:
+            raise DataError(self._bad[number])
+        return number
+
+    def _without_bad(self, rows: Iterable[dict[str, Any] | BadRow]) -> Iterator[dict[str, Any]]:
+        """The rows, with an empty one in the place of each that is damaged; those are noted."""
+        bad = self._bad = dict[int, str]()
+        for number, row in enumerate(rows):
+            if isinstance(row, BadRow):
+                bad[number] = row.reason
+            yield {} if isinstance(row, BadRow) else row
+
+    def _refuse_nothing(self, where: str) -> None:
+        """Refuse a source without a sound row: the first reason is a mistake of all of it.
+
+        Raises:
+            DataError: there are no rows, or all are damaged.
+        """
+        if not self._count():
+            raise DataError(
+                f"{where}: there are no rows in it"
+                + (
+                    f" ({Counts(sum(self._never.values()), 0, {}, self._never)})"
+                    * bool(self._never)
+                )
+            )
+        if len(self._bad) == self._count():
+            more = f" (all {len(self._bad)} entries are damaged)" * (len(self._bad) > 1)
+            raise DataError(f"{next(iter(self._bad.values()))}{more}")
 
     def _choose(
         self,
@@ -71,18 +124,29 @@ class Rows:
                 hash of the field `by` (default image_id), so that rows with an equal value stay
                 together; keep the parts in `take`.
         """
+        dropped = Counter[str]()
         if where or fold:
-            self._chosen = _matching(self, where or {}, fold)
+            self._chosen = _matching(self, where or {}, fold, dropped)
         if limit is not None:
             if limit < 1:
                 raise ConfigError(f"limit: {limit}; at least 1, or null for all rows")
+            dropped["limit"] = max(0, len(self) - limit)
             self._chosen = numpy.arange(len(self)) if self._chosen is None else self._chosen
             self._chosen = self._chosen[:limit]
+        self._dropped = dict(+dropped)
+        counts = self.counts
+        if counts.used < counts.seen:
+            unasked = bool(counts.set_aside or self._never)
+            logger.log(logging.WARNING if unasked else logging.INFO, "%s: %s", self.name, counts)
 
 
 def _matching(
-    rows: Rows, where: Mapping[str, Any], fold: Mapping[str, Any] | None
+    rows: Rows,
+    where: Mapping[str, Any],
+    fold: Mapping[str, Any] | None,
+    dropped: Counter[str],
 ) -> numpy.ndarray:
+    """Numbers of the rows that are chosen; the others are counted by what left them out."""
     by, parts, take = _fold(fold)
     wanted = {name: _texts(value) for name, value in where.items()}
     seen: dict[str, Counter] = {name: Counter() for name in wanted}
@@ -90,22 +154,25 @@ def _matching(
     fields: set[str] = set()
     for number in range(rows._count()):
         try:
-            row = rows._annotation(number)
+            row = rows._annotation(rows._good(number))
         except DataError:  # kept, so that reading it puts it into quarantine
             chosen.append(number)
             continue
         fields.update(row)
         for name in wanted:
             seen[name][_text(row.get(name))] += 1
-        if all(_text(row.get(name)) in values for name, values in wanted.items()) and (
-            not by or stable_hash(str(row.get(by))) % parts in take
-        ):
+        other = next((n for n, values in wanted.items() if _text(row.get(n)) not in values), None)
+        if other is not None:
+            dropped[f"another {other}"] += 1
+        elif by and stable_hash(str(row.get(by))) % parts not in take:
+            dropped["fold"] += 1
+        else:
             chosen.append(number)
     for name in [*wanted, *filter(None, [by])]:
         if name not in fields:
             raise DataError(
                 f"{rows.name}: no row has a field {name!r}.{suggest(name, fields)}"
-                f" Fields: {', '.join(sorted(fields))}"
+                f" Fields: {listed(sorted(fields))}"
             )
     if not chosen:
         values = {name: dict(counts.most_common(5)) for name, counts in seen.items()}

@@ -11,11 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from lavis_lite import registry
+from lavis_lite.data.files.cells import is_nothing, row_id
+from lavis_lite.data.files.encodings import decode_text
 from lavis_lite.data.files.images import MAX_PIXELS, SUFFIXES, decode
 from lavis_lite.data.files.json_text import parse_json
 from lavis_lite.data.files.rows import PackedRows, Rows
-from lavis_lite.data.files.tar_index import Members, find_shards, index_shard
-from lavis_lite.errors import DataError, suggest
+from lavis_lite.data.files.tar_index import Members, find_shards, index_shard, packed_shards
+from lavis_lite.data.files.tar_samples import samples_of
+from lavis_lite.errors import DataError, listed, suggest
 
 logger = logging.getLogger(__name__)
 _MAX_OPEN = 64
@@ -27,8 +30,9 @@ class WebDataset(Rows):
 
     Each shard's headers are read once, at the beginning; samples are then read by position, so
     that order and resume don't depend on workers or processes. The fields of `json` members travel
-    along. A cut shard is read as far as it goes; links, pickles, paths that lead out of the archive
-    and samples that come twice are left out; each with a warning, and in words in `problems`.
+    along. The members of a sample need not follow each other. A cut shard is read as far as it
+    goes; links, pickles, hidden files, paths that lead out of the archive and samples that come
+    twice are left out; each with a warning, and in words in `problems`.
 
     Args:
         shards: a path, folder, URL, pattern (`*`, `{000..009}`), or a list of them.
@@ -42,6 +46,7 @@ class WebDataset(Rows):
         exif: turn images as their EXIF tag says (the originals ignore it).
         max_pixels: images larger than this are quarantined.
         limit, where, fold: a choice of the rows, see `Rows._choose`; they read the texts once.
+        encoding: of texts that are neither UTF-8 nor UTF-16 with its mark, such as cp1252.
 
     Raises:
         DataError: shards that are missing, none or no tar files, an address that would run a
@@ -61,6 +66,7 @@ class WebDataset(Rows):
         limit: int | None = None,
         where: dict[str, Any] | None = None,
         fold: dict[str, Any] | None = None,
+        encoding: str | None = None,
     ):
         self._paths, missing = find_shards(shards, missing_ok)
         first = self._paths[0]
@@ -68,9 +74,18 @@ class WebDataset(Rows):
         self.problems: list[str] = []
         for shard in missing:
             self._warn(f"{shard}: the shard is missing")
+        for folder in [shards] if isinstance(shards, str) else shards:
+            if packed := packed_shards(Path(folder)):
+                self._warn(
+                    f"{folder}: {len(packed)} compressed shards are not read, such as"
+                    f" {packed[0].name}; unpack them to read by position"
+                )
         self._image_extension, self._text, self._image_id = image, text, image_id
+        self._encoding = encoding
         self._names = _shard_names(self._paths)
-        self._samples = PackedRows(self._index(cache, missing_ok))
+        never = Counter[str]()
+        self._samples = PackedRows(self._index(cache, missing_ok, never))
+        self._never = dict(never)
         self._files: OrderedDict[int, int] = OrderedDict()
         if not len(self._samples):
             raise DataError(f"{shards}: no samples in {len(self._paths)} shards")
@@ -83,7 +98,9 @@ class WebDataset(Rows):
         """The shards, in order."""
         return self._paths
 
-    def _index(self, cache: str | None, missing_ok: bool) -> Iterator[dict[str, Any]]:
+    def _index(
+        self, cache: str | None, missing_ok: bool, never: Counter[str]
+    ) -> Iterator[dict[str, Any]]:
         for shard, path in enumerate(self._paths):
             try:
                 index = index_shard(path, cache)
@@ -98,8 +115,16 @@ class WebDataset(Rows):
                 )
             for reason, number in index.refused.items():
                 self._warn(f"{path}: {number} members are not read: {reason}")
-            for key, members in index.samples:
-                yield {"shard": shard, "key": key, "members": members}
+            never.update({f"members: {why}": n for why, n in index.refused.items()})
+            for first, every in index.samples:
+                parts = samples_of(first, every) if self._splits(every) else [(first, every)]
+                for key, members in parts:
+                    yield {"shard": shard, "key": key, "members": members}
+
+    def _splits(self, members: Members) -> bool:
+        """Tell whether keys may hold dots: not where an extension with some is asked for."""
+        dotted = any("." in extension for extension in members)
+        return dotted and self._image_extension == "auto" and "." not in self._text
 
     def _warn(self, problem: str) -> None:
         self.problems.append(problem)
@@ -115,7 +140,7 @@ class WebDataset(Rows):
             if extension not in ("auto", "", *seen):
                 raise DataError(
                     f"{self._paths[0]}: no {what} {extension!r} in the first samples."
-                    f"{suggest(extension, seen)} They have: {', '.join(seen)}"
+                    f"{suggest(extension, seen)} They have: {listed(seen)}"
                 )
 
     def _count(self) -> int:
@@ -131,25 +156,31 @@ class WebDataset(Rows):
     def _texts(self, sample: dict[str, Any]) -> dict[str, Any]:
         members: Members = sample["members"]
         fields = self._json(sample) if "json" in members else {}
+        text: Any
         if self._text.startswith("json:"):
             text = fields.get(self._text.removeprefix("json:"))
         else:
             there = self._text in members
-            text = self._read(sample, self._text).decode("utf-8", "replace") if there else None
+            where = f"{self._names[sample['shard']]}/{sample['key']}.{self._text}"
+            data = self._read(sample, self._text) if there else b""
+            text = decode_text(data, where, self._encoding)
         if isinstance(text, list | dict):
             raise DataError(f"damaged text: {self._text} is a {type(text).__name__}, not a text")
         key = f"{self._names[sample['shard']]}/{sample['key']}"
         shared = fields.get(self._image_id) if self._image_id else None
         return {
             **{name: value for name, value in fields.items() if name != "image"},
-            "text_input": "" if text is None else str(text).strip(),
-            "image_id": key if shared is None else str(shared),
+            "text_input": "" if is_nothing(text) else str(text).strip(),
+            "image_id": key if shared is None else str(row_id(shared)),
             "key": key,
         }
 
     def _json(self, sample: dict[str, Any]) -> dict[str, Any]:
         try:
-            fields = parse_json(self._read(sample, "json"))
+            where = f"{self._names[sample['shard']]}/{sample['key']}.json"
+            fields = parse_json(decode_text(self._read(sample, "json"), where, self._encoding))
+        except DataError:
+            raise
         except ValueError as error:
             raise DataError(f"damaged json: {error}") from None
         if not isinstance(fields, dict):
@@ -162,7 +193,7 @@ class WebDataset(Rows):
         if extension == "auto":
             extension = next((one for one in members if f".{one}" in SUFFIXES), "")
         if extension not in members:
-            raise DataError(f"no image: the sample has {', '.join(members)}")
+            raise DataError(f"no image: the sample has {listed(members)}")
         return self._read(sample, extension)
 
     def _read(self, sample: dict[str, Any], extension: str) -> bytes:

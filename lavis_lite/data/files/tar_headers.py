@@ -29,7 +29,7 @@ class Member:
     """One member of an archive.
 
     Attributes:
-        name: its path as written; bytes that are no UTF-8 are replaced.
+        name: its path as written; bytes that are no UTF-8 are escaped as in file names.
         kind: `file`, `folder`, or what it is instead: `a link`, `a device`, `of an unknown kind`.
         offset: where its bytes begin.
         size: how many they are.
@@ -152,4 +152,4 @@ def _pax(data: bytes, at: int) -> dict[str, str]:
 
 
 def _text(field: bytes) -> str:
-    return field.split(b"\0", 1)[0].decode("utf-8", "replace")
+    return field.split(b"\0", 1)[0].decode("utf-8", "surrogateescape")

@@ -7,6 +7,7 @@ import math
 import os
 import re
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from itertools import product
 from pathlib import Path
@@ -20,7 +21,7 @@ _SCHEMES = ("http", "https", "hf")
 _PICKLES = {"pyd", "pickle", "pkl", "pck", "pt", "pth", "joblib"}
 _BRACES = re.compile(r"\{([^{}]*)\}")
 _RANGE = re.compile(r"(\d+)\.\.(\d+)")
-_INDEX_VERSION = 2
+_INDEX_VERSION = 3
 MOST_SHARDS = 10_000_000  # that a pattern may list
 
 Members = dict[str, tuple[int, int]]  # extension -> (offset, size)
@@ -44,8 +45,10 @@ class ShardIndex:
 def index_shard(path: Path, cache: str | None = None) -> ShardIndex:
     """The index of one uncompressed tar file.
 
-    Refused, with a count: members outside the archive's folder, links, devices, pickles (reading
-    one can run code), and members of a sample that comes twice. Nothing is ever unpacked.
+    Members of one key are one sample, wherever in the file they are. Refused, with a count: members
+    outside the archive's folder, links, devices, pickles (reading one can run code), hidden ones,
+    ones without a key or an extension, and those of a sample that comes twice. Nothing is ever
+    unpacked.
 
     Args:
         cache: a folder where indices are kept; one is used while size and time of the file match.
@@ -74,7 +77,8 @@ def index_shard(path: Path, cache: str | None = None) -> ShardIndex:
 
 
 def _read_index(path: Path) -> ShardIndex:
-    index, refused, keys = ShardIndex(), Counter[str](), set[str]()
+    samples: dict[str, Members] = {}
+    index, refused = ShardIndex(), Counter[str]()
     size = path.stat().st_size
     if size == 0:
         raise DataError(f"{path}: empty file")
@@ -90,7 +94,7 @@ def _read_index(path: Path) -> ShardIndex:
                 if reason := _refusal(member):
                     refused[reason] += 1
                 elif member.kind == "file":
-                    _add(index, member, keys, refused)
+                    _add(samples, member, refused)
     except (DamagedHeader, EOFError) as error:
         if not is_tar:
             hint = "compressed: unpack it (gunzip) to read by position"
@@ -98,7 +102,7 @@ def _read_index(path: Path) -> ShardIndex:
                 f"{path}: not a plain tar file: {hint if _is_packed(path) else error}"
             ) from None
         index.cut = str(error)
-    index.refused = dict(refused)
+    index.samples, index.refused = list(samples.items()), dict(refused)
     return index
 
 
@@ -122,21 +126,16 @@ def _refusal(member: Member) -> str | None:
     return "a pickle" if member.kind == "file" and suffixes & _PICKLES else None
 
 
-def _add(index: ShardIndex, member: Member, keys: set[str], refused: Counter[str]) -> None:
-    """Members that follow each other with the same key are one sample, as webdataset has it."""
+def _add(samples: dict[str, Members], member: Member, refused: Counter[str]) -> None:
+    """Put a member into the sample of its key, which ends at the first dot of the name."""
     folder, slash, name = member.name.rpartition("/")
     stem, _, extension = name.partition(".")
     key, extension = folder + slash + stem, extension.lower()
-    if not stem or not extension:
-        return
-    if not index.samples or index.samples[-1][0] != key:
-        if key in keys:
-            refused["a sample that comes twice"] += 1
-            return
-        keys.add(key)
-        index.samples.append((key, {}))
-    members = index.samples[-1][1]
-    if extension in members:
+    if name.startswith(".") or any(part[:1] == "." and part != "." for part in folder.split("/")):
+        refused["hidden: the name begins with a dot"] += 1
+    elif not stem or not extension:
+        refused["a name without an extension"] += 1
+    elif extension in (members := samples.setdefault(key, {})):
         refused["a sample that comes twice"] += 1
     else:
         members[extension] = (member.offset, member.size)
@@ -204,7 +203,17 @@ def _find(address: str) -> list[Path]:
         return [Path(paths.local_path(address))]
     path = Path(paths.local_path(address))
     if path.is_dir():
-        return sorted(path.glob("*.tar"))
+        return _shown(path.glob("*.tar"))
     if set("*?[") & set(path.name) and not path.exists():
-        return sorted(path.parent.glob(path.name))
+        return _shown(path.parent.glob(path.name))
     return [path] if path.is_file() else []
+
+
+def _shown(paths: Iterable[Path]) -> list[Path]:
+    return sorted(path for path in paths if not path.name.startswith("."))
+
+
+def packed_shards(folder: Path) -> list[Path]:
+    """The compressed tars in a folder, which stay unread beside plain ones."""
+    endings = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
+    return _shown(one for one in folder.glob("*") if one.name.lower().endswith(endings))

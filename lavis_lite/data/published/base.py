@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any, ClassVar
 
 from lavis_lite.data.files.annotations import Annotations
+from lavis_lite.data.files.bad_rows import BadRow
 from lavis_lite.data.files.images import MAX_PIXELS
 from lavis_lite.data.files.tables import find, foreign, load_json, read
 from lavis_lite.data.published import cards
-from lavis_lite.errors import DataError
+from lavis_lite.errors import DataError, listed
 
 Row = dict[str, Any]
 ARGUMENTS = """
@@ -60,6 +62,7 @@ class Published(Annotations):
         folder = self.card.images_folder(images, root)
         files = self.card.files(self.split, annotations, root)
         name = f"{self.card.name}-{self.split}"
+        self._never = self.left_out = Counter[str]()
         try:
             with foreign(", ".join(files), "rows of its format"):
                 self._read(self.rows_of(files), files, folder, self.columns, name)
@@ -67,8 +70,11 @@ class Published(Annotations):
             raise DataError(f"{self.card.name}: {error}\n  {self.card.advice()}") from None
         self._finish(None, exif, max_pixels, limit, where, fold)
 
-    def rows_of(self, files: list[str]) -> Iterator[Row]:
-        """The rows of annotation files, with the fields that ``columns`` names."""
+    def rows_of(self, files: list[str]) -> Iterator[Row | BadRow]:
+        """The rows of annotation files, with the fields that ``columns`` names.
+
+        A subclass counts the rows that it leaves out in ``left_out``.
+        """
         return read(files, self.kind)
 
     def _json(self, files: list[str]) -> Iterator[tuple[str, Any]]:
@@ -85,4 +91,4 @@ def demand(row: Row, fields: tuple[str, ...], file: str) -> None:
     """
     for name in fields:
         if name not in row:
-            raise DataError(f"{file}: a row without {name!r}; it has {', '.join(map(str, row))}")
+            raise DataError(f"{file}: a row without {name!r}; it has {listed(row)}")

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from lavis_lite import registry
-from lavis_lite.data.files.images import MAX_PIXELS, SUFFIXES
+from lavis_lite.data.files.bad_rows import BadRow, each
+from lavis_lite.data.files.image_files import is_image_name
+from lavis_lite.data.files.images import MAX_PIXELS
 from lavis_lite.data.files.tables import read
 from lavis_lite.data.published import cards
 from lavis_lite.data.published.base import Published, Row, demand
@@ -41,22 +44,18 @@ class MsrvttRetrieval(Published, card="msrvtt_retrieval"):
         self.num_frames = num_frames
         super().__init__(split, images, annotations, root, exif, max_pixels, limit, where, fold)
 
-    def rows_of(self, files: list[str]) -> Iterator[Row]:
+    def rows_of(self, files: list[str]) -> Iterator[Row | BadRow]:
         """Rows of BLIP's JSON lines (`clip_name`) and LAVIS's JSON list (`video`)."""
         for file in files:
-            for row in read(file, "jsonl" if ".jsonl" in Path(file).suffixes else "json"):
-                name = row.get("clip_name") or Path(str(row.get("video", ""))).stem
-                if not name:
-                    demand(row, ("clip_name",), file)
-                demand(row, ("caption",), file)
-                yield {"image": name, "image_id": name, "caption": row["caption"]}
+            rows = read(file, "jsonl" if ".jsonl" in Path(file).suffixes else "json")
+            yield from each(rows, functools.partial(_clip, file=file))
 
     def _row(self, number: int) -> Row:
         row = super()._row(number)
         folder = Path(row["image"])
         if not folder.is_dir():
             raise DataError(f"missing folder of frames: {folder}")
-        frames = sorted(file for file in folder.iterdir() if file.suffix.lower() in SUFFIXES)
+        frames = sorted(file for file in folder.iterdir() if is_image_name(file.name))
         if not frames:
             raise DataError(f"no frames in {folder}")
         places = [place * len(frames) // self.num_frames for place in range(self.num_frames)]
@@ -66,3 +65,11 @@ class MsrvttRetrieval(Published, card="msrvtt_retrieval"):
         row = super(Published, self)._row(number)
         del row["image"]
         return row
+
+
+def _clip(row: Row, file: str) -> Row:
+    name = row.get("clip_name") or Path(str(row.get("video", ""))).stem
+    if not name:
+        demand(row, ("clip_name",), file)
+    demand(row, ("caption",), file)
+    return {"image": name, "image_id": name, "caption": row["caption"]}

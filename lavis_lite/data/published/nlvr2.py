@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 from collections.abc import Iterator
@@ -10,6 +11,7 @@ from typing import Any
 import numpy
 
 from lavis_lite import registry
+from lavis_lite.data.files.bad_rows import BadRow, each
 from lavis_lite.data.published.base import Published, Row, demand
 from lavis_lite.errors import DataError
 
@@ -41,20 +43,12 @@ class Nlvr(Published, card="nlvr"):
     class_names = ("false", "true")
     augment = staticmethod(exchange)
 
-    def rows_of(self, files: list[str]) -> Iterator[Row]:
+    def rows_of(self, files: list[str]) -> Iterator[Row | BadRow]:
         """Rows with the left image as `image` and the right one as `other`."""
         for file, data in self._json(files):
             if not isinstance(data, list):
                 raise DataError(f"{file}: a JSON {type(data).__name__}, where a list is expected")
-            for row in data:
-                demand(row, ("sentence", "label", "images"), file)
-                if len(row["images"]) != 2 or not all(isinstance(x, str) for x in row["images"]):
-                    raise DataError(f"{file}: {row['images']}; a statement is about two images")
-                if row["label"] not in _LABELS:
-                    raise DataError(f"{file}: label {row['label']!r}; known: {list(_LABELS)}")
-                left, right = row["images"]
-                label = int(_LABELS[row["label"]])
-                yield {"image": left, "other": right, "sentence": row["sentence"], "label": label}
+            yield from each(data, functools.partial(_statement, file=file))
 
     def _row(self, number: int) -> Row:
         row = super()._row(number)
@@ -65,3 +59,14 @@ class Nlvr(Published, card="nlvr"):
     def _annotation(self, number: int) -> Row:
         row = self._row(number)
         return {name: value for name, value in row.items() if name not in ("image0", "image1")}
+
+
+def _statement(row: Row, file: str) -> Row:
+    demand(row, ("sentence", "label", "images"), file)
+    if len(row["images"]) != 2 or not all(isinstance(x, str) for x in row["images"]):
+        raise DataError(f"{file}: {row['images']!r:.80}; a statement is about two images")
+    if row["label"] not in _LABELS:
+        raise DataError(f"{file}: label {row['label']!r:.40}; known: {list(_LABELS)}")
+    left, right = row["images"]
+    label = int(_LABELS[row["label"]])
+    return {"image": left, "other": right, "sentence": row["sentence"], "label": label}

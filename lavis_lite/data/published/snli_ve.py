@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from pathlib import Path
 
 from lavis_lite import registry
+from lavis_lite.data.files.bad_rows import BadRow, each
 from lavis_lite.data.files.tables import read
 from lavis_lite.data.published.base import Published, Row, demand
 from lavis_lite.errors import DataError, suggest
@@ -22,19 +24,18 @@ class SnliVe(Published, card="snli_ve"):
     columns = ("image", "sentence", None, "image_id")
     class_names = CLASSES
 
-    def rows_of(self, files: list[str]) -> Iterator[Row]:
+    def rows_of(self, files: list[str]) -> Iterator[Row | BadRow]:
         """Rows of ALBEF's and LAVIS's JSON lists, or of the published JSON lines."""
         for file in files:
             kind = "jsonl" if ".jsonl" in Path(file).suffixes else "json"
-            for row in read(file, kind):
-                if "Flickr30K_ID" in row:
-                    demand(row, tuple(_PUBLISHED), file)
-                    row = {ours: row[theirs] for theirs, ours in _PUBLISHED.items()}
-                demand(row, ("image", "sentence", "label"), file)
-                yield _entailment(row, file)
+            yield from each(read(file, kind), functools.partial(_entailment, file=file))
 
 
 def _entailment(row: Row, file: str) -> Row:
+    if "Flickr30K_ID" in row:
+        demand(row, tuple(_PUBLISHED), file)
+        row = {ours: row[theirs] for theirs, ours in _PUBLISHED.items()}
+    demand(row, ("image", "sentence", "label"), file)
     image, label = str(row["image"]), row["label"]
     if label not in CLASSES:
         raise DataError(

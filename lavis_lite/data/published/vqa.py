@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from typing import Any
 
 from lavis_lite import registry
+from lavis_lite.data.files.bad_rows import BadRow, each
+from lavis_lite.data.files.cells import row_id
+from lavis_lite.data.files.encodings import ADVICE, has_bytes
 from lavis_lite.data.files.images import MAX_PIXELS
 from lavis_lite.data.published import cards
 from lavis_lite.data.published.answers import weigh
@@ -28,50 +32,64 @@ class Questions(Published):
     columns = ("image", "question", None, None)
     answer_list: list[str] | None = None
 
-    def rows_of(self, files: list[str]) -> Iterator[Row]:
+    def rows_of(self, files: list[str]) -> Iterator[Row | BadRow]:
         """Questions with their answers, from files of all kinds together."""
-        asked: list[Row] = []
-        official: list[Row] = []
-        answered: dict[Any, Row] = {}
+        asked: list[Any] = []
+        official: list[Row | BadRow] = []
+        answered: dict[int | str, Row] = {}
+        bad: list[BadRow] = []
         for file, data in self._json(files):
             if isinstance(data, dict) and isinstance(data.get("questions"), list):
                 official += _official_questions(data, file)
             elif isinstance(data, dict) and isinstance(data.get("annotations"), list):
-                for row in data["annotations"]:
-                    demand(row, ("question_id", "answers"), file)
-                    answered[row["question_id"]] = row
-            elif isinstance(data, list) and data and isinstance(data[0], dict):
-                asked += data
-                demand(data[0], ("question", "question_id"), file)
+                for row in each(data["annotations"], functools.partial(_annotation, file=file)):
+                    if isinstance(row, BadRow):
+                        bad.append(row)
+                    else:
+                        answered[row["question_id"]] = row
+            elif isinstance(data, list) and any(isinstance(one, dict) for one in data):
+                asked += each(data, functools.partial(_asked, file=file))
             elif isinstance(data, dict | list) and all(isinstance(one, str) for one in data):
-                self.answer_list = list(data)
+                self.answer_list = [one for one in data if one.strip()]
             else:
                 raise DataError(
                     f"{file}: neither questions nor answers: a JSON {type(data).__name__} that"
                     f" begins with {str(data)[:60]!r}"
                 )
         if not asked and not official:
-            raise DataError(f"{', '.join(files)}: no questions in them")
+            why = f": {bad[0].reason}" if bad else ""
+            raise DataError(f"{', '.join(files)}: no questions in them{why}")
         # Where both are there, the lists say where the images are and VQA's own repeat them.
-        for row in asked or official:
-            yield self._question(row, answered.get(row["question_id"], {}))
+        rows = asked or official
+        if asked and official:
+            self.left_out["VQA's own questions, beside lists of them"] = len(official)
+        known = {row_id(row["question_id"]) for row in rows if not isinstance(row, BadRow)}
+        if lost := len(answered.keys() - known):
+            self.left_out["answers to no question"] = lost
+        yield from each(
+            rows, lambda row: self._question(row, answered.get(row_id(row["question_id"]), {}))
+        )
+        yield from bad
 
     def _question(self, row: Row, annotation: Row) -> Row:
-        references = [answer["answer"] for answer in annotation.get("answers", [])]
-        references = references or _references(row)
-        if not all(isinstance(answer, str) for answer in references):
-            raise DataError(f"question {row['question_id']}: {references!r:.80}; answers are texts")
+        references, weights = _opinions(annotation.get("answers"))
+        if not references:
+            references, weights = _opinions(row.get("answer", row.get("direct_answers")))
+        if any(has_bytes(answer) for answer in references):
+            raise DataError(f"question {row['question_id']}: {references!r:.80}: {ADVICE}")
         if self.split == "train" and not references:
             raise DataError(f"question {row['question_id']} has no answer to train on")
         image = row.get("image") or _coco_2017(row, self.split)
         kept = {name: row[name] for name in _TRAVEL if row.get(name) is not None}
         kept |= {name: annotation[name] for name in _TYPES if name in annotation}
+        kept |= {"answer_weights": weights} if weights else {}
         return {"image": image, "question": row["question"], "references": references, **kept}
 
     def _row(self, number: int) -> Row:
         row = super()._row(number)
+        given = row.pop("answer_weights", None)
         answers, weights = self.weigh(row["references"]) if row["references"] else ([], [])
-        return {**row, "answers": answers, "weights": weights}
+        return {**row, "answers": answers, "weights": given or weights}
 
     def weigh(self, references: list[str]) -> tuple[list[str], list[float]]:
         """The different answers, and how much each counts in training."""
@@ -122,22 +140,52 @@ class VgVqa(Questions, card="vg_vqa"):
         return answers, [self.answer_weight] * len(answers)
 
 
-def _references(row: Row) -> list[str]:
-    """People's answers in a row of BLIP's, LAVIS's or A-OKVQA's lists; none in a test set."""
-    found = row.get("answer", row.get("direct_answers"))
-    return [found] if isinstance(found, str) else list(found or [])
+def _opinions(value: Any) -> tuple[list[str], list[float]]:
+    """People's answers as texts, and their weights where the file gives some.
+
+    They are one answer, a list of them (VQA's: of objects with `answer`), or answer -> weight, as
+    a text or a number; empty ones are none. A test set has none at all.
+
+    Raises:
+        DataError: they are something else.
+    """
+    if isinstance(value, dict):
+        if not all(isinstance(one, int | float) and one >= 0 for one in value.values()):
+            raise DataError(f"answers {value!r:.80}; an object of answers has their weights")
+        weighed = {str(name): float(one) for name, one in value.items() if str(name).strip()}
+        return list(weighed), list(weighed.values())
+    listed = value if isinstance(value, list) else [value]
+    plain = [one["answer"] if isinstance(one, dict) else one for one in listed]
+    for one in plain:
+        if not (one is None or isinstance(one, str | int | float)):
+            raise DataError(f"answers {value!r:.80}; an answer is a text or a number")
+    return [str(one) for one in plain if one is not None and str(one).strip()], []
 
 
-def _official_questions(data: Row, file: str) -> Iterator[Row]:
+def _asked(row: Row, file: str) -> Row:
+    demand(row, ("question", "question_id"), file)
+    return row
+
+
+def _annotation(row: Row, file: str) -> Row:
+    demand(row, ("question_id", "answers"), file)
+    return {**row, "question_id": row_id(row["question_id"])}
+
+
+def _official_questions(data: Row, file: str) -> Iterator[Row | BadRow]:
     """VQA's own questions, with the image's path in COCO's folders."""
     subset = data.get("data_subtype", "")
-    for row in data["questions"]:
+
+    def located(row: Row) -> Row:
         demand(row, ("question", "question_id", "image_id"), file)
-        yield {**row, "image": f"{subset}/COCO_{subset}_{int(row['image_id']):012d}.jpg"}
+        return {**row, "image": f"{subset}/COCO_{subset}_{int(row['image_id']):012d}.jpg"}
+
+    return each(data["questions"], located)
 
 
 def _coco_2017(row: Row, split: str) -> str:
     """The image of a question of A-OKVQA as published."""
-    if not isinstance(row.get("image_id"), int):
+    number = row_id(row.get("image_id"))
+    if not isinstance(number, int):
         raise DataError(f"question {row['question_id']} has neither `image` nor `image_id`")
-    return f"{row.get('split', split)}2017/{row['image_id']:012d}.jpg"
+    return f"{row.get('split', split)}2017/{number:012d}.jpg"

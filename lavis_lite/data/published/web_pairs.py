@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from lavis_lite import registry
+from lavis_lite.data.counts import Counts
 from lavis_lite.data.files.images import MAX_PIXELS
 from lavis_lite.data.files.rows import Rows
 from lavis_lite.data.files.shards import WebDataset
@@ -81,6 +82,11 @@ class WebPairs(Rows):
             return WebDataset(shards, **chosen)
         except DataError as error:
             raise DataError(f"{self.card.name}: {error}\n  {self.card.advice()}") from None
+
+    @property
+    def counts(self) -> Counts:
+        """Those of the shards or of the list."""
+        return self._pairs.counts
 
     def _count(self) -> int:
         return len(self._pairs)

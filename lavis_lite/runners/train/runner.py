@@ -19,6 +19,7 @@ from lavis_lite.checkpoint.directory import AVERAGE
 from lavis_lite.checkpoint.weights import read_weights
 from lavis_lite.config import to_dict
 from lavis_lite.config.schema import TrainConfig
+from lavis_lite.data.counts import accounts
 from lavis_lite.data.loader import TrainData
 from lavis_lite.data.quarantine import Quarantine
 from lavis_lite.models import zoo
@@ -370,9 +371,12 @@ class TrainRunner:
         records = read_records(self.folder.metrics) if distributed.is_main() else []
         found = distributed.all_gather_object(figures(records, self.step))[0]
         summary = {"step": self.step, "seconds": round(seconds, 1), "metrics": found}
-        if problems := self.data.problems if self.data else []:
+        opened = [*self.train_datasets, *self.eval_datasets]
+        summary["data"] = accounts(opened)
+        every = (problem for one in opened for problem in getattr(one, "problems", []))
+        if problems := list(dict.fromkeys(every)):
             summary["problems"] = problems
-            log.warning("the training data has problems:\n  %s", "\n  ".join(problems))
+            log.warning("the data has problems:\n  %s", "\n  ".join(problems))
         self.folder.finish(summary)
         log.info("complete after %.0f s: %s", seconds, self.folder.path)
         return summary

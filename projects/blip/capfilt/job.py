@@ -15,6 +15,7 @@ from torch import nn
 import lavis_lite
 from lavis_lite.config import to_dict
 from lavis_lite.data.bootstrapped import DONE, IMAGES, JOB, RECORDS, SHARDS, shard_name
+from lavis_lite.data.counts import Counts
 from lavis_lite.errors import ConfigError, DataError
 from lavis_lite.io.redaction import redacted
 from lavis_lite.projects.blip.capfilt.claims import locked
@@ -234,6 +235,7 @@ def open_job(config: CapfiltConfig, settings: Settings, source: Any, shard_size:
                     "shard_size": shard_size,
                     # Files that are missing or cut, as the dataset found them.
                     "problems": list(getattr(source, "problems", [])),
+                    "source_counts": Counts.of(source).as_dict(),
                     "settings": settings,
                 },
             )

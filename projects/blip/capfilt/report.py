@@ -160,7 +160,9 @@ def _sample(folder: Folder, num_shards: int) -> Iterator[Record]:
 
 def _quarantine(folder: Folder, total: dict[str, Any]) -> Section | None:
     problems = {f"file {n}": problem for n, problem in enumerate(total["problems"], 1)}
-    if not total["unreadable"] and not problems:
+    source = total.get("source") or {}
+    left_out = source.get("left_out", {})
+    if not total["unreadable"] and not problems and not left_out:
         return None
     counts = sorted(total["unreadable"].items(), key=lambda item: -item[1])
     with folder.quarantine.open(encoding="utf-8") as file:
@@ -172,8 +174,11 @@ def _quarantine(folder: Folder, total: dict[str, Any]) -> Section | None:
         if rows
         else None,
         report.key_values(problems, "files that are not read in full") if problems else None,
+        report.key_values(left_out, f"left out of the {source['seen']:,} entries of the source")
+        if left_out
+        else None,
     )
-    return Section("Quarantine", body, "Samples that were read and set aside.")
+    return Section("Quarantine", body, "Samples that were set aside or left out.")
 
 
 def _throughput(folder: Folder) -> Section | None:

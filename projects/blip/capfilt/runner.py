@@ -182,6 +182,7 @@ def collect(folder: Folder, data: SourceConfig) -> dict[str, Any]:
     total["truth"] = judge_filter(folder, data, num_shards, total["images"])
     total["bytes"] = bytes_written(folder, num_shards)
     total["problems"] = job["problems"]
+    total["source"] = job.get("source_counts")  # a release of before counted nothing
     write_json(folder.stats, total)
     return total
 

@@ -214,7 +214,8 @@ def _publish(
     files = {}
     for suffix, lines in contents.items():
         path = temporary(job.folder.file(shard, suffix))
-        with path.open("w", encoding="utf-8", errors="replace") as file:
+        # Names of files that are no UTF-8 are escaped, and read back as they were.
+        with path.open("w", encoding="utf-8", errors="backslashreplace") as file:
             file.writelines(lines)
         files[suffix] = path
     if spool is not None:

@@ -48,7 +48,9 @@ def write_tar(path: Path, records: list[Record], spool: Spool) -> None:
             for extension, data in sorted(
                 {
                     extension_of(image): image,
-                    "json": json.dumps(record, ensure_ascii=False).encode("utf-8", "replace"),
+                    "json": json.dumps(record, ensure_ascii=False).encode(
+                        "utf-8", "backslashreplace"
+                    ),
                     "txt": text.encode("utf-8", "replace"),
                 }.items()
             ):

@@ -164,8 +164,10 @@ def test_cocos_captions(photos):
         (2, "two"),
     ]
     data["annotations"][0]["image_id"] = 5
-    with pytest.raises(DataError, match="no 5"):
-        build("json", path=write(photos / "coco.json", data))
+    dataset = build("json", path=write(photos / "coco.json", data))
+    assert dataset.counts.set_aside == {"no such image": 1}
+    with pytest.raises(DataError, match="no image 5"):
+        dataset[3]
 
 
 def test_images_inside_a_parquet_file(tmp_path):
@@ -222,11 +224,11 @@ def test_missing_captions_are_empty_texts_not_lost_rows(photos):
         ("json", '{"a": 1, "b": 2}', "an object with a, b; expected"),
         ("json", '[{"image": "a.png", "capton": "x"}]', "no column of the texts .*capton"),
         ("json", '[{"picture": "a.png", "caption": "x"}]', "no column of the images"),
-        ("json", '[{"image": "a", "caption": "x"}, {"image": "b"}]', "row 1 has no 'caption'"),
         ("json", '[{"image": "nowhere.png", "caption": "x"}]', r"first 1 .*nowhere\.png"),
-        ("jsonl", '{"image": "a", "caption": "x"}\n{"image": ', r"x\.jsonl:2: not JSON"),
+        ("jsonl", '{"image": \n{"image": ', r"x\.jsonl:1: not JSON.*all 2 entries are damaged"),
         ("jsonl", "[1]", r"x\.jsonl:1: not an object"),
-        ("csv", "image,caption\na.png,x\nb.png\n", r"x\.csv:3: not as many fields"),
+        ("csv", "image,caption\nb.png\n", r"x\.csv:2: not as many fields"),
+        ("csv", 'image,caption\na.png,"x\n', r"x\.csv:2: .*the last one ends it"),
         ("csv", "image,caption\na.png,x,y\n", r"x\.csv:2: .*the header has \(2\)"),
         ("csv", "image,caption\n", "there are no rows"),
         ("parquet", "not parquet at all", "not a parquet file"),
@@ -237,6 +239,46 @@ def test_what_is_wrong_with_a_file_is_said(tmp_path, kind, content, message):
     with pytest.raises(DataError, match=message) as caught:
         build(kind, path=path)
     assert f"x.{kind}" in str(caught.value) or "nowhere.png" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("kind", "content", "reason"),
+    [
+        ("json", '[{"image": "pics/a.png", "caption": "x"}, {"image": "b"}]', "row 1 has no 'capt"),
+        ("json", '[{"image": "pics/a.png", "caption": "x"}, 3]', "row 1 is not an object but '3'"),
+        ("jsonl", '{"image": "pics/a.png", "caption": "x"}\n{"image": ', r"x\.jsonl:2: not JSON"),
+        ("jsonl", '{"image": "pics/a.png", "caption": "x"}\n\n[1]', r"x\.jsonl:3: not an object"),
+        ("csv", "image,caption\npics/a.png,x\nb.png\n", r"x\.csv:3: not as many fields"),
+        ("csv", 'image,caption\npics/a.png,"x\ny"\nb\n', r"x\.csv:4: not as many fields"),
+    ],
+)
+def test_a_damaged_entry_keeps_the_others_and_says_why_when_it_is_read(
+    photos, kind, content, reason
+):
+    dataset = build(kind, path=write(photos / f"x.{kind}", content))
+    assert dataset[0]["text_input"].startswith("x")
+    assert (len(dataset), dataset.counts.used) == (2, 1)
+    for read in (dataset.__getitem__, dataset.annotation):
+        with pytest.raises(DataError, match=f"^damaged row: .*{reason}"):
+            read(1)
+    assert len(build(kind, path=str(photos / f"x.{kind}"), where={"text_input": "z"})) == 1
+
+
+def test_cells_that_are_no_number_hold_nothing(photos):
+    rows = '[{"image": "pics/a.png", "caption": NaN, "image_id": NaN, "key": NaN}]'
+    row = build("json", path=write(photos / "x.json", rows))[0]
+    assert row["text_input"] == ""
+    assert row["image_id"] == row["image"]
+    assert row["key"] == "x-0000000"
+
+
+def test_numbers_of_images_are_the_same_written_as_texts(photos):
+    def ids(*values):
+        rows = [{"image": "pics/a.png", "caption": "x", "image_id": value} for value in values]
+        return [row["image_id"] for row in build("json", path=write(photos / "i.json", rows))]
+
+    assert ids(7, "7", 7.0, "007", "seven") == [7, 7, 7, "007", "seven"]
+    assert ids("7", "8") == ["7", "8"]  # of one kind they stay as they are
 
 
 def test_a_missing_file_or_folder_is_named_with_the_nearest(photos):

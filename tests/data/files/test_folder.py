@@ -86,8 +86,36 @@ def test_what_is_wrong_is_said(folder):
     with pytest.raises(DataError, match="empty: no images in it"):
         build(folder.parent / "empty")
     (folder / "a.json").write_text("[")
-    with pytest.raises(DataError, match=r"a\.json: not a JSON object"):
-        build(folder)
+    with pytest.raises(DataError, match=r"^damaged json: .*a\.json: not a JSON object"):
+        build(folder)[0]
     (folder / "captions.txt").write_text("a.png\tx\nnonsense\n")
-    with pytest.raises(DataError, match=r"captions\.txt:2: no tab"):
-        build(folder)
+    with pytest.raises(DataError, match=r"^damaged row: .*captions\.txt:2: no tab"):
+        build(folder)[1]
+
+
+def test_images_that_the_table_lists_not_have_their_own_text_or_are_counted(folder, caplog):
+    (folder / "metadata.csv").write_text("file_name,text\na.png,of the table\n")
+    (folder / "a.txt").write_text("beside a")
+    (folder / "b.txt").write_text("beside b")
+    dataset = build(folder)
+    assert pairs(dataset, folder) == [("a.png", "of the table"), ("b.JPG", "beside b")]
+    assert dataset.counts.left_out == {"not listed in metadata.csv": 1}
+    assert "2 of 3 used; left out: 1 (not listed in metadata.csv)" in caplog.text
+    named = build(folder, captions="metadata.csv")  # the choice of whoever names it
+    assert pairs(named, folder) == [("a.png", "of the table")]
+    assert named.counts.left_out == {"not listed in metadata.csv": 2}
+
+
+def test_a_table_in_a_folder_below_speaks_of_the_images_there(folder):
+    (folder / "metadata.csv").write_text("file_name,text\na.png,one\n")
+    (folder / "more" / "captions.txt").write_text("c.webp#0\ttwo\nc.webp#1\tthree\n")
+    (folder / "b.txt").write_text("four")
+    expected = [("a.png", "one"), ("more/c.webp", "two"), ("more/c.webp", "three")]
+    assert pairs(build(folder), folder) == [*expected, ("b.JPG", "four")]
+    assert build(folder).counts.left_out == {}
+    assert len({row["key"] for row in build(folder)}) == 4
+
+
+def test_a_table_may_list_images_by_their_whole_paths(folder):
+    (folder / "captions.txt").write_text(f"{folder}/more/c.webp\tx\n")
+    assert build(folder).counts.left_out == {"not listed in captions.txt": 2}
