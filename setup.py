@@ -90,6 +90,7 @@ setup(
         "omegaconf>=2.4",
         "safetensors>=0.4.5",
         "huggingface_hub",
+        "httpx2>=2,<3",
         "pillow",
         "numpy",
         "tqdm",

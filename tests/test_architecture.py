@@ -26,7 +26,8 @@ PACKAGES = {".".join(p.parent.relative_to(ROOT).parts) for p in CORE if p.name =
 # inside functions and for type checkers too. Entries of one line know nothing of each other.
 ORDER = """
 errors
-registry io
+io
+registry
 config distributed
 checkpoint
 data modules

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from lavis_lite.errors import ConfigError
+from lavis_lite.io.paths import here
 
 Row = dict[str, Any]
 _WIDEST = 60  # characters of a cell on a terminal; a file has them whole
@@ -71,6 +72,7 @@ def opened(path: str | None, format: str | None) -> Iterator[JsonLines | Table]:
     """
     try:
         if path is not None:
+            path = here(path)
             Path(path).parent.mkdir(parents=True, exist_ok=True)
         stream = sys.stdout if path is None else open(path, "w", encoding="utf-8")  # noqa: SIM115
     except OSError as error:

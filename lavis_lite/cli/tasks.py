@@ -16,6 +16,7 @@ from lavis_lite.cli.output import Row
 from lavis_lite.cli.session import Session
 from lavis_lite.data.seeding import stable_hash
 from lavis_lite.errors import ConfigError, DataError
+from lavis_lite.io.paths import local_path
 from lavis_lite.models.heatmap import overlay
 from lavis_lite.modules.layers.modes import cosines
 
@@ -120,7 +121,7 @@ def _read_answers(path: str | None) -> list[str] | None:
     if path is None:
         return None
     try:
-        lines = Path(path).expanduser().read_text(encoding="utf-8").splitlines()
+        lines = Path(local_path(path)).read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"--answers: {path} cannot be read: {error}") from None
     answers = [line.strip() for line in lines if line.strip()]

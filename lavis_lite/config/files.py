@@ -31,9 +31,25 @@ def config_root() -> Path:
 
 
 def find(path: str, relative_to: Path | None = None) -> Path:
-    """The config file meant by ``path``: relative to the including file, as given, or packaged."""
+    """The config file meant by ``path``: relative to the including file, as given, or packaged.
+
+    Args:
+        path: as written; also a URL or ``hf://`` address, which is fetched.
+        relative_to: the folder of the including file.
+
+    Raises:
+        ConfigError: no such file.
+        DownloadError: it could not be fetched.
+    """
+    from lavis_lite.io.paths import (
+        is_remote,  # most commands read no config
+        local_path,
+    )
+
+    if is_remote(path):
+        return Path(local_path(path))
     name = path if path.endswith((".yaml", ".yml")) else path + ".yaml"
-    places = [Path(name), config_root() / name, config_root().parent / name]
+    places = [Path(local_path(name)), config_root() / name, config_root().parent / name]
     if relative_to is not None:
         places.insert(0, relative_to / name)
     for place in places:

@@ -18,6 +18,7 @@ from lavis_lite.data.files.tables import foreign
 from lavis_lite.data.files.tar_index import Members, index_shard
 from lavis_lite.data.seeding import stable_hash
 from lavis_lite.errors import ConfigError, DataError, suggest
+from lavis_lite.io.paths import here
 from lavis_lite.io.redaction import REDACTED
 
 # The layout of such a folder, for its writers too.
@@ -77,7 +78,7 @@ class Bootstrapped(Rows):
             raise ConfigError(
                 f"bootstrapped.texts: no {texts!r}.{suggest(texts, _TEXTS)} Known: {list(_TEXTS)}"
             )
-        self._folder = Path(path)
+        self._folder = Path(here(path))
         self.name = f"bootstrapped-{self._folder.name}-{texts}"
         self._source, num_shards = _read_job(self._folder)
         numbers = _finished(self._folder, num_shards, unfinished_ok)

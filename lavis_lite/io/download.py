@@ -1,7 +1,8 @@
-"""One http(s) file into the cache: whole, unaltered, once, and within bounded time.
+"""One remote file into the cache: whole, unaltered, once, and within bounded time.
 
-A file lands in ``<first 16 hex digits of the URL's sha256>-<its name>``; beside it are a ``.json``
-note with its digest, and, while it is fetched, a ``.part`` and a ``.lock``. Imports no torch.
+A file lands in ``<first 16 hex digits of the URL's sha256>-<its name>``; beside it is a ``.json``
+note with its digest, and, while it is fetched, a ``.part``. The locks between processes are in the
+folder ``.locks``. Imports no torch.
 """
 
 from __future__ import annotations
@@ -13,25 +14,24 @@ import logging
 import os
 import re
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from lavis_lite.errors import DownloadError
 from lavis_lite.io.files import publish, sha256_of
-from lavis_lite.io.http_transfer import Cut, Limits, Partial, transfer
+from lavis_lite.io.http import Unreachable
 from lavis_lite.io.redaction import REDACTED, redacted_urls
-
-try:
-    import fcntl
-except ImportError:  # Windows: no lock between processes, the renames still keep files whole
-    fcntl = None  # type: ignore[assignment]
+from lavis_lite.io.transfer import Limits, Partial, transfer
 
 log = logging.getLogger(__name__)
 
 LIMITS = Limits()
+LOCKS = ".locks"
+
+# Appends the rest of an address to a partial file and tells whether it was resumed; see `transfer`.
+Receive = Callable[[str, Partial, Limits], bool]
 
 
 def fetch(
@@ -42,6 +42,7 @@ def fetch(
     force: bool = False,
     offline: bool = False,
     limits: Limits | None = None,
+    receive: Receive = transfer,
 ) -> str:
     """The local copy of ``url`` in ``folder``, fetched unless a good one is there.
 
@@ -50,6 +51,7 @@ def fetch(
         force: fetch it anew.
         offline: only look into the folder; no socket is opened.
         limits: of time, tries and size.
+        receive: how its bytes are had; by http(s) unless told otherwise.
 
     Raises:
         DownloadError: names the URL, the file, and what went wrong.
@@ -57,10 +59,10 @@ def fetch(
     limits = limits or LIMITS
     url = url.split("#")[0]
     try:
-        site = urlsplit(url).netloc
+        site = urlsplit(url)
     except ValueError as error:
         raise DownloadError(f"{url}: is no URL: {error}") from error
-    if "@" in site:
+    if "@" in site.netloc and site.scheme in ("http", "https"):
         raise DownloadError(f"{url.split('@')[-1]}: a URL with a password in it is not fetched")
     if f"={REDACTED}" in url:
         raise DownloadError(
@@ -79,7 +81,7 @@ def fetch(
         )
     with _locked(target, limits):
         if force or not _is_cached(target, url, sha256):
-            _download(url, target, sha256, limits)
+            _download(url, target, sha256, limits, receive)
     return str(target)
 
 
@@ -164,7 +166,7 @@ def _write_note(note: Path, content: dict[str, Any]) -> None:
 # -------------------------------------------------------------------------------- download
 
 
-def _download(url: str, target: Path, sha256: str | None, limits: Limits) -> None:
+def _download(url: str, target: Path, sha256: str | None, limits: Limits, receive: Receive) -> None:
     partial = Partial(target.with_name(f"{target.name}.part"), verifiable=sha256 is not None)
     reason = ""
     for attempt in range(limits.tries):
@@ -172,10 +174,10 @@ def _download(url: str, target: Path, sha256: str | None, limits: Limits) -> Non
             log.warning("%s: %s; try %d of %d", url, reason, attempt + 1, limits.tries)
             time.sleep(limits.backoff * 2 ** (attempt - 1))
         try:
-            resumed = transfer(url, partial, limits)
+            resumed = receive(url, partial, limits)
             _accept(url, partial.path, target, sha256)
             return
-        except Cut as error:
+        except Unreachable as error:
             reason = str(error)
         except _Altered as error:
             partial.discard()
@@ -184,7 +186,7 @@ def _download(url: str, target: Path, sha256: str | None, limits: Limits) -> Non
             reason = "the rest came from another version of the file"
         except DownloadError:
             raise
-        except OSError as error:  # of our own disk: those of the network are Cut
+        except OSError as error:  # of our own disk: those of the network are Unreachable
             raise DownloadError(
                 f"{url}: cannot write {partial.path}: {error.strerror or error}"
             ) from error
@@ -199,12 +201,6 @@ class _Altered(Exception):
 
 
 def _accept(url: str, part: Path, target: Path, sha256: str | None) -> None:
-    with open(part, "rb") as file:
-        start = file.read(64).lstrip().lower()
-    if not start or start.startswith((b"<!doctype html", b"<html")):
-        what = "a web page" if start else "an empty file"
-        Partial(part).discard()
-        raise DownloadError(f"{url}: the server sent {what}; the link may need a login")
     digest = sha256_of(part)
     if sha256 is not None and digest != sha256:
         raise _Altered(f"{url}: wanted sha256 {sha256}, got {digest}; the file was removed")
@@ -223,66 +219,27 @@ def _accept(url: str, part: Path, target: Path, sha256: str | None) -> None:
     Partial(part).discard()
 
 
-@dataclass
-class _Progress:
-    """When the process that holds the lock last made its .part grow."""
-
-    part: Path
-    size: int = -1
-    since: float = 0.0
-
-    def idle(self) -> float:
-        size = self.part.stat().st_size if self.part.exists() else 0
-        if size != self.size:
-            self.size, self.since = size, time.monotonic()
-        return time.monotonic() - self.since
-
-
 @contextlib.contextmanager
 def _locked(target: Path, limits: Limits) -> Iterator[None]:
     """Only one process at a time; the kernel drops the lock of a process that dies.
 
     Raises:
-        DownloadError: another process holds it and has received nothing for ``limits.lock`` s.
+        DownloadError: another process has held it for ``limits.lock`` seconds.
     """
-    path = target.with_name(f"{target.name}.lock")
-    progress = _Progress(target.with_name(f"{target.name}.part"))
-    told = False
-    while (handle := _try_lock(path)) is None:
-        if progress.idle() > limits.lock:
-            raise DownloadError(
-                f"{target}: another process has held {path} for {limits.lock:.0f} s without "
-                "receiving anything; stop that process, or delete the lock"
-            )
-        if not told:
-            log.info("waiting for another process that fetches %s", target)
-            told = True
-        time.sleep(0.05)
+    from filelock import FileLock, Timeout
+
+    path = target.parent / LOCKS / f"{target.name}.lock"
+    lock = FileLock(path, timeout=limits.lock)
+    try:
+        path.parent.mkdir(exist_ok=True)
+        lock.acquire()
+    except Timeout:
+        raise DownloadError(
+            f"{target}: another process has held {path} for {limits.lock:.0f} s; stop that process"
+        ) from None
+    except (OSError, NotImplementedError) as error:  # the latter: no locks on this file system
+        raise DownloadError(f"{path}: {getattr(error, 'strerror', None) or error}") from error
     try:
         yield
     finally:
-        path.unlink(missing_ok=True)
-        os.close(handle)
-
-
-def _try_lock(path: Path) -> int | None:
-    """A handle that holds the lock, or None while somebody else does."""
-    try:
-        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-    except OSError as error:
-        raise DownloadError(f"{path}: {error.strerror}") from error
-    try:
-        if fcntl is not None:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        # The last owner deletes the file: a lock on the deleted one excludes nobody.
-        if os.fstat(handle).st_ino == os.stat(path).st_ino:
-            return handle
-    except BlockingIOError:
-        pass
-    except FileNotFoundError:
-        pass
-    except OSError as error:
-        log.warning("%s: this file system has no locks (%s)", path, error.strerror)
-        return handle
-    os.close(handle)
-    return None
+        lock.release()

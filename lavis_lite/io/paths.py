@@ -1,7 +1,12 @@
-"""Paths, URLs and ``hf://`` addresses as local files; where they are cached. Imports no torch."""
+"""Paths, URLs, ``hf://`` addresses and objects as local files; where they are cached.
+
+Every path that a user gives goes through `local_path`, `open` or `here`, and so through
+`path_manager`: a handler of iopath that is registered there serves all of them. Imports no torch.
+"""
 
 from __future__ import annotations
 
+import builtins
 import contextlib
 import functools
 import io
@@ -11,12 +16,13 @@ import re
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
-from iopath.common.file_io import PathHandler, PathManager
+from iopath.common.file_io import NativePathHandler, PathHandler, PathManager
 
-from lavis_lite.errors import DownloadError
-from lavis_lite.io import download
+from lavis_lite.errors import ConfigError, DownloadError
+from lavis_lite.io import download, object_store
+from lavis_lite.io.object_store import STORES
 
 log = logging.getLogger(__name__)
 
@@ -25,33 +31,58 @@ _HUB = re.compile(
     r"hf://(?P<repo>[^/@]+/[^/@]+)(?:@(?P<early>[^/]+))?/(?P<file>[^@]+)(?:@(?P<late>.+))?"
 )
 _OFFLINE = ("LAVIS_LITE_OFFLINE", "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
+SCHEMES = ("http", "https", "hf", *STORES)
 
 
-def local_path(source: str | os.PathLike[str], sha256: str | None = None) -> str:
-    """The local file of a path, an http(s) URL or ``hf://owner/repo/file[@revision]``.
+def local_path(address: str | os.PathLike[str], sha256: str | None = None) -> str:
+    """The local file of a path, an http(s) URL, ``hf://owner/repo/file[@revision]``, or an object.
 
     What is remote is fetched once and kept in `cache_dir`; a path is returned as it is, with
-    ``~`` expanded, whether or not it exists.
+    ``~`` expanded, whether or not it exists. Objects are those of stores that fsspec reads, such as
+    ``s3://bucket/key`` and ``gs://bucket/key``.
 
     Args:
-        source: where the file is.
+        address: where the file is.
         sha256: its hex digest. Without it the digest of the first download is recorded, and the
             file is compared with that afterwards.
 
     Raises:
         DownloadError: not fetched whole and unaltered, or offline and not in the cache.
     """
-    source = os.fspath(source)
-    scheme = _SCHEME.match(source)
-    if scheme is None:
-        path = os.path.expanduser(source)
-        if sha256 is not None:
-            download.check(Path(path), sha256)
-        return path
-    known = list(path_manager._path_handlers)  # iopath takes an unknown scheme for a file's name
-    if not source.startswith(tuple(known)):
-        raise DownloadError(f"{source}: nothing here reads {scheme[0]}; known: {', '.join(known)}")
-    return path_manager.get_local_path(source, sha256=sha256)
+    return path_manager.get_local_path(os.fspath(address), sha256=sha256)
+
+
+def open(address: str | os.PathLike[str], mode: str = "r", **options: Any) -> IO[Any]:
+    """Open a file of any address that `local_path` takes; what is remote can only be read.
+
+    Args:
+        address: where the file is.
+        mode: as of the built-in ``open``, like the options.
+
+    Raises:
+        DownloadError: not fetched whole and unaltered, or a remote one that is to be written.
+        OSError: of a file on this machine.
+    """
+    return path_manager.open(os.fspath(address), mode, **options)
+
+
+def is_remote(address: str | os.PathLike[str]) -> bool:
+    """Whether an address has a scheme such as ``https://``, known or not, and so is no path."""
+    return _SCHEME.match(os.fspath(address)) is not None
+
+
+def here(address: str | os.PathLike[str]) -> str:
+    """The path of what must lie on this machine: a folder, code, or what is written to.
+
+    Raises:
+        ConfigError: an address elsewhere, which would have to be fetched.
+    """
+    if is_remote(address):
+        raise ConfigError(
+            f"{os.fspath(address)}: a path on this machine is needed here; fetch or mount it, and "
+            "give the path"
+        )
+    return local_path(address)
 
 
 def offline() -> bool:
@@ -141,6 +172,28 @@ def _temporary_cache(wanted: str, reason: str) -> Path:
 # ------------------------------------------------------------------------------ handlers
 
 
+class LocalHandler(NativePathHandler):
+    """Files of this machine, with ``~``; a scheme that no other handler knows is refused."""
+
+    def _get_local_path(
+        self, path: str, force: bool = False, sha256: str | None = None, **kwargs: Any
+    ) -> str:
+        self._check_kwargs(kwargs)
+        path = self._expanded(path)
+        if sha256 is not None:
+            download.check(Path(path), sha256)
+        return path
+
+    def _get_path_with_cwd(self, path: str) -> str:
+        return super()._get_path_with_cwd(self._expanded(path))
+
+    def _expanded(self, path: str) -> str:
+        if scheme := _SCHEME.match(path):
+            known = ", ".join(f"{name}://" for name in SCHEMES)
+            raise DownloadError(f"{path}: nothing here reads {scheme[0]}; known: {known}")
+        return os.path.expanduser(path)
+
+
 class _Remote(PathHandler):
     """Reads remote files through a local copy; a subclass says how to fetch one."""
 
@@ -162,10 +215,9 @@ class _Remote(PathHandler):
     def _open(
         self, path: str, mode: str = "r", buffering: int = -1, **kwargs: Any
     ) -> io.IOBase | Any:
-        self._check_kwargs(kwargs)
         if set(mode) & set("wax+"):
             raise DownloadError(f"{path}: a remote file can only be read, not opened as {mode!r}")
-        return open(self._get_local_path(path), mode, buffering)
+        return builtins.open(self._get_local_path(path), mode, buffering, **kwargs)
 
     def _isfile(self, path: str, **kwargs: Any) -> bool:
         try:
@@ -191,6 +243,25 @@ class HTTPHandler(_Remote):
         self, path: str, folder: Path, sha256: str | None, force: bool, only_look: bool
     ) -> str:
         return download.fetch(path, folder, sha256=sha256, force=force, offline=only_look)
+
+
+class ObjectStoreHandler(_Remote):
+    """Objects of the stores that fsspec knows, by `object_store.receive`."""
+
+    def _get_supported_prefixes(self) -> list[str]:
+        return [f"{scheme}://" for scheme in STORES]
+
+    def _fetch(
+        self, path: str, folder: Path, sha256: str | None, force: bool, only_look: bool
+    ) -> str:
+        return download.fetch(
+            path,
+            folder,
+            sha256=sha256,
+            force=force,
+            offline=only_look,
+            receive=object_store.receive,
+        )
 
 
 class HubHandler(_Remote):
@@ -236,5 +307,6 @@ class HubHandler(_Remote):
 
 
 path_manager = PathManager()
-path_manager.register_handler(HTTPHandler())
-path_manager.register_handler(HubHandler())
+path_manager.set_logging(False)  # iopath would keep a record of each call
+for handler in (LocalHandler(), HTTPHandler(), ObjectStoreHandler(), HubHandler()):
+    path_manager.register_handler(handler)

@@ -139,7 +139,9 @@ def load_plugin(plugin: str) -> None:
     """
     try:
         if plugin.endswith(".py"):
-            _import_file(Path(plugin))
+            from lavis_lite.io.paths import here  # most runs have no plugin
+
+            _import_file(Path(here(plugin)))
         else:
             importlib.import_module(plugin)
     except ConfigError:

@@ -12,7 +12,13 @@ from lavis_lite import distributed, registry, runners
 from lavis_lite.config.schema import PipelineConfig
 from lavis_lite.errors import ConfigError, UnknownName, suggest
 from lavis_lite.report import report_pipeline
-from lavis_lite.runners.run_folder import RunFolder, naming_the_folder, read_json, write_json
+from lavis_lite.runners.run_folder import (
+    RunFolder,
+    naming_the_folder,
+    output_folder,
+    read_json,
+    write_json,
+)
 from lavis_lite.runners.settings import (
     Settings,
     at_default,
@@ -60,7 +66,7 @@ class PipelineRunner:
             raise ConfigError("stages: name at least one")
         _check_pairs(config)
         self.config = config
-        self.path = Path(config.run.output_dir)
+        self.path = output_folder(config.run.output_dir)
         self.history = self.path / "pipeline.json"  # stage name -> its record
 
     def run(self) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from lavis_lite import distributed
 from lavis_lite.config import to_yaml
 from lavis_lite.errors import ConfigError
 from lavis_lite.io.files import publish
+from lavis_lite.io.paths import here
 from lavis_lite.io.redaction import redacted_words
 from lavis_lite.report.environment import environment
 from lavis_lite.runners.settings import Settings, settings
@@ -37,7 +38,7 @@ class RunFolder:
     """
 
     def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
+        self.path = output_folder(path)
         self.config = self.path / "config.yaml"
         self.start = self.path / "run.json"
         self.metrics = self.path / "metrics.jsonl"
@@ -132,6 +133,18 @@ class RunFolder:
         if distributed.is_main():
             self.complete.unlink(missing_ok=True)
         distributed.barrier()
+
+
+def output_folder(path: str | Path) -> Path:
+    """The folder that ``run.output_dir`` means, ``~`` expanded.
+
+    Raises:
+        ConfigError: it is not on this machine.
+    """
+    try:
+        return Path(here(path))
+    except ConfigError as error:
+        raise ConfigError(f"run.output_dir: {error}") from None
 
 
 @contextlib.contextmanager

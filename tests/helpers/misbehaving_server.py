@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from lavis_lite.io import download
-from lavis_lite.io.http_transfer import Limits
+from lavis_lite.io.transfer import Limits
 
 BODY = bytes(range(256)) * 400
 SHA = hashlib.sha256(BODY).hexdigest()

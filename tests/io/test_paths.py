@@ -8,16 +8,25 @@ import subprocess
 import sys
 from pathlib import Path
 
+import fsspec
 import pytest
 from misbehaving_server import Site, whole
 from permissions import permissions_count
 
-from lavis_lite.errors import DownloadError
-from lavis_lite.io import paths
-from lavis_lite.io.download import cache_name
+from lavis_lite.config import files
+from lavis_lite.data.files import tables
+from lavis_lite.data.files.class_folders import ClassFolders
+from lavis_lite.errors import ConfigError, DownloadError
+from lavis_lite.io import download, object_store, paths
+from lavis_lite.io.download import LOCKS, cache_name, fetch
 from lavis_lite.io.paths import cache_dir, local_path, offline, path_manager
+from lavis_lite.io.transfer import Limits
+from lavis_lite.modules.text.hub_files import locate
+from lavis_lite.registry.plugins import load_plugin
+from lavis_lite.runners.run_folder import RunFolder
 
 OFFLINE = ["LAVIS_LITE_OFFLINE", "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"]
+SHA_OF_ABCD = "88d4266fd4e6338d13b845fcf289579d209c897823b9217da3e161936f031589"
 SHA_OF_ABC = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
 
 
@@ -59,9 +68,129 @@ def test_a_path_is_itself_and_checked_if_asked(tmp_path):
         local_path(file, sha256="12")
 
 
-def test_an_unknown_scheme_is_named_with_the_known_ones():
-    with pytest.raises(DownloadError, match=r"s3://b/k: nothing here reads s3://; known: .*hf://"):
-        local_path("s3://b/k")
+@pytest.mark.parametrize("address", ["file:///etc/passwd", "ftp://h/x", "HTTP://h/x", "zip://a"])
+@pytest.mark.parametrize(
+    "use",
+    [local_path, paths.open, path_manager.exists, path_manager.ls],
+    ids=lambda use: use.__name__,
+)
+def test_an_unknown_scheme_is_named_with_the_known_ones(use, address):
+    with pytest.raises(DownloadError, match=r": nothing here reads \w+://; known: .*hf://, s3://"):
+        use(address)
+
+
+def test_local_files_open_through_the_path_manager(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    with paths.open("~/a.txt", "w", encoding="utf-8") as file:
+        file.write("é")
+    with paths.open(tmp_path / "a.txt", encoding="utf-8") as file:
+        assert file.read() == "é"
+    assert path_manager.ls("~") == ["a.txt"]
+    assert path_manager.isfile("~/a.txt")
+
+
+def test_what_must_lie_on_this_machine_is_not_fetched(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert paths.here("~/out") == str(tmp_path / "out")
+    with pytest.raises(ConfigError, match="s3://b/out: a path on this machine is needed"):
+        paths.here("s3://b/out")
+
+
+# ---- objects of stores
+
+
+@pytest.fixture
+def store():
+    """A bucket in this process's memory, empty in the end."""
+    files = fsspec.filesystem("memory")
+    yield files
+    files.rm("/bucket", recursive=True)
+
+
+def test_an_object_is_fetched_once_and_checked(store, own_cache):
+    address = "memory://bucket/deep/a.txt"
+    store.pipe(address, b"abc")
+    assert Path(local_path(address)) == own_cache / cache_name(address)
+    store.pipe(address, b"abcd")
+    assert Path(local_path(address, SHA_OF_ABC)).read_bytes() == b"abc"
+    with paths.open(address) as file:
+        assert file.read() == "abc"
+    with pytest.raises(DownloadError, match=rf"wanted sha256 0+, got {SHA_OF_ABCD}"):
+        local_path(address, "0" * 64)
+
+
+def test_an_object_that_is_not_there_is_told_at_once(store, own_cache):
+    store.pipe("memory://bucket/a", b"abc")
+    with pytest.raises(DownloadError, match=r"memory://bucket/b: no such object"):
+        local_path("memory://bucket/b")
+    assert not path_manager.exists("memory://bucket/b")
+    assert path_manager.exists("memory://bucket/a")
+
+
+def test_an_object_has_a_limit_of_size(store, tmp_path):
+    store.pipe("memory://bucket/a", b"abc")
+    with pytest.raises(DownloadError, match="larger than 2 bytes"):
+        fetch(
+            "memory://bucket/a",
+            tmp_path,
+            limits=Limits(max_bytes=2),
+            receive=object_store.receive,
+        )
+    assert [path.name for path in tmp_path.iterdir()] == [LOCKS]
+
+
+def test_a_store_that_fails_is_asked_again(store, monkeypatch, caplog):
+    store.pipe("memory://bucket/a", b"abc")
+    real, asked = type(store).open, []
+
+    def weak(self, *given, **how):
+        asked.append(given)
+        if len(asked) < 3:
+            raise RuntimeError("slow down")
+        return real(self, *given, **how)
+
+    monkeypatch.setattr(type(store), "open", weak)
+    monkeypatch.setattr(download.time, "sleep", lambda seconds: None)
+    assert Path(local_path("memory://bucket/a")).read_bytes() == b"abc"
+    assert "RuntimeError: slow down; try 3 of 3" in caplog.text
+
+
+@pytest.mark.parametrize(("scheme", "package"), [("s3", "s3fs"), ("gs", "gcsfs"), ("az", "adlfs")])
+def test_the_package_that_reads_a_store_is_named(monkeypatch, scheme, package):
+    monkeypatch.setitem(sys.modules, package, None)  # as where it is not installed
+    with pytest.raises(DownloadError, match=rf"read by the package {package}.*pip install"):
+        local_path(f"{scheme}://bucket/key")
+
+
+def test_every_store_is_one_that_fsspec_knows():
+    assert set(object_store.STORES) <= set(fsspec.available_protocols())
+
+
+def test_an_object_is_not_fetched_offline(store, monkeypatch):
+    store.pipe("memory://bucket/a", b"abc")
+    monkeypatch.setenv("LAVIS_LITE_OFFLINE", "1")
+    with pytest.raises(DownloadError, match="network is switched off"):
+        local_path("memory://bucket/a")
+
+
+# ---- what users name
+
+
+def test_configs_annotations_and_tokenizers_are_read_from_a_store(store, tmp_path):
+    store.pipe("memory://bucket/base.yaml", b"model: {name: x}\n")
+    (tmp_path / "own.yaml").write_text("_base_: memory://bucket/base.yaml\nrun: {seed: 1}\n")
+    assert files.read(tmp_path / "own.yaml").tree == {"model": {"name": "x"}, "run": {"seed": 1}}
+    store.pipe("memory://bucket/rows.jsonl", b'{"a": 1}\n')
+    assert list(tables.read("memory://bucket/rows.jsonl", "jsonl")) == [{"a": 1}]
+    store.pipe("memory://bucket/vocab.txt", b"[PAD]\n[UNK]\n")
+    found = locate("memory://bucket/vocab.txt", ("vocab.txt",), "tokenizer")
+    assert found.read_bytes() == b"[PAD]\n[UNK]\n"
+
+
+def test_code_folders_and_outputs_are_not_fetched():
+    for use in (load_plugin, RunFolder, ClassFolders):
+        with pytest.raises(ConfigError, match="a path on this machine is needed"):
+            use("memory://bucket/own.py")
 
 
 def test_a_url_lands_in_the_cache_and_opens_through_the_path_manager(own_cache):

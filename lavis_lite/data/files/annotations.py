@@ -18,6 +18,7 @@ from lavis_lite.data.files.images import MAX_PIXELS, decode
 from lavis_lite.data.files.rows import PackedRows, Rows
 from lavis_lite.data.files.tables import foreign, read
 from lavis_lite.errors import DataError, listed, suggest
+from lavis_lite.io.paths import here, local_path
 
 IMAGE_COLUMNS = ("image", "image_path", "file_name", "filename", "filepath", "path", "img")
 TEXT_COLUMNS = ("caption", "text", "text_input", "sentence", "captions", "sentences", "title")
@@ -83,7 +84,8 @@ class Annotations(Rows):
     ) -> None:
         first = path if isinstance(path, str) else path[0]
         self.name = name or Path(first).name.split(".")[0]
-        self._folder = Path(folder if folder is not None else Path(first).parent)
+        beside = Path(local_path(first)).parent
+        self._folder = beside if folder is None else Path(here(folder))
         if folder is not None and not self._folder.is_dir():
             raise DataError(f"images: {folder}: no such folder")
         with foreign(first, "rows of image-text pairs"):

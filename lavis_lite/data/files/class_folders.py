@@ -18,6 +18,7 @@ from lavis_lite.data.files.tables import find, load_json
 from lavis_lite.data.published import cards
 from lavis_lite.errors import DataError, suggest
 from lavis_lite.io.packages import naming_torchvision
+from lavis_lite.io.paths import here
 
 _WORDNET = re.compile(r"n\d{8}")
 
@@ -51,7 +52,7 @@ class ClassFolders(Rows):
         where: dict[str, Any] | None = None,
         fold: dict[str, Any] | None = None,
     ):
-        self._folder = Path(path)
+        self._folder = Path(here(path))
         if not self._folder.is_dir():
             parent = self._folder.parent
             beside = [one.name for one in parent.iterdir()] if parent.is_dir() else []

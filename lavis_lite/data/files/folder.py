@@ -18,6 +18,7 @@ from lavis_lite.data.files.json_text import parse_json
 from lavis_lite.data.files.rows import PackedRows
 from lavis_lite.data.files.tables import Row, find, foreign, read
 from lavis_lite.errors import DataError, suggest
+from lavis_lite.io.paths import here
 
 logger = logging.getLogger(__name__)
 _CAPTION_FILES = [
@@ -69,6 +70,7 @@ class Folder(Annotations):
         encoding: str | None = None,
         delimiter: str | None = None,
     ):
+        path = here(path)
         if not os.path.isdir(path):
             parent = Path(path).parent
             beside = [one.name for one in parent.iterdir()] if parent.is_dir() else []

@@ -17,7 +17,6 @@ from lavis_lite.data.seeding import stable_hash
 from lavis_lite.errors import DataError, suggest
 from lavis_lite.io import paths
 
-_SCHEMES = ("http", "https", "hf")
 _PICKLES = {"pyd", "pickle", "pkl", "pck", "pt", "pth", "joblib"}
 _BRACES = re.compile(r"\{([^{}]*)\}")
 _RANGE = re.compile(r"(\d+)\.\.(\d+)")
@@ -195,10 +194,10 @@ def _choices(inside: str) -> list[str]:
 def _find(address: str) -> list[Path]:
     scheme = re.match(r"([A-Za-z][A-Za-z0-9+.-]*):", address)
     if scheme and not os.path.exists(address):
-        if scheme[1].lower() not in _SCHEMES:
+        if scheme[1].lower() not in paths.SCHEMES:
             raise DataError(
                 f"{address}: {scheme[1]}: is not read here (commands in shard addresses are never"
-                f" run); known: paths, {', '.join(_SCHEMES)}"
+                f" run); known: paths, {', '.join(paths.SCHEMES)}"
             )
         return [Path(paths.local_path(address))]
     path = Path(paths.local_path(address))

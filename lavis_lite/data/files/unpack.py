@@ -1,4 +1,9 @@
-"""Archives of published data unpacked: whole or not at all, and nowhere but into their folder."""
+"""Archives of published data unpacked: whole or not at all, and nowhere but into their folder.
+
+The standard library reads and writes the members. What it would do in silence is refused here: it
+takes a damaged header of a tar for its end, believes what a header says of sizes, replaces a member
+that comes twice, and knows no decompression bombs.
+"""
 
 from __future__ import annotations
 
@@ -6,24 +11,25 @@ import contextlib
 import lzma
 import os
 import stat
+import tarfile
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
-from pathlib import Path, PurePosixPath
-from typing import IO, Any
+from collections.abc import Iterator
+from pathlib import Path
 
-from lavis_lite.data.files.compressed import Meter, is_compressed, open_compressed
+from lavis_lite.data.files.compressed import Meter, open_compressed
 from lavis_lite.data.files.scratch import scratch_folder
-from lavis_lite.data.files.tar_headers import DamagedHeader, members
 from lavis_lite.data.files.tar_index import leads_out
 from lavis_lite.errors import DataError
 from lavis_lite.io import paths
 
-_CHUNK = 1 << 20
 _ZIP = (b"PK\x03\x04", b"PK\x05\x06")  # zipfile looks at the end: a tar may end with a small zip
-
-# Name, kind as of tar_headers.Member, and what copies the bytes to a file.
-_Member = tuple[str, str, Callable[[IO[bytes]], None]]
+_MAX_HEADER = 1 << 16  # bytes of a long name or a pax header: older tarfiles search it for long
+_HEADERS = (tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK, b"x", b"X", b"g")
+_DAMAGES = (
+    *(zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFError),
+    *(NotImplementedError, RuntimeError, ValueError, LookupError, ArithmeticError),
+)
 
 
 def unpack(archive: str | Path, folder: str | Path) -> list[Path]:
@@ -50,7 +56,7 @@ def unpack(archive: str | Path, folder: str | Path) -> list[Path]:
         raise DataError(f"{path}: no such file")
     try:
         with path.open("rb") as file:
-            reader = _zip_members if file.read(4) in _ZIP else _tar_members
+            extract = _extract_zip if file.read(4) in _ZIP else _extract_tar
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror}") from None
     with contextlib.ExitStack() as stack:
@@ -59,74 +65,45 @@ def unpack(archive: str | Path, folder: str | Path) -> list[Path]:
             temporary = stack.enter_context(scratch_folder(target, ".unpacking-"))
         except OSError as error:
             raise DataError(f"{target}: cannot be written: {error.strerror}") from None
-        for member in reader(path):
-            _write(path, temporary, *member)
+        with _damages(path):
+            extract(path, temporary)
         return _publish(path, temporary, target)
 
 
-def _write(
-    archive: Path, folder: Path, name: str, kind: str, copy: Callable[[IO[bytes]], None]
-) -> None:
-    """One member. The folder is new and gets no links, so that no path in it leads elsewhere."""
+@contextlib.contextmanager
+def _damages(archive: Path) -> Iterator[None]:
+    try:
+        yield
+    except DataError:
+        raise
+    except _DAMAGES as error:
+        raise DataError(f"{archive}: is damaged, cut or encrypted: {error}") from None
+    except OSError as error:
+        if error.errno is None:  # so bz2 says it
+            raise DataError(f"{archive}: is damaged: {error}") from None
+        raise DataError(
+            f"{archive}: {error.filename or 'a file'} cannot be written: {error.strerror}"
+        ) from None
+
+
+def _check(archive: Path, folder: Path, name: str, kind: str) -> None:
+    """Refuse a member. The folder is new and gets no links: no path in it leads elsewhere."""
     if leads_out(name):
         raise DataError(f"{archive}: refused: {name!r} leads out of the folder")
     if kind not in ("file", "folder"):
         raise DataError(f"{archive}: refused: {name!r} is {kind}, where files are expected")
-    path = folder.joinpath(*PurePosixPath(name).parts)
-    try:
-        if kind == "folder":
-            path.mkdir(parents=True, exist_ok=True)
-            return
-        path.parent.mkdir(parents=True, exist_ok=True)
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0)
-        with os.fdopen(os.open(path, flags, 0o666), "wb") as file:
-            copy(file)
-    except FileExistsError:
-        raise DataError(f"{archive}: refused: {name!r} comes twice") from None
-    except OSError as error:
-        raise DataError(f"{archive}: {name!r} cannot be written: {error.strerror}") from None
+    if os.path.lexists(folder / name) and not (kind == "folder" and (folder / name).is_dir()):
+        raise DataError(f"{archive}: refused: {name!r} comes twice")
 
 
-def _publish(archive: Path, temporary: Path, target: Path) -> list[Path]:
-    names = sorted(one.name for one in temporary.iterdir())
-    if not names:
-        raise DataError(f"{archive}: an empty archive")
-    if taken := [name for name in names if os.path.lexists(target / name)]:
-        raise DataError(f"{target / taken[0]}: is there already; remove it to unpack {archive}")
-    return [(temporary / name).rename(target / name) for name in names]
-
-
-# ------------------------------------------------------------------------------------- zip
-
-
-def _zip_members(path: Path) -> Iterator[_Member]:
-    with _zip_errors(path):
-        archive = zipfile.ZipFile(path)
-    with archive:
-        every = archive.infolist()
-        # What the headers say is enough to refuse; what comes out is counted all the same.
-        Meter(path, path.stat().st_size).add(sum(member.file_size for member in every))
-        meter = Meter(path, path.stat().st_size)
-        for member in every:
-            yield member.orig_filename, _zip_kind(member), _zip_copy(archive, member, meter)
-
-
-_DAMAGES = (
-    *(zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, UnicodeDecodeError),
-    *(NotImplementedError, RuntimeError),
-)
-
-
-@contextlib.contextmanager
-def _zip_errors(path: Path | str) -> Iterator[None]:
-    try:
-        yield
-    except _DAMAGES as error:
-        raise DataError(f"{path}: is damaged, cut or encrypted: {error}") from None
-    except OSError as error:
-        if error.errno is not None:
-            raise
-        raise DataError(f"{path}: is damaged: {error}") from None  # so bz2 says it
+def _extract_zip(path: Path, folder: Path) -> None:
+    with zipfile.ZipFile(path) as archive:
+        members = archive.infolist()
+        # It reads no more of a member than its header says; so what they say is enough to refuse.
+        Meter(path, path.stat().st_size).add(sum(member.file_size for member in members))
+        for member in members:
+            _check(path, folder, member.orig_filename, _zip_kind(member))
+            archive.extract(member, folder)
 
 
 def _zip_kind(member: zipfile.ZipInfo) -> str:
@@ -136,56 +113,52 @@ def _zip_kind(member: zipfile.ZipInfo) -> str:
     return "a link" if kind == stat.S_IFLNK else "a device"
 
 
-def _zip_copy(
-    archive: zipfile.ZipFile, member: zipfile.ZipInfo, meter: Meter
-) -> Callable[[IO[bytes]], None]:
-    def copy(target: IO[bytes]) -> None:
-        with _zip_errors(meter.name), archive.open(member) as source:
-            while data := source.read(_CHUNK):
-                meter.add(len(data))
-                target.write(data)
-
-    return copy
-
-
-# ------------------------------------------------------------------------------------- tar
+def _extract_tar(path: Path, folder: Path) -> None:
+    with (
+        open_compressed(path) as file,
+        tarfile.open(fileobj=file, mode="r|", tarinfo=_Header, errors="replace") as archive,
+    ):
+        while (member := archive.next()) is not None:
+            _check(path, folder, member.name, _tar_kind(member))
+            archive.extract(member, folder, filter=_as_a_new_file)
+            archive.members.clear()  # type: ignore[attr-defined]  # a kilobyte for each
 
 
-def _tar_members(path: Path) -> Iterator[_Member]:
-    with open_compressed(path) as file:
-        stream: Any = _Forward(file) if is_compressed(path) else file
+class _Header(tarfile.TarInfo):
+    """A header that is refused where it cannot be one; tarfile would end there without a word."""
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> _Header:
+        if len(buf) == tarfile.BLOCKSIZE and not any(buf):
+            return super().frombuf(buf, encoding, errors)  # says that the archive ends here
         try:
-            for member in members(stream):
-                yield member.name, member.kind, _tar_copy(path, stream, member.offset, member.size)
-        except (DamagedHeader, EOFError) as error:
-            raise DataError(f"{path}: not a zip or tar file, or a damaged one: {error}") from None
+            header = super().frombuf(buf, encoding, errors)
+        except tarfile.HeaderError as error:
+            raise EOFError(f"not a zip or tar file, or without its end: {error}") from None
+        if header.size < 0 or (header.type in _HEADERS and header.size > _MAX_HEADER):
+            raise EOFError(f"a header of {header.size:,} bytes")
+        return header
 
 
-def _tar_copy(path: Path, stream: Any, offset: int, size: int) -> Callable[[IO[bytes]], None]:
-    def copy(target: IO[bytes]) -> None:
-        stream.seek(offset)
-        left = size
-        while left:
-            data = stream.read(min(_CHUNK, left))
-            if not data:
-                raise DataError(f"{path}: ends in the middle of a file")
-            target.write(data)
-            left -= len(data)
-
-    return copy
+def _tar_kind(member: tarfile.TarInfo) -> str:
+    if member.issym() or member.islnk():
+        return "a link"
+    if member.isdev():
+        return "a device"
+    if member.type not in tarfile.SUPPORTED_TYPES or member.issparse() or member.size < 0:
+        return "of an unknown kind"
+    return "folder" if member.isdir() else "file"
 
 
-class _Forward:
-    """A stream that can be read and skipped, not rewound."""
+def _as_a_new_file(member: tarfile.TarInfo, folder: str) -> tarfile.TarInfo | None:
+    """Vetted by the standard library, with the rights and the time of any new file."""
+    return tarfile.data_filter(member.replace(mode=None, mtime=None), folder)  # type: ignore[arg-type]
 
-    def __init__(self, file: IO[bytes]):
-        self._file, self._at = file, 0
 
-    def read(self, size: int) -> bytes:
-        data = self._file.read(size)
-        self._at += len(data)
-        return data
-
-    def seek(self, to: int) -> None:
-        while self._at < to and self.read(min(_CHUNK, to - self._at)):
-            pass
+def _publish(archive: Path, temporary: Path, target: Path) -> list[Path]:
+    names = sorted(one.name for one in temporary.iterdir())
+    if not names:
+        raise DataError(f"{archive}: an empty archive")
+    if taken := [name for name in names if os.path.lexists(target / name)]:
+        raise DataError(f"{target / taken[0]}: is there already; remove it to unpack {archive}")
+    return [(temporary / name).rename(target / name) for name in names]

@@ -135,7 +135,7 @@ class DatasetCard:
             DataError: it is not there.
         """
         assert self.images is not None
-        folder = Path(root, self.images.folder) if given is None else Path(given)
+        folder = Path(root, self.images.folder) if given is None else Path(paths.here(given))
         if not folder.is_dir():
             raise DataError(f"{self.name}: images: {folder}: no such folder; {self.advice()}")
         return str(folder)

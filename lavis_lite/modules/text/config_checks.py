@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from lavis_lite.io.paths import is_remote
 from lavis_lite.modules.text.hub_files import is_hub_id
 
 
@@ -45,6 +46,6 @@ def tokenizer_problems(model: Mapping[str, Any]) -> Iterator[str]:
 
 def path_problem(source: str) -> str | None:
     """Why something that reads like a path, and not like a hub id, is not there, or None."""
-    if is_hub_id(source) or Path(source).expanduser().exists():
+    if is_hub_id(source) or is_remote(source) or Path(source).expanduser().exists():
         return None
     return f"{source} does not exist; a file, a folder or a hub id is expected"

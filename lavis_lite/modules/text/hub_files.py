@@ -5,15 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 
 from lavis_lite.errors import ConfigError, DownloadError
-from lavis_lite.io.paths import fetch_elsewhere, hub_client, offline
+from lavis_lite.io.paths import fetch_elsewhere, hub_client, local_path, offline
 
 
 def locate(source: str | Path, names: tuple[str, ...], what: str) -> Path:
     """The first of the files ``names`` that ``source`` has.
 
     Args:
-        source: the file itself, a folder that holds one of ``names``, or a hub id (``owner/name``
-            or a bare name such as ``bert-base-uncased``).
+        source: the file itself, also by its URL or ``hf://owner/repo/file``; a folder that holds
+            one of ``names``; or a hub id (``owner/name`` or a bare name such as
+            ``bert-base-uncased``).
         names: file names, the preferred one first.
         what: what is being looked for, for the messages.
 
@@ -21,7 +22,7 @@ def locate(source: str | Path, names: tuple[str, ...], what: str) -> Path:
         ConfigError: nothing there.
         DownloadError: a hub id that is not in the cache and cannot be fetched.
     """
-    path = Path(source).expanduser()
+    path = Path(local_path(source))
     if path.is_file():
         return path
     expected = " or ".join(names)

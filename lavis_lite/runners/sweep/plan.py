@@ -13,6 +13,7 @@ from lavis_lite import registry
 from lavis_lite.config.files import find
 from lavis_lite.config.schema import PipelineConfig, Stage
 from lavis_lite.errors import ConfigError, UnknownName, suggest
+from lavis_lite.runners.run_folder import output_folder
 from lavis_lite.runners.settings import fingerprint, flatten, settings
 from lavis_lite.runners.sweep.config import SweepConfig
 
@@ -50,7 +51,7 @@ class Planner:
 
     def __init__(self, config: SweepConfig) -> None:
         self.config = config
-        self.folder = Path(config.run.output_dir) / "runs"
+        self.folder = output_folder(config.run.output_dir) / "runs"
         self.jobs: dict[str, Job] = {}
         self._loaded: dict[str, Any] = {}
 

@@ -120,7 +120,7 @@ class SweepRunner:
                 for (arm, seed), stages in plan.cells.items()
             },
         }
-        path = Path(config.run.output_dir)
+        path = self.folder.path
         write_json(path / "sweep.json", table)
         write_csv(table, path / "sweep.csv")
         if config.run.report:

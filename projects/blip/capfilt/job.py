@@ -21,7 +21,7 @@ from lavis_lite.io.redaction import redacted
 from lavis_lite.projects.blip.capfilt.claims import locked
 from lavis_lite.projects.blip.capfilt.config import CapfiltConfig
 from lavis_lite.registry import cards
-from lavis_lite.runners.run_folder import read_json, write_json
+from lavis_lite.runners.run_folder import output_folder, read_json, write_json
 from lavis_lite.runners.settings import Settings, differences, flatten
 
 QUARANTINE = ".quarantine.jsonl"
@@ -39,7 +39,7 @@ class Folder:
     """The output folder: a few files for each shard, and those about all of them."""
 
     def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
+        self.path = output_folder(path)
         self.job = self.path / JOB
         self.shards = self.path / SHARDS
         self.timings = self.path / "timings.jsonl"

@@ -215,7 +215,7 @@ def test_a_missing_shard_is_an_error_unless_it_may_be_missing(tmp_path, caplog):
 
 @pytest.mark.fault(44)
 @pytest.mark.parametrize(
-    "address", ["pipe:touch {}", "exec:touch {}", "s3://x/{}", "PIPE:cat {}|sh"]
+    "address", ["pipe:touch {}", "exec:touch {}", "sftp://x/{}", "PIPE:cat {}|sh"]
 )
 def test_a_command_in_an_address_is_refused(tmp_path, address):
     with pytest.raises(DataError, match="is not read here"):

@@ -152,6 +152,10 @@ HOSTILE = {
     "pipe": ([member("p", tarfile.FIFOTYPE)], "'p' is a device"),
     "twice": ([member("c.txt")], "'c.txt' comes twice"),
     "a file as folder": ([member("c.txt/x")], "comes twice|cannot be written"),
+    "a folder as file": ([member("c.txt", tarfile.DIRTYPE)], "'c.txt' comes twice"),
+    "sparse": ([member("s", tarfile.GNUTYPE_SPARSE)], "'s' is of an unknown kind"),
+    "a long header": ([member("x", tarfile.XHDTYPE, size=1 << 17)], "a header of 131,072 bytes"),
+    "a longer name": ([member("x", tarfile.GNUTYPE_LONGNAME, size=1 << 17)], "a header of 131"),
     "unknown": ([member("v", b"V")], "'v' is of an unknown kind"),
 }
 
@@ -279,6 +283,37 @@ def test_of_nested_annotations_only_one_layer_is_unpacked(tmp_path, suffix):
     rows = list(read(str(path), "jsonl"))
     assert rows
     assert all(isinstance(row, BadRow) for row in rows)  # still packed: no line of it is JSON
+
+
+@pytest.mark.fault(20)
+@pytest.mark.parametrize("suffix", [".tar", ".tar.gz"])
+@pytest.mark.parametrize("size", [None, b"\xff" * 12])
+def test_a_damaged_header_in_the_middle_is_not_taken_for_the_end(tmp_path, suffix, size):
+    path = write_tar(tmp_path / "a.tar", {"a.txt": b"", "b.txt": b"b", "c.txt": b"c"})
+    data = bytearray(path.read_bytes())
+    if size is None:
+        data[512 + 3] ^= 0x40  # the name of b.txt: its sum is wrong now
+    else:
+        data[512 + 124 : 512 + 136], data[512 + 148 : 512 + 156] = size, b" " * 8
+        data[512 + 148 : 512 + 156] = b"%06o\0 " % sum(data[512:1024])
+    with tarfile.open(fileobj=io.BytesIO(data[:1024])) as tar:
+        assert tar.next().name == "a.txt"
+    path.unlink()
+    path = tmp_path / f"b{suffix}"
+    path.write_bytes(PACKERS[path.suffix if suffix != ".tar" else ""](data))
+    refused(path, tmp_path, r"checksum|header of -1 bytes")
+
+
+def test_what_is_unpacked_has_the_rights_and_the_time_of_new_files(tmp_path):
+    (tmp_path / "new").mkdir()
+    (tmp_path / "new" / "file").touch()
+    info = member("train/odd", size=3)
+    info.mode, info.mtime, info.uid = 0o4777, 0, 12345
+    unpack(write_tar(tmp_path / "a.tar", extra=[info]), tmp_path / "out")
+    for path, new in (("train/odd", "new/file"), ("train", "new")):
+        own, usual = (tmp_path / "out" / path).stat(), (tmp_path / new).stat()
+        assert (own.st_mode, own.st_uid) == (usual.st_mode, usual.st_uid)
+        assert abs(own.st_mtime - usual.st_mtime) < 3600
 
 
 @pytest.mark.parametrize("name", ["a.zip", "a.tar", "a.tar.gz", "a.tar.bz2", "a.tar.xz"])

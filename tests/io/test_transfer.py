@@ -6,17 +6,16 @@ import dataclasses
 import hashlib
 import socket
 import time
-import urllib.request
 from pathlib import Path
 
+import httpx2
 import pytest
 from misbehaving_server import BODY, PATIENT, QUICK, SHA, Site, get, silent, whole
 
 from lavis_lite.errors import DownloadError
 from lavis_lite.io import download
-from lavis_lite.io.download import cache_name, fetch
-from lavis_lite.io.http_connection import _Redirect
-from lavis_lite.io.http_transfer import Limits
+from lavis_lite.io.download import LOCKS, cache_name, fetch
+from lavis_lite.io.transfer import Limits
 
 
 @pytest.fixture(autouse=True)
@@ -25,7 +24,7 @@ def no_proxy(monkeypatch):
 
 
 def names(folder):
-    return sorted(path.name for path in folder.iterdir())
+    return sorted(path.name for path in folder.iterdir() if path.name != LOCKS)
 
 
 # ---- cuts and resumption
@@ -173,10 +172,10 @@ REFUSED = [
     (empty, "sent an empty file"),
     (no_length, "does not say how long the file is"),
     (zipped, "gzip-encoded"),
-    (too_large, "larger than the 1000000 bytes"),
-    (endless, "larger than the 1000000 bytes"),
+    (too_large, "larger than the 1,000,000 bytes"),
+    (endless, "larger than the 1,000,000 bytes"),
     (gone, "HTTP 404 Not Found"),
-    (to_a_local_file, "HTTP 302 .*file:///etc/passwd"),
+    (to_a_local_file, "file:///etc/passwd is no http or https address"),
 ]
 
 
@@ -208,7 +207,7 @@ def test_a_length_that_is_missing_is_made_up_for_by_a_digest(tmp_path):
             get(site, tmp_path, path="other.pth", sha256=SHA)
 
 
-def test_a_redirect_is_followed_but_never_from_https_to_http(tmp_path):
+def test_a_redirect_is_followed(tmp_path):
     def answer(handler, number):
         if handler.path == "/w.pth":
             return handler.head(302, location="/moved.pth", content_length=0)
@@ -216,9 +215,29 @@ def test_a_redirect_is_followed_but_never_from_https_to_http(tmp_path):
 
     with Site(answer) as site:
         assert Path(get(site, tmp_path)).read_bytes() == BODY
-    request = urllib.request.Request("https://a.example/w.pth")
+
+
+def test_no_redirect_leads_from_https_to_http(tmp_path, monkeypatch):
+    asked = []
+
+    def answer(request):
+        asked.append(str(request.url))
+        return httpx2.Response(302, headers={"Location": "http://a.example/"})
+
+    client = httpx2.Client(transport=httpx2.MockTransport(answer))
+    monkeypatch.setattr(httpx2, "Client", lambda **options: client)
     with pytest.raises(DownloadError, match=r"redirects to http://a.example/, which is not"):
-        _Redirect().redirect_request(request, None, 302, "", {}, "http://a.example/")
+        fetch("https://a.example/w.pth", tmp_path, limits=QUICK)
+    assert asked == ["https://a.example/w.pth"]
+
+
+def test_redirects_come_to_an_end(tmp_path):
+    def answer(handler, number):
+        handler.head(302, location="/w.pth")
+
+    with Site(answer) as site, pytest.raises(DownloadError, match="more than 10 redirects"):
+        get(site, tmp_path)
+    assert len(site.requests) == 11
 
 
 @pytest.mark.parametrize("code", [429, 500, 503])
@@ -283,12 +302,25 @@ def test_a_silent_server_is_given_up_after_three_tries(tmp_path, answer):
 
 
 @pytest.mark.fault(35)
+def test_a_try_has_a_limit_for_all_of_it(tmp_path):
+    def steady(handler, number):
+        handler.head(200, content_length=10**9)
+        while not handler.server.site.closing.wait(0.01):
+            handler.wfile.write(bytes(10_000))
+
+    limits = dataclasses.replace(PATIENT, total=0.5, tries=2)
+    with Site(steady) as site, pytest.raises(DownloadError, match="in 2 tries: the server"):
+        get(site, tmp_path, limits=limits)
+    assert len(site.requests) == 2
+
+
+@pytest.mark.fault(35)
 def test_connecting_has_a_limit_of_its_own(tmp_path, monkeypatch):
     seen, real = [], socket.create_connection
 
-    def connect(address, timeout, *rest):
+    def connect(address, timeout, **rest):
         seen.append(timeout)
-        return real(address, timeout, *rest)
+        return real(address, timeout, **rest)
 
     monkeypatch.setattr(socket, "create_connection", connect)
     with Site(whole(BODY)) as site:
