@@ -80,10 +80,10 @@ setup(
     },
     package_data={
         "": DATA,
-        "lavis_lite": ["templates/**/*.txt"],
+        "lavis_lite.cli": ["templates/**/*.txt"],
         "lavis_lite.configs": ["**/*.yaml"],
         "lavis_lite.data": ["**/*.txt"],
-        "lavis_lite.text": ["**/*.txt"],
+        "lavis_lite.modules.text": ["**/*.txt"],
         **{f"lavis_lite.projects.{name}": ["weights/**/*"] for name in PROJECTS},
     },
     # Each floor is the oldest release that the quick tests have passed with, all at once, and

@@ -21,6 +21,7 @@ extensions = [
     "config_reference",
     "dataset_cards",
     "fault_table",
+    "import_drawing",
     "recorded_benchmarks",
     "recorded_runs",
     "recorded_sweeps",

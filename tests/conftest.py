@@ -55,7 +55,7 @@ def pytest_runtest_makereport() -> Generator[None, Any, Any]:
 def load_golden() -> ModuleType:
     # pytest's importlib mode puts no test folder on sys.path.
     spec = importlib.util.spec_from_file_location(
-        "golden_numbers", Path(__file__).with_name("golden.py")
+        "golden_numbers", Path(__file__).parent / "helpers" / "golden.py"
     )
     assert spec is not None
     assert spec.loader is not None

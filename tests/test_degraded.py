@@ -14,7 +14,7 @@ import torch
 
 from lavis_lite import cli
 from lavis_lite.errors import ConfigError
-from lavis_lite.installation import naming_torchvision
+from lavis_lite.io.packages import naming_torchvision
 
 ROOT = Path(__file__).resolve().parents[1]
 PICTURE = str(ROOT / "docs" / "_static" / "report.png")
@@ -54,7 +54,7 @@ try:
     outcomes["text"] = [0, str(encoder.width)]
 except ConfigError as error:
     outcomes["text"] = [2, str(error)]
-from lavis_lite.data.scenes import Scenes
+from lavis_lite.data.scenes.captions import Scenes
 from lavis_lite.metrics.caption import Caption
 outcomes["data"] = [0, Scenes("web", size=3)[0]["text_input"]]
 print(json.dumps(outcomes))
@@ -157,7 +157,7 @@ def test_a_gpu_that_is_not_there_is_said_and_how_to_go_on(
 def test_a_table_that_needs_an_extra_names_it_and_others_are_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from lavis_lite.data.annotation_files import read
+    from lavis_lite.data.files.tables import read
 
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     (tmp_path / "a.parquet").write_bytes(b"PAR1")

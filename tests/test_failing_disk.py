@@ -19,7 +19,7 @@ from torch import nn
 from toy_runs import records, run, run_in_process, toy_config, weights
 
 from lavis_lite import checkpoint
-from lavis_lite.checkpoint import Checkpointer
+from lavis_lite.checkpoint.checkpointer import Checkpointer
 from lavis_lite.data.quarantine import Quarantine
 from lavis_lite.errors import CheckpointError
 from lavis_lite.runners.loggers import JsonlLog, read_records

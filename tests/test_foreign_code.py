@@ -10,12 +10,13 @@ from typing import Any
 
 import pytest
 
-from lavis_lite import conversion, registry
+from lavis_lite import registry
+from lavis_lite.checkpoint.locate import find_weights
+from lavis_lite.cli import convert
 from lavis_lite.errors import CheckpointError, ConfigError
-from lavis_lite.model_folder import read
+from lavis_lite.models.folder import read
+from lavis_lite.modules.text.hf_tokenizer import HfTokenizer
 from lavis_lite.projects.blip.capfilt.hf_captioner import HfCaptioner
-from lavis_lite.sources import find_weights
-from lavis_lite.text.hf_tokenizer import HfTokenizer
 
 ROOT = Path(__file__).resolve().parents[1]
 SOURCES = [p for folder in ("lavis_lite", "projects") for p in (ROOT / folder).rglob("*.py")]
@@ -62,7 +63,7 @@ WAYS: dict[str, Callable[[Path], Any]] = {
     "tokenizer": lambda f: HfTokenizer(str(f)),
     "captioner": lambda f: HfCaptioner(str(f)),
     "weights": lambda f: find_weights(str(f)),
-    "converted": lambda f: conversion.convert(str(f), f.parent / "w.safetensors"),
+    "converted": lambda f: convert.convert(str(f), f.parent / "w.safetensors"),
 }
 
 

@@ -11,10 +11,10 @@ import torch
 from toy_runs import records
 
 from lavis_lite import create_model, runners
+from lavis_lite.checkpoint.weights import load_state, read_weights
 from lavis_lite.config import load_and_bind
-from lavis_lite.layers import recompute_activations
-from lavis_lite.runners.train import TrainRunner
-from lavis_lite.weights import load_state, read_weights
+from lavis_lite.modules.layers.tower_layers import recompute_activations
+from lavis_lite.runners.train.runner import TrainRunner
 
 DEVICE = "cuda"
 pytestmark = [

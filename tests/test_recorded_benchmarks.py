@@ -13,7 +13,7 @@ import pytest
 
 from lavis_lite.config import load
 from lavis_lite.config.files import config_root
-from lavis_lite.report.benchmark import contenders, plots
+from lavis_lite.runners.benchmark.page import contenders, plots
 
 ROOT = Path(__file__).resolve().parents[1]
 RECORDS = sorted(

@@ -20,7 +20,7 @@ from docutils.statemachine import StringList
 from sphinx.application import Sphinx
 from sphinx.util.nodes import nested_parse_with_titles
 
-from lavis_lite.config.schema import Component
+from lavis_lite.registry.component import Component
 
 
 class ConfigReference(Directive):

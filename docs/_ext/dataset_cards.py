@@ -16,7 +16,7 @@ from docutils.statemachine import StringList
 from sphinx.application import Sphinx
 from sphinx.util.nodes import nested_parse_with_titles
 
-from lavis_lite.data.cards import ROOT, DatasetCard, card, names
+from lavis_lite.data.published.cards import ROOT, DatasetCard, card, names
 
 _FIELDS = ("task", "site", "licence", "reference", "format")
 

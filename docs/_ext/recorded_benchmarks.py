@@ -21,7 +21,7 @@ from report_charts import chart_node
 from sphinx.application import Sphinx
 from sphinx.util.nodes import nested_parse_with_titles
 
-from lavis_lite.report.benchmark import OURS, bound, contenders, not_timed, plots, rate
+from lavis_lite.runners.benchmark.page import OURS, bound, contenders, not_timed, plots, rate
 
 Record = dict[str, Any]
 MEMORY = {"memory": " of its memory", "total_memory": " of all its process's memory"}

@@ -1,6 +1,6 @@
 """The directive ``recorded``: figures of a recorded run, with the command and the machine.
 
-.. recorded:: quickstart.json         a file of benchmarks/, written by lavis_lite.report.record
+.. recorded:: quickstart.json         a file of benchmarks/, written by tools.record
    :figures: cases; outcomes          of a record that is no run's: which of its numbers to show
 """
 

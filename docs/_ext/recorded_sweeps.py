@@ -1,6 +1,6 @@
 """The directive ``recorded-sweep``: a table of a recorded sweep.
 
-.. recorded-sweep:: ablation_scenes.json    a file of benchmarks/, see lavis_lite.report.record
+.. recorded-sweep:: ablation_scenes.json    a file of benchmarks/, see tools.record
    :arms: none; F; C+F                      rows; all arms unless given
    :measures: zero-shot; captions           columns; all measures unless given
    :differences:                            to each arm's ``against``, instead of the values
@@ -25,9 +25,9 @@ from report_charts import chart_node
 from sphinx.application import Sphinx
 from sphinx.util.nodes import nested_parse_with_titles
 
-from lavis_lite.report.dots import dot_chart
-from lavis_lite.report.grid import dots, read_grid
-from lavis_lite.report.seeds import written
+from lavis_lite.report.charts.dots import dot_chart
+from lavis_lite.runners.sweep.grid import dots, read_grid
+from lavis_lite.runners.sweep.seeds import written
 
 
 def names(argument: str) -> list[str]:

@@ -17,7 +17,8 @@ from docutils.statemachine import StringList
 from sphinx.application import Sphinx
 from sphinx.util.nodes import nested_parse_with_titles
 
-from lavis_lite import registry, zoo
+from lavis_lite import registry
+from lavis_lite.registry import cards
 
 
 class FromRegistry(Directive):
@@ -52,7 +53,7 @@ class Registered(FromRegistry):
             builder = registry.get(kind, name)
             yield f"   * - ``{name}``"
             yield f"     - {first_sentence(builder)}"
-            if kind == "model" and (types := zoo.types(name)):
+            if kind == "model" and (types := cards.types(name)):
                 yield from ["", f"       types: {', '.join(f'``{type}``' for type in types)}"]
             if arguments := list(spell_arguments(kind, name)):
                 yield ""

@@ -10,8 +10,8 @@ from sphinx.application import Sphinx
 
 def draw(app: Sphinx) -> None:
     """Write ``_generated/scenes_<split>.png`` for the splits that the gallery shows."""
-    from lavis_lite.data.contact_sheet import contact_sheet
-    from lavis_lite.data.scenes import Scenes
+    from lavis_lite.data.scenes.captions import Scenes
+    from tools.contact_sheet import contact_sheet
 
     folder = Path(app.srcdir) / "_generated"
     folder.mkdir(exist_ok=True)

@@ -16,7 +16,7 @@ from docutils.statemachine import StringList
 from sphinx.application import Sphinx
 from sphinx.util.nodes import nested_parse_with_titles
 
-from lavis_lite.cards import WeightCard, weight_cards
+from lavis_lite.registry.weight_cards import WeightCard, weight_cards
 
 
 class WeightCards(Directive):

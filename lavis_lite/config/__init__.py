@@ -26,13 +26,13 @@ from lavis_lite.config.files import (
     read,
     spell,
 )
-from lavis_lite.config.merge import from_dotted, merge, parse_overrides
+from lavis_lite.config.merge import from_dotted, parse_overrides
 from lavis_lite.config.resolve import resolve
-from lavis_lite.config.schema import Component
 from lavis_lite.config.validate import Validator
 from lavis_lite.errors import ConfigError, UnknownName
-from lavis_lite.plugins import load_plugin
-from lavis_lite.redaction import REDACTED, redacted
+from lavis_lite.io.redaction import REDACTED, redacted
+from lavis_lite.registry.component import Component, merge
+from lavis_lite.registry.plugins import load_plugin
 
 
 def load(

@@ -20,14 +20,10 @@ from lavis_lite.config.fit import (
     misfits,
     with_defaults,
 )
-from lavis_lite.config.schema import Component, ModelComponent
-from lavis_lite.config.validate import (
-    NESTED_KINDS,
-    NESTED_MAPPINGS,
-    scalar_problem,
-)
+from lavis_lite.config.validate import scalar_problem
 from lavis_lite.errors import ConfigError, UnknownName
-from lavis_lite.redaction import is_secret
+from lavis_lite.io.redaction import is_secret
+from lavis_lite.registry.component import NESTED_KINDS, NESTED_MAPPINGS, Component, ModelComponent
 
 Problem = tuple[KeyPath, str]
 
@@ -91,9 +87,9 @@ def _problems(kind: str, name: str, args: Mapping[str, Any], path: KeyPath) -> I
 
 
 def _model_problems(model: ModelComponent, path: KeyPath) -> Iterator[Problem]:
-    from lavis_lite import zoo
+    from lavis_lite.registry import cards
 
-    args = zoo.model_args(model)
+    args = cards.model_args(model)
     problems = [*_problems("model", model.name, args, path), *_part_problems(model, args, path)]
     yield from problems
     if not problems and _result("model", model.name) is not None:
@@ -133,7 +129,7 @@ def _nested_problems(
 
 def _capability_problems(config: Any, model: ModelComponent, at: KeyPath) -> Iterator[Problem]:
     """Losses, metrics and parts played that require what the model's class does not have."""
-    from lavis_lite import zoo
+    from lavis_lite.registry import cards
 
     built = _result("model", model.name)
     if built is None:
@@ -144,7 +140,7 @@ def _capability_problems(config: Any, model: ModelComponent, at: KeyPath) -> Ite
             f"a {spell(at)} needs {', '.join(missing)}, "
             f"which model {model.name!r} ({built.__name__}) lacks",
         )
-    losses = zoo.model_args(model).get("losses") or {}
+    losses = cards.model_args(model).get("losses") or {}
     wishes: list[tuple[KeyPath, str, Component]] = [
         ((*at, "losses", key), "loss", Component(str(spec.get("name")), spec))
         for key, spec in losses.items()

@@ -6,8 +6,9 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from lavis_lite.config.merge import merge, why_unreadable
+from lavis_lite.config.merge import why_unreadable
 from lavis_lite.errors import ConfigError, suggest
+from lavis_lite.registry.component import merge
 
 KeyPath = tuple[str | int, ...]
 MAX_BYTES = 1_000_000

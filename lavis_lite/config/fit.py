@@ -10,10 +10,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from lavis_lite import registry
-from lavis_lite.config.schema import Component
 from lavis_lite.errors import ConfigError, UnknownName
-
-SYNONYMS = ("embed_dim", "num_features", "hidden_size", "dim", "out_dim", "out_features")
+from lavis_lite.registry.component import Component, width_hint
 
 
 def misfits(kind: str, spec: Mapping[str, Any], model: Mapping[str, Any]) -> Iterator[str]:
@@ -115,12 +113,6 @@ def _without_width(kind: str, name: str) -> Iterator[str]:
         f"{kind} {name!r} ({registry.where(kind, name)}) has no `width`, the D of its states "
         f"(B, N, D) that the contract of a {kind} asks for: add {hint}"
     )
-
-
-def width_hint(owner: str, attributes: Iterable[str]) -> str | None:
-    """The line that makes a width of what is one by another name; None where nothing is."""
-    synonym = next((s for s in SYNONYMS if s in attributes), None)
-    return f"`{owner}.width = {owner}.{synonym}`" if synonym else None
 
 
 def _assigned(owner: type) -> set[str] | None:

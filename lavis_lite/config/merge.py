@@ -7,42 +7,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lavis_lite.errors import ConfigError
-from lavis_lite.redaction import REDACTED, is_secret, redacted_word
+from lavis_lite.io.redaction import REDACTED, is_secret, redacted_word
+from lavis_lite.registry.component import merge
 
 _KEY = re.compile(r"([^.\[\]=]+)|\[(\d+)\]")
 _WHOLE_KEY = re.compile(r"[^.\[\]=]+(\[\d+\]|\.[^.\[\]=]+)*")
-
-
-def merge(base: Any, over: Any, at: str = "") -> Any:
-    """``over`` laid onto ``base``; neither is changed.
-
-    Mappings merge key by key, unless both have a ``name`` and the names differ: then the component
-    is another one, and the old one's arguments go. Lists are replaced whole; an integer key (from
-    an override like ``a[0].b=1``) reaches into one. ``at`` is where the two stand, for errors.
-    """
-    if isinstance(base, list) and _reaches_into_list(over):
-        return _merge_into_list(base, over, at)
-    if not (isinstance(base, Mapping) and isinstance(over, Mapping)):
-        return over
-    if "name" in base and "name" in over and base["name"] != over["name"]:
-        return dict(over)
-    return {
-        **base,
-        **{k: merge(base.get(k, {}), v, f"{at}.{k}" if at else str(k)) for k, v in over.items()},
-    }
-
-
-def _reaches_into_list(over: Any) -> bool:
-    return isinstance(over, dict) and bool(over) and all(isinstance(k, int) for k in over)
-
-
-def _merge_into_list(base: list[Any], over: Mapping[int, Any], at: str) -> list[Any]:
-    merged = list(base)
-    for index, value in over.items():
-        if not 0 <= index < len(merged):
-            raise ConfigError(f"{at}[{index}] is past the end of a list of {len(merged)}")
-        merged[index] = merge(merged[index], value, f"{at}[{index}]")
-    return merged
 
 
 def parse_overrides(overrides: Sequence[str]) -> dict[Any, Any]:

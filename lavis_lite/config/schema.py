@@ -6,9 +6,10 @@ its other keys are the arguments of what is registered under that name.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, field
 from typing import Any, Literal
+
+from lavis_lite.registry.component import Component, ModelComponent
 
 
 def key(
@@ -21,36 +22,6 @@ def key(
     if isinstance(default, list | dict):
         return field(default_factory=lambda: type(default)(default), metadata=metadata)
     return field(default=default, metadata=metadata)
-
-
-@dataclass(frozen=True)
-class Component:
-    """A registered name with its arguments."""
-
-    name: str
-    args: Mapping[str, Any] = field(default_factory=dict)
-
-    @property
-    def spec(self) -> dict[str, Any]:
-        """As ``registry.build`` takes it."""
-        return {"name": self.name, **self.args}
-
-
-@dataclass(frozen=True)
-class ModelComponent(Component):
-    """A model: ``name``, the ``type`` that its arguments start from, and initial weights.
-
-    ``checkpoint`` is a file, an output folder of another run, a URL, ``hf://owner/repo/file``, or
-    ``released``: the released weights of the type.
-    """
-
-    type: str | None = None
-    checkpoint: str | None = None
-
-    @property
-    def requires(self) -> tuple[str, ...]:
-        """What the model's class must have for the part that it plays; a subclass says it."""
-        return ()
 
 
 @dataclass(frozen=True)

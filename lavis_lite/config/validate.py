@@ -10,12 +10,8 @@ from typing import Any, Literal, Union
 
 from lavis_lite import registry
 from lavis_lite.config.files import KeyPath
-from lavis_lite.config.schema import Component, ModelComponent
 from lavis_lite.errors import UnknownName, suggest
-
-# Where a model's arguments hold components of their own. The last is a mapping of components.
-NESTED_KINDS = {"vision": "vision_encoder", "text": "text_backbone"}
-NESTED_MAPPINGS = {"losses": "loss"}
+from lavis_lite.registry.component import NESTED_KINDS, NESTED_MAPPINGS, Component, ModelComponent
 
 
 class Validator:
@@ -97,11 +93,11 @@ class Validator:
             self.report(path, problem)
 
     def _model(self, model: ModelComponent, path: KeyPath) -> None:
-        from lavis_lite import zoo
+        from lavis_lite.registry import cards
 
         if model.type is not None:
             try:
-                zoo.preset(model.name, model.type)
+                cards.preset(model.name, model.type)
             except UnknownName as error:
                 if model.name in registry.names("model"):
                     self.report((*path, "type"), str(error))

@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from lavis_lite import registry
-from lavis_lite.data.annotation_files import foreign
-from lavis_lite.data.images import MAX_PIXELS, decode
-from lavis_lite.data.json_text import parse_json
-from lavis_lite.data.rows import PackedRows, Rows
+from lavis_lite.data.files.images import MAX_PIXELS, decode
+from lavis_lite.data.files.json_text import parse_json
+from lavis_lite.data.files.rows import PackedRows, Rows
+from lavis_lite.data.files.tables import foreign
+from lavis_lite.data.files.tar_index import Members, index_shard
 from lavis_lite.data.seeding import stable_hash
-from lavis_lite.data.tar_index import Members, index_shard
 from lavis_lite.errors import ConfigError, DataError, suggest
-from lavis_lite.redaction import REDACTED
+from lavis_lite.io.redaction import REDACTED
 
 # The layout of such a folder, for its writers too.
 JOB = "job.json"  # {"source": component of the dataset, "num_shards": N, ...}

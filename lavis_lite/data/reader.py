@@ -11,8 +11,8 @@ from typing import Any
 import numpy
 import torch
 
-from lavis_lite.data import images
 from lavis_lite.data.collate import collate
+from lavis_lite.data.files import images
 from lavis_lite.data.mixture import Draw, probe
 from lavis_lite.data.seeding import generator
 from lavis_lite.errors import DataError

@@ -10,10 +10,10 @@ from torch import Tensor, nn
 
 from lavis_lite import registry
 from lavis_lite.errors import DataError
-from lavis_lite.interfaces import Samples
 from lavis_lite.losses.shared import Shared, global_mean
-from lavis_lite.text.attention import KeyValue, select
-from lavis_lite.text.med import MedDecoder
+from lavis_lite.modules.med.attention import KeyValue, select
+from lavis_lite.modules.med.model import MedDecoder
+from lavis_lite.modules.output import Samples
 
 
 class Answers(NamedTuple):

@@ -18,9 +18,9 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from lavis_lite.errors import ConfigError
-from lavis_lite.interfaces import Samples
 from lavis_lite.losses.shared import Shared
-from lavis_lite.text.tokenizer import TextBatch
+from lavis_lite.modules.output import Samples
+from lavis_lite.modules.text.text_batch import TextBatch
 
 
 class CachedShared(Shared):

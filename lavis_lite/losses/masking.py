@@ -12,7 +12,7 @@ from lavis_lite import distributed, registry
 from lavis_lite.errors import ConfigError
 from lavis_lite.losses.contrastive import soft_cross_entropy
 from lavis_lite.losses.shared import Shared, global_mean
-from lavis_lite.text.tokenizer import TextBatch
+from lavis_lite.modules.text.text_batch import TextBatch
 
 STREAM = 2  # of the step's random numbers; matching draws from 0 and 1
 MASK_SHARE, RANDOM_SHARE = 0.8, 0.1  # of the chosen tokens; the rest stays as it is

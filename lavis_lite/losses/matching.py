@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from lavis_lite import distributed, registry
 from lavis_lite.losses.contrastive import Scope
 from lavis_lite.losses.shared import Shared, global_mean, similarities
-from lavis_lite.text.attention import select
-from lavis_lite.text.tokenizer import TextBatch
+from lavis_lite.modules.med.attention import select
+from lavis_lite.modules.text.text_batch import TextBatch
 
 
 class Pool:

@@ -10,13 +10,13 @@ import torch
 from torch import Tensor
 
 from lavis_lite import distributed
-from lavis_lite.interfaces import Named, Samples
-from lavis_lite.modes import cosines
+from lavis_lite.modules.layers.modes import cosines
+from lavis_lite.modules.output import Named, Samples
 
 if TYPE_CHECKING:
-    from lavis_lite.text.attention import KeyValue
-    from lavis_lite.text.med import Med
-    from lavis_lite.text.tokenizer import TextBatch
+    from lavis_lite.modules.med.attention import KeyValue
+    from lavis_lite.modules.med.model import Med
+    from lavis_lite.modules.text.text_batch import TextBatch
 
 T = TypeVar("T")
 

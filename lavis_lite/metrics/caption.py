@@ -6,14 +6,14 @@ import logging
 from typing import Any, ClassVar
 
 from lavis_lite import registry
-from lavis_lite.interfaces import Context, Evaluation, EvaluationData
-from lavis_lite.metrics.bleu import bleu
-from lavis_lite.metrics.cider import cider_d
+from lavis_lite.metrics.captioning.bleu import bleu
+from lavis_lite.metrics.captioning.cider import cider_d
+from lavis_lite.metrics.captioning.java import check_names, java_scores
+from lavis_lite.metrics.captioning.rouge import rouge_l
+from lavis_lite.metrics.captioning.words import split_words
 from lavis_lite.metrics.generate import check_generation, generate_captions
-from lavis_lite.metrics.java import check_names, java_scores
 from lavis_lite.metrics.pairs import demand
-from lavis_lite.metrics.rouge import rouge_l
-from lavis_lite.metrics.words import split_words
+from lavis_lite.modules.interfaces import Context, Evaluation, EvaluationData
 
 log = logging.getLogger(__name__)
 

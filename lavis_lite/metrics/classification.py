@@ -11,8 +11,9 @@ from torch import Tensor
 
 from lavis_lite import registry
 from lavis_lite.errors import DataError
-from lavis_lite.interfaces import Context, Evaluation, EvaluationData, Samples
 from lavis_lite.metrics.rows import Row, predict_rows
+from lavis_lite.modules.interfaces import Context, Evaluation, EvaluationData
+from lavis_lite.modules.output import Samples
 
 log = logging.getLogger(__name__)
 

@@ -8,8 +8,8 @@ from typing import Any
 
 from lavis_lite import registry
 from lavis_lite.errors import ConfigError
-from lavis_lite.interfaces import Context, Evaluation, EvaluationData
 from lavis_lite.metrics.generate import check_generation, generate_captions
+from lavis_lite.modules.interfaces import Context, Evaluation, EvaluationData
 
 FactsOf = Callable[[str], frozenset[str] | None]
 

@@ -11,13 +11,13 @@ from torch import Tensor
 from lavis_lite import distributed
 from lavis_lite.data.seeding import stable_hash
 from lavis_lite.errors import ConfigError, DataError, suggest
-from lavis_lite.interfaces import Context, EvaluationData
 from lavis_lite.metrics.pairs import (
     evaluating,
     image_batches,
     read_pairs,
     text_processor,
 )
+from lavis_lite.modules.interfaces import Context, EvaluationData
 
 Row = dict[str, Any]
 

@@ -13,9 +13,9 @@ from torch import Tensor
 from lavis_lite import distributed, registry
 from lavis_lite.data.seeding import generator
 from lavis_lite.errors import ConfigError, DataError
-from lavis_lite.interfaces import Context, Evaluation, EvaluationData
 from lavis_lite.metrics.generate import match_probability
 from lavis_lite.metrics.pairs import Pairs, evaluating, image_batches, read_pairs, text_processor
+from lavis_lite.modules.interfaces import Context, Evaluation, EvaluationData
 
 
 @registry.register("metric", "itm")

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from lavis_lite import distributed
 from lavis_lite.errors import ConfigError, DataError
-from lavis_lite.interfaces import Context, EvaluationData
-from lavis_lite.modes import eval_mode
+from lavis_lite.modules.interfaces import Context, EvaluationData
+from lavis_lite.modules.layers.modes import eval_mode
 
 log = logging.getLogger(__name__)
 

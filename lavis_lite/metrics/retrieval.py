@@ -9,7 +9,6 @@ from torch import Tensor
 
 from lavis_lite import distributed, registry
 from lavis_lite.errors import ConfigError, DataError
-from lavis_lite.interfaces import Context, Evaluation, EvaluationData
 from lavis_lite.metrics.pairs import (
     Pairs,
     demand,
@@ -22,6 +21,7 @@ from lavis_lite.metrics.pairs import (
 from lavis_lite.metrics.ranking import LISTED, Ranking, preselect, rank, recalls
 from lavis_lite.metrics.rerank import Texts, match_logits
 from lavis_lite.metrics.token_store import TokenStore, token_store
+from lavis_lite.modules.interfaces import Context, Evaluation, EvaluationData
 
 
 class Encoded(NamedTuple):

@@ -9,8 +9,9 @@ from torch import Tensor
 
 from lavis_lite import distributed
 from lavis_lite.errors import DataError
-from lavis_lite.interfaces import Context, EvaluationData, Samples
 from lavis_lite.metrics.pairs import evaluating
+from lavis_lite.modules.interfaces import Context, EvaluationData
+from lavis_lite.modules.output import Samples
 
 Row = dict[str, Any]
 

@@ -12,9 +12,10 @@ from typing import Any, Literal
 
 from lavis_lite import registry
 from lavis_lite.errors import ConfigError, DataError, suggest
-from lavis_lite.interfaces import Context, Evaluation, EvaluationData, Samples
 from lavis_lite.metrics.rows import Row, predict_rows
 from lavis_lite.metrics.vqa_words import aok_vqa_accuracy, vqa_accuracy
+from lavis_lite.modules.interfaces import Context, Evaluation, EvaluationData
+from lavis_lite.modules.output import Samples
 
 log = logging.getLogger(__name__)
 _RULES: dict[str, Callable[[str, Sequence[str]], float]] = {

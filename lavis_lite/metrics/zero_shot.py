@@ -10,11 +10,12 @@ from torch.nn.functional import normalize
 
 from lavis_lite import registry
 from lavis_lite.errors import ConfigError
-from lavis_lite.interfaces import Context, Evaluation, EvaluationData, Samples
 from lavis_lite.metrics.classification import percent
 from lavis_lite.metrics.pairs import evaluating, text_processor
 from lavis_lite.metrics.rows import Row, predict_rows
-from lavis_lite.modes import cosines
+from lavis_lite.modules.interfaces import Context, Evaluation, EvaluationData
+from lavis_lite.modules.layers.modes import cosines
+from lavis_lite.modules.output import Samples
 
 TEMPLATES = ("a photo of a {}",)
 

@@ -14,7 +14,8 @@ from typing import Any
 
 from lavis_lite import registry
 from lavis_lite.report import compose, examples
-from lavis_lite.report.charts import Chart, Line, legend, line_chart
+from lavis_lite.report.charts.histograms import Histogram, histogram_chart
+from lavis_lite.report.charts.lines import Chart, Line, legend, line_chart
 from lavis_lite.report.environment import environment
 from lavis_lite.report.gallery import (
     Example,
@@ -26,7 +27,6 @@ from lavis_lite.report.gallery import (
     image_queries,
     text_queries,
 )
-from lavis_lite.report.histograms import Histogram, histogram_chart
 from lavis_lite.report.markup import Html, join, tag
 from lavis_lite.report.page import Headline, Section, write_report
 from lavis_lite.report.runs import Pictures, Run, read_run

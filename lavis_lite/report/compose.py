@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from lavis_lite.report.charts import Chart, Line, legend, line_chart
+from lavis_lite.report.charts.lines import Chart, Line, legend, line_chart
 from lavis_lite.report.figures import chief_of, columns_for, figure_of, headline_of, title_of
 from lavis_lite.report.markup import join, tag
 from lavis_lite.report.page import Headline, Section
@@ -89,10 +89,10 @@ def curves(runs: Sequence[Run]) -> Section | None:
 
 def _guessed(run: Run) -> list[str]:
     """Record keys of matching losses for which the value of guessing is known."""
-    from lavis_lite import zoo
+    from lavis_lite.registry import cards
 
     model = getattr(run.config, "model", None)
-    losses = (zoo.model_args(model).get("losses") or {}) if model is not None else {}
+    losses = (cards.model_args(model).get("losses") or {}) if model is not None else {}
     return [
         f"loss_{name}"
         for name, spec in losses.items()

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, TypeVar
 
-from lavis_lite.report.charts import legend
+from lavis_lite.report.charts.histograms import Histogram, histogram_chart
+from lavis_lite.report.charts.lines import legend
 from lavis_lite.report.gallery import (
     Example,
     FoundImage,
@@ -16,7 +17,6 @@ from lavis_lite.report.gallery import (
     image_queries,
     text_queries,
 )
-from lavis_lite.report.histograms import Histogram, histogram_chart
 from lavis_lite.report.markup import join, tag
 from lavis_lite.report.page import Section
 from lavis_lite.report.runs import Evaluated, Pictures, Record, Run

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from lavis_lite.redaction import redacted_urls
+from lavis_lite.io.redaction import redacted_urls
 from lavis_lite.report.environment import environment as here
 from lavis_lite.report.markup import Html, join, tag
 from lavis_lite.report.style import STYLE

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from lavis_lite import config as configs
 from lavis_lite import registry
-from lavis_lite.config.schema import Component
-from lavis_lite.data.images import decode
+from lavis_lite.data.files.images import decode
+from lavis_lite.registry.component import Component
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -118,7 +118,7 @@ def _evaluations(records: list[Record], config: Any, folder: Path) -> list[Evalu
 
 
 def _evaluators(config: Any) -> dict[str, Any]:
-    from lavis_lite.runners.evaluate import evaluator_names
+    from lavis_lite.config.evaluators import evaluator_names
 
     evaluators = getattr(config, "evaluate", None) or []
     return dict(zip(evaluator_names(evaluators), evaluators, strict=True))

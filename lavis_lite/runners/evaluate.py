@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections import Counter
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -14,18 +13,20 @@ from typing import Any
 import torch
 from torch import nn
 
-from lavis_lite import distributed, registry, zoo
-from lavis_lite.compiling import compile_towers
-from lavis_lite.config.schema import Component, DataConfig, EvaluateConfig, Evaluator
+from lavis_lite import distributed, registry
+from lavis_lite.config.evaluators import evaluator_names
+from lavis_lite.config.schema import DataConfig, EvaluateConfig, Evaluator
 from lavis_lite.data.loader import EvalData, Processors
 from lavis_lite.data.quarantine import Quarantine
 from lavis_lite.errors import ConfigError
-from lavis_lite.interfaces import Evaluation, Metric
-from lavis_lite.runners.device import join
-from lavis_lite.runners.folder import RunFolder, write_text
+from lavis_lite.models import zoo
+from lavis_lite.modules.interfaces import Evaluation, Metric
+from lavis_lite.modules.layers.compile import compile_towers
+from lavis_lite.registry.component import Component
 from lavis_lite.runners.loggers import Logger, Record, check_loggers, open_loggers
 from lavis_lite.runners.precision import Precision
-from lavis_lite.runners.seeding import seed_everything
+from lavis_lite.runners.process import join, seed_everything
+from lavis_lite.runners.run_folder import RunFolder, write_text
 from lavis_lite.runners.signals import StopSignals
 
 log = logging.getLogger(__name__)
@@ -61,39 +62,6 @@ def open_datasets(components: Iterable[Component]) -> list[Any]:
         DataError: of files that are missing or wrong.
     """
     return [registry.build("dataset", component.spec) for component in components]
-
-
-def evaluator_names(evaluators: Iterable[Evaluator]) -> list[str]:
-    """A distinct, readable name for each evaluator, in order.
-
-    The metric's name; where two share it, with the dataset, then also with its split; else with a
-    number: ``caption``, ``retrieval_scenes_test``, ``retrieval_2``.
-    """
-    evaluators = list(evaluators)
-    metrics = Counter(e.name for e in evaluators)
-    names = []
-    for evaluator in evaluators:
-        same = [e for e in evaluators if e.name == evaluator.name]
-        if metrics[evaluator.name] == 1:
-            names.append(evaluator.name)
-            continue
-        for spell in (_with_dataset, _with_split):
-            if len({spell(e) for e in same}) == len(same):
-                names.append(spell(evaluator))
-                break
-        else:
-            number = 1 + sum(name.startswith(evaluator.name) for name in names)
-            names.append(evaluator.name if number == 1 else f"{evaluator.name}_{number}")
-    return [name.replace("/", "-") for name in names]
-
-
-def _with_dataset(evaluator: Evaluator) -> str:
-    return f"{evaluator.name}_{evaluator.data.name}"
-
-
-def _with_split(evaluator: Evaluator) -> str:
-    split = evaluator.data.args.get("split")
-    return _with_dataset(evaluator) + (f"_{split}" if split else "")
 
 
 class Evaluations:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from lavis_lite.errors import ConfigError
-from lavis_lite.runners.folder import RunFolder, write_text
+from lavis_lite.runners.run_folder import RunFolder, write_text
 
 log = logging.getLogger(__name__)
 Record = dict[str, Any]

@@ -12,7 +12,7 @@ from lavis_lite import distributed, registry, runners
 from lavis_lite.config.schema import PipelineConfig
 from lavis_lite.errors import ConfigError, UnknownName, suggest
 from lavis_lite.report import report_pipeline
-from lavis_lite.runners.folder import RunFolder, naming_the_folder, read_json, write_json
+from lavis_lite.runners.run_folder import RunFolder, naming_the_folder, read_json, write_json
 from lavis_lite.runners.settings import (
     Settings,
     at_default,

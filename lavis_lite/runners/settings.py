@@ -8,10 +8,10 @@ import json
 from collections.abc import Collection, Iterator
 from typing import Any
 
-from lavis_lite import zoo
 from lavis_lite.config import to_dict
-from lavis_lite.config.schema import ModelComponent
-from lavis_lite.redaction import redacted
+from lavis_lite.io.redaction import redacted
+from lavis_lite.registry import cards
+from lavis_lite.registry.component import ModelComponent
 
 Settings = dict[str, Any]
 
@@ -55,7 +55,7 @@ def settings(config: Any, processes: int = 1) -> Settings:
     """
     flat = dict(flatten(to_dict(config)))
     model = getattr(config, "model", None)
-    if isinstance(model, ModelComponent) and (preset := zoo.model_args(model)):
+    if isinstance(model, ModelComponent) and (preset := cards.model_args(model)):
         flat |= dict(flatten(redacted(preset), "model"))
     if BATCH in flat:
         flat[f"{BATCH} of all processes"] = flat.pop(BATCH) * processes

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from lavis_lite import registry
-from lavis_lite.capabilities.classifying import Classification
+from lavis_lite.models.classification import Classification
 from lavis_lite.projects.albef.formats import Formats
 
 

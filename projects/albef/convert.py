@@ -13,7 +13,7 @@ from typing import Any
 
 from torch import Tensor
 
-from lavis_lite.capabilities.released import (
+from lavis_lite.models.published_weights import (
     QUEUE,
     add_momentum_copy,
     add_queue,

@@ -8,14 +8,14 @@ from typing import cast
 from torch import Tensor, nn
 
 from lavis_lite import registry
-from lavis_lite.capabilities.classifying import PairClassifying, class_head
-from lavis_lite.capabilities.momentum import add_distillation, momentum_view
-from lavis_lite.capabilities.towers import GroundedModel, Spec
-from lavis_lite.image_size import ImageSize
-from lavis_lite.model import LossSpecs
+from lavis_lite.config.image_size import ImageSize
+from lavis_lite.models.base import LossSpecs
+from lavis_lite.models.classification import PairClassifying, class_head
+from lavis_lite.models.encoders import GroundedModel, Spec
+from lavis_lite.models.momentum import add_distillation, momentum_view
+from lavis_lite.modules.med.attention import Attention, KeyValue
+from lavis_lite.modules.med.model import Encoder, Layer, Med
 from lavis_lite.projects.albef.formats import Formats
-from lavis_lite.text.attention import Attention, KeyValue
-from lavis_lite.text.med import Encoder, Layer, Med
 
 
 def look_in_turn(tower: Med) -> None:

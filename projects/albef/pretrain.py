@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from lavis_lite import registry
-from lavis_lite.capabilities.momentum import momentum_view
-from lavis_lite.capabilities.reading import Filling
-from lavis_lite.capabilities.retrieval import Retrieval
-from lavis_lite.capabilities.towers import JointSpace, Spec
+from lavis_lite.models.encoders import JointSpace, Spec
+from lavis_lite.models.momentum import momentum_view
+from lavis_lite.models.multimodal import Filling
+from lavis_lite.models.retrieval import Retrieval
+from lavis_lite.modules.med.model import MedDecoder
 from lavis_lite.projects.albef.formats import Formats
-from lavis_lite.text.med import MedDecoder
 
 
 class MomentumTowers(Filling, JointSpace):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from lavis_lite import registry
-from lavis_lite.capabilities.retrieval import Retrieval
+from lavis_lite.models.retrieval import Retrieval
 from lavis_lite.projects.albef.formats import Formats
 
 

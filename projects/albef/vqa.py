@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from lavis_lite import registry
-from lavis_lite.capabilities.answering import Answering
-from lavis_lite.capabilities.momentum import add_distillation, momentum_view
-from lavis_lite.capabilities.towers import GroundedModel, Spec
-from lavis_lite.image_size import ImageSize
-from lavis_lite.model import LossSpecs
+from lavis_lite.config.image_size import ImageSize
+from lavis_lite.models.base import LossSpecs
+from lavis_lite.models.encoders import GroundedModel, Spec
+from lavis_lite.models.momentum import add_distillation, momentum_view
+from lavis_lite.models.vqa import Answering
 from lavis_lite.projects.albef.formats import Formats
 
 

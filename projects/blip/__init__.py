@@ -9,7 +9,7 @@ nlvr.py               blip_nlvr                 whether a statement holds of two
 classification.py     blip_classification       the class of an image with its text
 feature_extractor.py  blip_feature_extractor    features of image and text
 
-towers.py             what these start from, and captioning; the rest is lavis_lite.capabilities
+towers.py             what these start from, and captioning; the rest is lavis_lite.models
 pairs.py              a text tower that reads a text with two images
 convert.py            published checkpoints -> these models
 zoo.yaml              model cards: types, presets, weights, sources

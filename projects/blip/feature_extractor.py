@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from lavis_lite import registry
-from lavis_lite.capabilities.features import FeatureExtraction
+from lavis_lite.models.features import FeatureExtraction
 from lavis_lite.projects.blip.formats import Formats
 
 

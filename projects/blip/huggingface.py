@@ -9,12 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lavis_lite.capabilities.released import published
+from lavis_lite.config.image_size import height_width
 from lavis_lite.errors import CheckpointError, ConfigError
-from lavis_lite.image_size import height_width
-from lavis_lite.modes import eval_mode
+from lavis_lite.models.published_weights import published
+from lavis_lite.modules.layers.modes import eval_mode
+from lavis_lite.modules.text.wordpiece import WordPiece
 from lavis_lite.projects.blip.names import to_transformers
-from lavis_lite.text.tokenizer import WordPiece
 
 # Class of transformers -> (parts that it has, parts that it would lose).
 CLASSES = {
@@ -196,7 +196,7 @@ def processor_of(model: Any) -> Any:
     """transformers' BlipProcessor with the model's vocabulary, image size and pixel statistics."""
     from transformers import BertTokenizer, BlipImageProcessorPil, BlipProcessor
 
-    from lavis_lite.data.transforms import MEAN, STD
+    from lavis_lite.data.image_processors import MEAN, STD
 
     side = dict.fromkeys(("height", "width"), _side(model))
     images = BlipImageProcessorPil(size=side, image_mean=list(MEAN), image_std=list(STD))

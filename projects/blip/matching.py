@@ -7,13 +7,13 @@ from typing import Any, Literal
 from torch import Tensor, nn
 
 from lavis_lite import registry
-from lavis_lite.capabilities.reading import Matching
-from lavis_lite.capabilities.towers import JointSpace, Spec, add_projections
-from lavis_lite.image_size import ImageSize
-from lavis_lite.interfaces import ModelOutput, Samples
-from lavis_lite.modes import cosines, eval_mode
+from lavis_lite.config.image_size import ImageSize
+from lavis_lite.models.encoders import JointSpace, Spec, add_projections
+from lavis_lite.models.multimodal import Matching
+from lavis_lite.modules.layers.modes import cosines, eval_mode
+from lavis_lite.modules.output import ModelOutput, Samples
+from lavis_lite.modules.text.text_batch import TextBatch
 from lavis_lite.projects.blip.towers import Blip
-from lavis_lite.text.tokenizer import TextBatch
 
 
 @registry.register("model", "blip_image_text_matching")

@@ -5,11 +5,11 @@ from __future__ import annotations
 from torch import Tensor
 
 from lavis_lite import registry
-from lavis_lite.capabilities.classifying import PairClassifying, class_head
-from lavis_lite.capabilities.momentum import add_distillation, momentum_view
-from lavis_lite.capabilities.towers import Spec
-from lavis_lite.image_size import ImageSize
-from lavis_lite.model import LossSpecs
+from lavis_lite.config.image_size import ImageSize
+from lavis_lite.models.base import LossSpecs
+from lavis_lite.models.classification import PairClassifying, class_head
+from lavis_lite.models.encoders import Spec
+from lavis_lite.models.momentum import add_distillation, momentum_view
 from lavis_lite.projects.blip.pairs import PairKeyValue, project_pairs, read_pairs
 from lavis_lite.projects.blip.towers import Blip
 

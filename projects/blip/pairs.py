@@ -13,10 +13,10 @@ from typing import NamedTuple, cast
 import torch
 from torch import Tensor, nn
 
-from lavis_lite.initialization import draw_matrices, init_weights
-from lavis_lite.text.attention import AddNorm, Attention, KeyValue, attend
-from lavis_lite.text.med import Med
-from lavis_lite.text.padding import Padding
+from lavis_lite.modules.layers.init import draw_matrices, init_weights
+from lavis_lite.modules.med.attention import AddNorm, Attention, KeyValue, attend
+from lavis_lite.modules.med.model import Med
+from lavis_lite.modules.med.unpadding import Padding
 
 
 class PairKeyValue(NamedTuple):

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from lavis_lite import registry
-from lavis_lite.capabilities.towers import Spec
-from lavis_lite.image_size import ImageSize
-from lavis_lite.model import LossSpecs
+from lavis_lite.config.image_size import ImageSize
+from lavis_lite.models.base import LossSpecs
+from lavis_lite.models.encoders import Spec
+from lavis_lite.modules.med.model import tie
 from lavis_lite.projects.blip.retrieval import BlipRetrieval
 from lavis_lite.projects.blip.towers import Captioning
-from lavis_lite.text.med import tie
 
 
 @registry.register("model", "blip_pretrain")

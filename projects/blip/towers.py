@@ -6,15 +6,15 @@ from typing import Any
 
 import torch
 
-from lavis_lite.capabilities.towers import GroundedModel
 from lavis_lite.errors import ConfigError
-from lavis_lite.generation import generate
-from lavis_lite.interfaces import Samples
-from lavis_lite.modes import eval_mode
+from lavis_lite.models.encoders import GroundedModel
+from lavis_lite.modules.generation import generate
+from lavis_lite.modules.layers.modes import eval_mode
+from lavis_lite.modules.med.decoder import GroundedDecoder
+from lavis_lite.modules.med.model import MedDecoder
+from lavis_lite.modules.output import Samples
+from lavis_lite.modules.text.wordpiece import WordPiece
 from lavis_lite.projects.blip.formats import Formats
-from lavis_lite.text.decoding import GroundedDecoder
-from lavis_lite.text.med import MedDecoder
-from lavis_lite.text.tokenizer import WordPiece
 
 
 class Blip(Formats, GroundedModel):

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from lavis_lite import vision
+from lavis_lite.modules import vision
 
 log = logging.getLogger(__name__)
 

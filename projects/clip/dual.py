@@ -9,19 +9,20 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from lavis_lite import registry, vision
+from lavis_lite import registry
+from lavis_lite.config.image_size import ImageSize
 from lavis_lite.errors import ConfigError, UnknownName
-from lavis_lite.image_size import ImageSize
-from lavis_lite.interfaces import ModelOutput, Samples
 from lavis_lite.losses.gradient_cache import CachedShared, check_cachable
-from lavis_lite.model import LossSpecs, VisionLanguageModel, unit, width_of
-from lavis_lite.modes import eval_mode
+from lavis_lite.models.base import LossSpecs, VisionLanguageModel, unit, width_of
+from lavis_lite.modules import vision
+from lavis_lite.modules.layers.modes import eval_mode
+from lavis_lite.modules.output import ModelOutput, Samples
+from lavis_lite.modules.text.load_tokenizer import tokenizer_for
+from lavis_lite.modules.text.pooling import pool
+from lavis_lite.modules.text.text_batch import TextBatch
 from lavis_lite.projects.clip import config_check
 from lavis_lite.projects.clip.convert import adapt
 from lavis_lite.projects.clip.names import renamed
-from lavis_lite.text.hf_tokenizer import tokenizer_for
-from lavis_lite.text.pooling import pool
-from lavis_lite.text.tokenizer import TextBatch
 
 Spec = Mapping[str, Any]
 Texts = list[str] | TextBatch

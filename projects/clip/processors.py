@@ -11,9 +11,9 @@ from PIL import Image
 from torch import Tensor
 
 from lavis_lite import registry
-from lavis_lite.data.transforms import MEAN, STD, Normalise, random_crop
+from lavis_lite.config.image_size import ImageSize, height_width
+from lavis_lite.data.image_processors import MEAN, STD, Normalise, random_crop
 from lavis_lite.errors import ConfigError
-from lavis_lite.image_size import ImageSize, height_width
 
 _SPACES = re.compile(r"\s+")
 

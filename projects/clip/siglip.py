@@ -6,11 +6,11 @@ import torch
 from torch import Tensor, nn
 
 from lavis_lite import registry
-from lavis_lite.capabilities.reading import RankTexts, image_major, is_one_list
+from lavis_lite.config.image_size import ImageSize
 from lavis_lite.errors import ConfigError
-from lavis_lite.image_size import ImageSize
-from lavis_lite.model import LossSpecs
-from lavis_lite.modes import cosines
+from lavis_lite.models.base import LossSpecs
+from lavis_lite.models.multimodal import RankTexts, image_major, is_one_list
+from lavis_lite.modules.layers.modes import cosines
 from lavis_lite.projects.clip.dual import DualEncoder, Projection, Spec, Texts, dual_problems
 
 

@@ -15,9 +15,9 @@ from torch import Tensor, nn
 
 from lavis_lite import registry
 from lavis_lite.errors import ConfigError
-from lavis_lite.text.attention import KeyValue, attend
-from lavis_lite.text.checks import length_problems, tokenizer_problems
-from lavis_lite.text.pooling import Pooling, pool_states
+from lavis_lite.modules.med.attention import KeyValue, attend
+from lavis_lite.modules.text.config_checks import length_problems, tokenizer_problems
+from lavis_lite.modules.text.pooling import Pooling, pool_states
 
 Activation = Literal["quick_gelu", "gelu", "gelu_tanh"]
 MAX_LENGTH = 77  # of CLIP's texts

@@ -11,7 +11,7 @@ from lavis_lite import registry
 
 @pytest.fixture(autouse=True)
 def leave_no_names() -> Iterator[None]:
-    families = registry._global.kinds.values()
+    families = registry.everything.kinds.values()
     before = [dict(family) for family in families]
     yield
     for family, names in zip(families, before, strict=True):

@@ -10,8 +10,8 @@ from torch import nn
 
 from lavis_lite import config, registry
 from lavis_lite.config.bind import components, has_capability
-from lavis_lite.config.schema import Component
 from lavis_lite.errors import ConfigError
+from lavis_lite.registry.component import Component
 
 TRAIN = """
 runner: {name: train}
@@ -212,7 +212,7 @@ def test_nothing_is_built_or_written_before_both_stages_pass(
     def refuse(*args: Any, **kwargs: Any) -> None:
         raise AssertionError("something was built")
 
-    monkeypatch.setattr(registry._global, "build", refuse)
+    monkeypatch.setattr(registry.everything, "build", refuse)
     monkeypatch.setattr(nn.Module, "__init__", refuse)
     monkeypatch.chdir(tmp_path)
     assert problems(tmp_path, "model.vision={name: acme_missing}")

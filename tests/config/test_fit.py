@@ -14,8 +14,8 @@ from transformers import BertConfig, T5Config
 from lavis_lite import config, registry
 from lavis_lite.config.fit import misfits
 from lavis_lite.errors import ConfigError
-from lavis_lite.plugins import ComponentIndex
-from lavis_lite.text.tokenizer import PACKAGED
+from lavis_lite.modules.text.load_tokenizer import PACKAGED
+from lavis_lite.registry.plugins import ComponentIndex
 
 TRAIN = """
 runner: {name: train}

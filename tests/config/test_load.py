@@ -13,15 +13,9 @@ import pytest
 
 from lavis_lite import config, registry
 from lavis_lite.config.files import config_root
-from lavis_lite.config.schema import (
-    Component,
-    EvaluateConfig,
-    ModelComponent,
-    PipelineConfig,
-    Stage,
-    TrainConfig,
-)
+from lavis_lite.config.schema import EvaluateConfig, PipelineConfig, Stage, TrainConfig
 from lavis_lite.errors import ConfigError
+from lavis_lite.registry.component import Component, ModelComponent
 
 TRAIN = """
 runner: {name: train}

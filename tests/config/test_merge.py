@@ -10,8 +10,9 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from lavis_lite.config.merge import from_dotted, merge, parse_overrides
+from lavis_lite.config.merge import from_dotted, parse_overrides
 from lavis_lite.errors import ConfigError
+from lavis_lite.registry.component import merge
 
 KEYS = st.text("abc", min_size=1, max_size=2)
 SCALARS = st.none() | st.booleans() | st.integers(-9, 9) | st.text("xy", max_size=3)

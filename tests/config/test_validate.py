@@ -8,16 +8,9 @@ from typing import Any, Literal
 import pytest
 
 from lavis_lite.config.files import spell
-from lavis_lite.config.schema import (
-    Component,
-    Evaluator,
-    ModelComponent,
-    OptimConfig,
-    RunConfig,
-    TrainDataset,
-    key,
-)
+from lavis_lite.config.schema import Evaluator, OptimConfig, RunConfig, TrainDataset, key
 from lavis_lite.config.validate import Validator, scalar_problem
+from lavis_lite.registry.component import Component, ModelComponent
 
 
 def convert(value: Any, wanted: Any, meta: Any = None) -> tuple[Any, dict[str, str]]:

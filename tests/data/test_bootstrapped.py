@@ -8,7 +8,7 @@ import pytest
 
 from lavis_lite import registry
 from lavis_lite.errors import ConfigError, DataError
-from lavis_lite.redaction import redacted
+from lavis_lite.io.redaction import redacted
 
 
 def record(index, web, kept_web, synthetic, kept_synthetic):

@@ -1,4 +1,4 @@
-"""A few seconds of what tests/fuzz_readers.py does for as long as one likes."""
+"""A few seconds of what tests/helpers/fuzz_readers.py does for as long as one likes."""
 
 import random
 

@@ -8,10 +8,10 @@ import pytest
 import torch
 from PIL import Image
 
-from lavis_lite.data.captions import BlipCaption
+from lavis_lite.data.image_processors import BlipImageEval, BlipImageTrain
 from lavis_lite.data.loader import EvalData, Processors, TrainData
 from lavis_lite.data.quarantine import Quarantine
-from lavis_lite.data.transforms import BlipImageEval, BlipImageTrain
+from lavis_lite.data.text_processors import BlipCaption
 from lavis_lite.errors import DataError
 
 

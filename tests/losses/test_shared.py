@@ -8,8 +8,8 @@ import pytest
 import torch
 from bench_models import batch, bench_model, feature_towers, features
 
-from lavis_lite.losses.momentum import momentum_update
 from lavis_lite.losses.shared import Shared, global_mean
+from lavis_lite.modules.layers.ema import momentum_update
 
 
 def test_everything_is_computed_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,7 +17,7 @@ from two_processes import run_on_processes
 
 from lavis_lite.data.loader import EvalData
 from lavis_lite.data.reader import Processors
-from lavis_lite.data.scenes_vqa import ScenesVqa
+from lavis_lite.data.scenes.vqa import ScenesVqa
 from lavis_lite.errors import ConfigError, DataError
 from lavis_lite.metrics.vqa import Vqa
 

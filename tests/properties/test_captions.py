@@ -7,8 +7,8 @@ import re
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from lavis_lite.data.captions import BlipCaption, BlipQuestion
-from lavis_lite.text.tokenizer import load_tokenizer
+from lavis_lite.data.text_processors import BlipCaption, BlipQuestion
+from lavis_lite.modules.text.load_tokenizer import load_tokenizer
 
 TEXTS = st.one_of(st.text(max_size=80), st.text("aB ,.!\"()*#:;~?'-\n\t", max_size=80))
 TAKEN_OUT = set('.!"()*#:;~')

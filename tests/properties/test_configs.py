@@ -15,10 +15,11 @@ from omegaconf import OmegaConf
 
 from lavis_lite import config as configs
 from lavis_lite.config.files import read
-from lavis_lite.config.merge import merge, parse_overrides
+from lavis_lite.config.merge import parse_overrides
 from lavis_lite.config.schema import DataConfig, OptimConfig, RunConfig, TrainConfig
 from lavis_lite.errors import ConfigError
-from lavis_lite.redaction import REDACTED, is_secret, redacted, redacted_word
+from lavis_lite.io.redaction import REDACTED, is_secret, redacted, redacted_word
+from lavis_lite.registry.component import merge
 
 KEYS = st.from_regex(r"[a-z][a-z_]{0,6}", fullmatch=True).filter(lambda key: key != "name")
 VALUES = st.one_of(

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from lavis_lite.generation import generate
+from lavis_lite.modules.generation import generate
 
 
 class Table:

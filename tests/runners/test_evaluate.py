@@ -9,12 +9,14 @@ import torch
 from toy_runs import TOYS, records, run, toy_config, toy_evaluator
 from two_processes import run_on_two_processes
 
-from lavis_lite.config.schema import Component, EvaluateConfig, Evaluator
+from lavis_lite.config.evaluators import evaluator_names
+from lavis_lite.config.schema import EvaluateConfig, Evaluator
 from lavis_lite.errors import ConfigError, DataError
-from lavis_lite.interfaces import Evaluation
-from lavis_lite.runners.evaluate import EvaluationContext, Evaluations, evaluator_names
-from lavis_lite.runners.folder import RunFolder
+from lavis_lite.modules.interfaces import Evaluation
+from lavis_lite.registry.component import Component
+from lavis_lite.runners.evaluate import EvaluationContext, Evaluations
 from lavis_lite.runners.precision import Precision
+from lavis_lite.runners.run_folder import RunFolder
 
 
 def evaluator(metric, dataset="scenes", **args):

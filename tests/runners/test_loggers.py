@@ -8,7 +8,6 @@ import math
 import pytest
 
 from lavis_lite.errors import ConfigError
-from lavis_lite.runners.folder import RunFolder
 from lavis_lite.runners.loggers import (
     ConsoleLog,
     JsonlLog,
@@ -16,6 +15,7 @@ from lavis_lite.runners.loggers import (
     open_loggers,
     read_records,
 )
+from lavis_lite.runners.run_folder import RunFolder
 
 RECORD = {
     "step": 20, "loss": 5.125, "loss_itc": 4.5, "loss_itm": 0.625,

@@ -6,11 +6,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lavis_lite import registry, vision
-from lavis_lite.model import VisionLanguageModel, unit
-from lavis_lite.text.hf_tokenizer import tokenizer_for
-from lavis_lite.text.pooling import pool
-from lavis_lite.text.tokenizer import TextBatch
+from lavis_lite import registry
+from lavis_lite.models.base import VisionLanguageModel, unit
+from lavis_lite.modules import vision
+from lavis_lite.modules.text.load_tokenizer import tokenizer_for
+from lavis_lite.modules.text.pooling import pool
+from lavis_lite.modules.text.text_batch import TextBatch
 
 
 @registry.register("model", "acme_plugin_dual")
@@ -24,7 +25,7 @@ class DualEncoder(VisionLanguageModel):
         vision: the component of the image tower.
         text: the component of the text tower.
         image_size: side of the square input.
-        tokenizer: as of ``lavis_lite.text.hf_tokenizer.tokenizer_for``.
+        tokenizer: as of ``lavis_lite.modules.text.load_tokenizer.tokenizer_for``.
         embed_width: E.
         max_length: tokens that a text is cut to.
         losses: name -> component.

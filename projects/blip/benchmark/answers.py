@@ -9,10 +9,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lavis_lite import prepacking, registry
-from lavis_lite.measuring.agreement import Difference, of_lists, of_tensors
+from lavis_lite import registry
+from lavis_lite.modules.layers.prepack import prepack as prepack_linears
 from lavis_lite.projects.blip.benchmark.inputs import BERT, DTYPES, build, images, texts
 from lavis_lite.projects.blip.huggingface import as_transformers
+from lavis_lite.runners.benchmark.agreement import Difference, of_lists, of_tensors
 
 CLOSE = {"fp32": 1e-4, "bf16": 0.05}  # losses, of about ten for each token
 
@@ -35,7 +36,7 @@ class VqaRank:
         questions: at a time.
         answers: in the list.
         candidates: answers of each question that are scored whole.
-        prepack: our weights (``lavis_lite.prepacking``); CPU.
+        prepack: our weights (``lavis_lite.modules.layers.prepack``); CPU.
         device, precision: where, and the format of weights and activations on both sides.
     """
 
@@ -61,7 +62,7 @@ class VqaRank:
         self.model = build("blip_vqa", type, vocab_size, image_size=image_size)
         self.model.eval().requires_grad_(False).to(device, dtype)
         if prepack:
-            prepacking.prepack(self.model)
+            prepack_linears(self.model)
         asked = {
             "image": images(questions, image_size, dtype, device),
             # Of one length: the baseline's decoder looks at the padding of shorter ones as well.

@@ -11,8 +11,6 @@ import torch
 from torch import Tensor
 
 from lavis_lite import registry
-from lavis_lite.config.schema import Component
-from lavis_lite.measuring.agreement import Difference
 from lavis_lite.projects.blip.benchmark.inputs import BERT, images, vocabulary
 from lavis_lite.projects.blip.capfilt.config import (
     CapfiltConfig,
@@ -24,7 +22,9 @@ from lavis_lite.projects.blip.capfilt.config import (
 from lavis_lite.projects.blip.capfilt.job import open_job
 from lavis_lite.projects.blip.capfilt.shard import BadSamples, process_shard
 from lavis_lite.projects.blip.capfilt.worker import load_tools
-from lavis_lite.workloads.photographs import write_photographs
+from lavis_lite.registry.component import Component
+from lavis_lite.runners.benchmark.agreement import Difference
+from lavis_lite.runners.benchmark.workloads.photographs import write_photographs
 
 WRITING = {"method": "nucleus", "top_p": 0.9, "min_length": 5, "max_length": 24}
 

@@ -8,11 +8,12 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from lavis_lite import prepacking, registry
-from lavis_lite.compiling import compile_towers
-from lavis_lite.measuring.agreement import Difference, of_lists, of_tensors
+from lavis_lite import registry
+from lavis_lite.modules.layers.compile import compile_towers
+from lavis_lite.modules.layers.prepack import prepack as prepack_linears
 from lavis_lite.projects.blip.benchmark.inputs import BERT, DTYPES, build, images
 from lavis_lite.projects.blip.huggingface import as_transformers
+from lavis_lite.runners.benchmark.agreement import Difference, of_lists, of_tensors
 
 CLOSE = {"fp32": 1e-3, "bf16": 0.15}  # logits, whose spread is about 0.5
 
@@ -36,7 +37,7 @@ class Captions:
         num_captions: texts per image.
         num_tokens: that each text has after the prompt.
         encode: False: image tokens are given, and only decoding is measured.
-        prepack: our weights (``lavis_lite.prepacking``); CPU, and not where it compiles.
+        prepack: our weights (``modules.layers.prepack``); CPU, and not where it compiles.
         compile: ``torch.compile`` the layers of our towers.
         device, precision: where, and the format of weights and activations on both sides.
     """
@@ -74,7 +75,7 @@ class Captions:
         with torch.no_grad():
             self.tokens: Tensor = self.model.encode_image(self.pixels)  # (B, N, D)
         if prepack and not compile:
-            prepacking.prepack(self.model)
+            prepack_linears(self.model)
         if compile:
             compile_towers(self.model)
         self.theirs: Any = None

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from lavis_lite import create_model
-from lavis_lite.text.tokenizer import PACKAGED
+from lavis_lite.modules.text.load_tokenizer import PACKAGED
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 BERT = 30522  # words in BERT's vocabulary

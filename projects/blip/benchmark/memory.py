@@ -9,9 +9,9 @@ import torch
 from torch import nn
 
 from lavis_lite import registry
-from lavis_lite.measuring.agreement import Difference
 from lavis_lite.projects.blip.benchmark.pretrain import CLOSE, PretrainStep
 from lavis_lite.projects.blip.benchmark.recomputing import recomputing
+from lavis_lite.runners.benchmark.agreement import Difference
 
 RECOMPUTING, ACCUMULATING = "gradient checkpointing", "accumulation"
 MICRO = 2  # pairs of a micro-batch

@@ -9,16 +9,16 @@ from typing import Any
 import torch
 
 from lavis_lite import registry
-from lavis_lite.compiling import compile_towers
 from lavis_lite.config.schema import OptimConfig
-from lavis_lite.measuring.agreement import Difference
-from lavis_lite.model import decay_groups
-from lavis_lite.modes import eval_mode
+from lavis_lite.models.base import decay_groups
+from lavis_lite.modules.layers.compile import compile_towers
+from lavis_lite.modules.layers.modes import eval_mode
 from lavis_lite.projects.blip.benchmark import straightforward
 from lavis_lite.projects.blip.benchmark.inputs import BERT, build, images, texts
 from lavis_lite.projects.blip.benchmark.recomputing import recomputing
-from lavis_lite.runners.optim import build_optimizer
+from lavis_lite.runners.benchmark.agreement import Difference
 from lavis_lite.runners.precision import Precision
+from lavis_lite.runners.train.optimizer import build_optimizer
 
 RATE = 1e-6  # learning rate: weights stay about what they are
 CLOSE = {"fp32": 1e-4, "bf16": 0.05}  # each loss; they are about 11, 0.6 and 10

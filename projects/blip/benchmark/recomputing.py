@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from lavis_lite.layers import Keep, recompute_activations
+from lavis_lite.modules.layers.tower_layers import Keep, recompute_activations
 
 
 @contextmanager

@@ -8,10 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lavis_lite import prepacking, registry
-from lavis_lite.measuring.agreement import Difference, of_tensors
+from lavis_lite import registry
+from lavis_lite.modules.layers.prepack import prepack as prepack_linears
 from lavis_lite.projects.blip.benchmark.inputs import BERT, DTYPES, build, images, texts
 from lavis_lite.projects.blip.huggingface import as_transformers
+from lavis_lite.runners.benchmark.agreement import Difference, of_tensors
 
 CLOSE = {"fp32": 1e-4, "bf16": 0.05}  # logits
 
@@ -30,7 +31,7 @@ class Rerank:
         image_size: side of the image.
         texts: K.
         words: fewest and most words of a text.
-        prepack: our weights (``lavis_lite.prepacking``); CPU.
+        prepack: our weights (``lavis_lite.modules.layers.prepack``); CPU.
         device, precision: where, and the format of weights and activations on both sides.
     """
 
@@ -54,7 +55,7 @@ class Rerank:
         self.model = build("blip_image_text_matching", type, vocab_size, image_size=image_size)
         self.model.eval().requires_grad_(False).to(device, dtype)
         if prepack:
-            prepacking.prepack(self.model)
+            prepack_linears(self.model)
         with torch.no_grad():
             self.tokens = self.model.encode_image(images(1, image_size, dtype, device))
         self.texts = self.model.tokenize(_texts(texts, words))

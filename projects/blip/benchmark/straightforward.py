@@ -20,8 +20,8 @@ from torch import Tensor
 
 from lavis_lite.losses.matching import Pool
 from lavis_lite.losses.shared import Shared
-from lavis_lite.text.med import Med
-from lavis_lite.text.tokenizer import TextBatch
+from lavis_lite.modules.med.model import Med
+from lavis_lite.modules.text.text_batch import TextBatch
 
 
 def losses(model: Any, samples: dict[str, Any]) -> dict[str, Tensor]:

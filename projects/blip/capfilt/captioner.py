@@ -10,7 +10,7 @@ from torch import Tensor
 
 from lavis_lite.data.seeding import stable_hash
 from lavis_lite.errors import ConfigError, suggest
-from lavis_lite.runners.seeding import seed_everything
+from lavis_lite.runners.process import seed_everything
 
 NUCLEUS = {"method": "nucleus", "top_p": 0.9}
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from lavis_lite.config.schema import Component, ModelComponent, key
+from lavis_lite.config.schema import key
+from lavis_lite.registry.component import Component, ModelComponent
 
 
 @dataclass(frozen=True)

@@ -13,9 +13,9 @@ from typing import Any
 
 from lavis_lite import errors
 from lavis_lite.errors import ConfigError
+from lavis_lite.io.redaction import log_to_stderr
 from lavis_lite.projects.blip.capfilt.config import CapfiltConfig
 from lavis_lite.projects.blip.capfilt.worker import Place, work
-from lavis_lite.redaction import log_to_stderr
 
 log = logging.getLogger(__name__)
 _USER_ERRORS = ("ConfigError", "DataError", "CheckpointError", "DownloadError", "UnknownName")

@@ -10,12 +10,13 @@ import numpy
 import torch
 from torch import Tensor, nn
 
-from lavis_lite import io, registry
+from lavis_lite import registry
 from lavis_lite.errors import CheckpointError, DownloadError
-from lavis_lite.generation.sampling import sample
-from lavis_lite.installation import naming_torchvision
-from lavis_lite.interfaces import Samples
-from lavis_lite.text.source import first_line
+from lavis_lite.io import paths
+from lavis_lite.io.packages import naming_torchvision
+from lavis_lite.modules.generation.sampling import sample
+from lavis_lite.modules.output import Samples
+from lavis_lite.modules.text.hub_files import first_line
 
 
 @registry.register("model", "hf_captioner")
@@ -149,14 +150,16 @@ def _load(source: str) -> tuple[nn.Module, Any]:
     with naming_torchvision():
         from transformers import AutoModelForImageTextToText, AutoProcessor
 
-    options = {"trust_remote_code": False, "local_files_only": io.offline()}
+    options = {"trust_remote_code": False, "local_files_only": paths.offline()}
     try:
-        with naming_torchvision(), io.hub_client():
+        with naming_torchvision(), paths.hub_client():
             processor = AutoProcessor.from_pretrained(source, **options)
             model = AutoModelForImageTextToText.from_pretrained(source, **options)
     except (OSError, ValueError) as error:
-        if io.offline() and not Path(source).exists():
-            raise DownloadError(f"model.source: {source}: {io.fetch_elsewhere(source)}") from None
+        if paths.offline() and not Path(source).exists():
+            raise DownloadError(
+                f"model.source: {source}: {paths.fetch_elsewhere(source)}"
+            ) from None
         raise CheckpointError(
             f"model.source: {source}: no image-text-to-text model of transformers: "
             f"{first_line(error)}"

@@ -13,14 +13,14 @@ import torch
 from torch import nn
 
 import lavis_lite
-from lavis_lite import zoo
 from lavis_lite.config import to_dict
 from lavis_lite.data.bootstrapped import DONE, IMAGES, JOB, RECORDS, SHARDS, shard_name
 from lavis_lite.errors import ConfigError, DataError
+from lavis_lite.io.redaction import redacted
 from lavis_lite.projects.blip.capfilt.claims import locked
 from lavis_lite.projects.blip.capfilt.config import CapfiltConfig
-from lavis_lite.redaction import redacted
-from lavis_lite.runners.folder import read_json, write_json
+from lavis_lite.registry import cards
+from lavis_lite.runners.run_folder import read_json, write_json
 from lavis_lite.runners.settings import Settings, differences, flatten
 
 QUARANTINE = ".quarantine.jsonl"
@@ -106,7 +106,7 @@ def config_settings(config: CapfiltConfig, shard_size: int) -> Settings:
     tree = to_dict(config)
     for part in ("captioner", "filter"):
         if (model := getattr(config, part)) is not None:
-            tree[part] |= redacted(zoo.model_args(model))
+            tree[part] |= redacted(cards.model_args(model))
     tree["runner"]["shard_size"] = shard_size
     flat = {
         key: value

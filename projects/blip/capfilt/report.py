@@ -16,9 +16,9 @@ from lavis_lite.projects.blip.capfilt.report_pairs import galleries, is_right
 from lavis_lite.projects.blip.capfilt.stats import NUM_BARS, RANGES
 from lavis_lite.projects.blip.capfilt.throughput import read_timings
 from lavis_lite.report import Chart, Column, Headline, Line, Section, line_chart
-from lavis_lite.report.bars import Part, divided_bars
+from lavis_lite.report.charts.bars import Part, divided_bars
 from lavis_lite.report.markup import Html, join, tag
-from lavis_lite.runners.folder import read_json
+from lavis_lite.runners.run_folder import read_json
 
 _SHARDS_LOOKED_AT = 20
 _RECORDS_LOOKED_AT = 5000

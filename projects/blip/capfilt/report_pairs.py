@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 from lavis_lite import registry
-from lavis_lite.data import images
+from lavis_lite.data.files import images
 from lavis_lite.projects.blip.capfilt.config import CapfiltConfig
 from lavis_lite.projects.blip.capfilt.records import KEPT, Record, Slot, slots
 from lavis_lite.projects.blip.capfilt.stats import RANGES

@@ -12,7 +12,7 @@ import numpy
 
 from lavis_lite import distributed, registry
 from lavis_lite.data.seeding import stable_hash
-from lavis_lite.device import choose
+from lavis_lite.distributed import choose
 from lavis_lite.errors import ConfigError
 from lavis_lite.projects.blip.capfilt import report
 from lavis_lite.projects.blip.capfilt.captioner import option_problems
@@ -31,7 +31,7 @@ from lavis_lite.projects.blip.capfilt.stats import add
 from lavis_lite.projects.blip.capfilt.throughput import bytes_written, read_timings
 from lavis_lite.projects.blip.capfilt.truth import judge_filter
 from lavis_lite.report import Section
-from lavis_lite.runners.folder import RunFolder, read_json, write_json, write_text
+from lavis_lite.runners.run_folder import RunFolder, read_json, write_json, write_text
 from lavis_lite.runners.signals import StopSignals
 
 log = logging.getLogger(__name__)

@@ -21,7 +21,7 @@ import torch
 
 from lavis_lite.data.loader import EvalData, Processors
 from lavis_lite.errors import DataError
-from lavis_lite.files import publish, sha256_of
+from lavis_lite.io.files import publish, sha256_of
 from lavis_lite.projects.blip.capfilt import job as jobs
 from lavis_lite.projects.blip.capfilt.captioner import CaptionWriter
 from lavis_lite.projects.blip.capfilt.config import CapfiltConfig

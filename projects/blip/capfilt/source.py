@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from lavis_lite import registry
-from lavis_lite.data import images
+from lavis_lite.data.files import images
 from lavis_lite.errors import DataError
 
 _OWN = ("image", "text_input", "image_id", "key")

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from lavis_lite.data.bootstrapped import DONE
 from lavis_lite.projects.blip.capfilt.job import Folder
-from lavis_lite.runners.folder import read_json
+from lavis_lite.runners.run_folder import read_json
 
 
 @dataclass

@@ -12,12 +12,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
-from lavis_lite import registry, zoo
-from lavis_lite.config.schema import ModelComponent
-from lavis_lite.device import choose
+from lavis_lite import registry
+from lavis_lite.distributed import choose
 from lavis_lite.errors import CheckpointError
-from lavis_lite.plugins import load_plugin
-from lavis_lite.prepacking import prepack
+from lavis_lite.models import zoo
+from lavis_lite.modules.layers.prepack import prepack
 from lavis_lite.projects.blip.capfilt.captioner import CaptionWriter, check_options
 from lavis_lite.projects.blip.capfilt.claims import locked
 from lavis_lite.projects.blip.capfilt.config import CapfiltConfig
@@ -25,8 +24,11 @@ from lavis_lite.projects.blip.capfilt.filter import TextJudge
 from lavis_lite.projects.blip.capfilt.job import Job, config_settings, facts, open_job
 from lavis_lite.projects.blip.capfilt.shard import BadSamples, Tools, process_shard
 from lavis_lite.projects.blip.capfilt.source import PrepareImages, Source
+from lavis_lite.registry import cards
+from lavis_lite.registry.component import ModelComponent
+from lavis_lite.registry.plugins import load_plugin
 from lavis_lite.runners.precision import Precision
-from lavis_lite.runners.seeding import seed_everything
+from lavis_lite.runners.process import seed_everything
 
 log = logging.getLogger(__name__)
 
@@ -143,14 +145,14 @@ def load(component: ModelComponent, part: str, seed: int) -> nn.Module:
         component = dataclasses.replace(component, checkpoint=None)
     elif component.checkpoint is None:
         try:
-            released = zoo.released_weights(component.name, component.type)
+            released = cards.released_weights(component.name, component.type)
             component = dataclasses.replace(component, checkpoint=released)
         except CheckpointError:
-            if zoo.types(component.name):  # others bring their weights themselves
+            if cards.types(component.name):  # others bring their weights themselves
                 log.warning(
                     "%s: no checkpoint is given and type %s of %s has none: its weights are random",
                     part,
-                    component.type or zoo.default_type(component.name),
+                    component.type or cards.default_type(component.name),
                     component.name,
                 )
     return zoo.build_model(component)

@@ -9,11 +9,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from lavis_lite import create_model, zoo
-from lavis_lite.cards import weight_cards
+from lavis_lite import create_model
+from lavis_lite.checkpoint.load_state import load_state
 from lavis_lite.errors import CheckpointError
-from lavis_lite.loading import load_state
 from lavis_lite.losses.shared import Shared
+from lavis_lite.registry import cards
+from lavis_lite.registry.weight_cards import weight_cards
 
 CARDS = {
     card.layout: card
@@ -48,7 +49,7 @@ def images(count: int = len(CAPTIONS)) -> Tensor:
 def test_the_cards_name_every_layout_once_and_models_that_exist() -> None:
     assert set(CARDS) == {"pretrain", "retrieval", "vqa", "nlvr", "two_images", "classification"}
     assert {name for card in CARDS.values() for name in (*card.fills, *card.starts)} == set(
-        zoo.list_models("albef_*")
+        cards.list_models("albef_*")
     )
 
 

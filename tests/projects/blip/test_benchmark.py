@@ -12,7 +12,7 @@ import torch
 from lavis_lite import registry, runners
 from lavis_lite.config import load_and_bind
 from lavis_lite.losses.matching import Pool
-from lavis_lite.measuring.operations import counted
+from lavis_lite.modules.layers.flops import counted
 from lavis_lite.projects.blip.benchmark import capfilt, recomputing
 
 pytest.importorskip("transformers")

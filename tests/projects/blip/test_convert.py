@@ -10,12 +10,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from lavis_lite import create_model, registry, zoo
+from lavis_lite import create_model, registry
+from lavis_lite.checkpoint.weights import load_state, read_weights, save_weights
 from lavis_lite.errors import CheckpointError
+from lavis_lite.modules.vision import interpolate_pos_embed
 from lavis_lite.projects.blip.convert import PARTS
 from lavis_lite.projects.blip.names import to_transformers
-from lavis_lite.vision import interpolate_pos_embed
-from lavis_lite.weights import load_state, read_weights, save_weights
+from lavis_lite.registry import cards
 
 MODELS = {
     "C": ("blip_caption", "base_coco", "large_coco"),
@@ -61,8 +62,8 @@ def bert_size_vocabulary(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 def on_meta(letter: str, size: str, vocabulary: str) -> Any:
     name, base, large = MODELS[letter]
-    args = zoo.preset(name, large if size == "large" else base)
-    args["vision"] = zoo.preset("blip_pretrain", size)["vision"]
+    args = cards.preset(name, large if size == "large" else base)
+    args["vision"] = cards.preset("blip_pretrain", size)["vision"]
     with torch.device("meta"):
         return registry.build("model", {"name": name, **args, "tokenizer": vocabulary})
 

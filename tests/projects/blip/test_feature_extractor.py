@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from lavis_lite import create_model
-from lavis_lite.capabilities.features import Features
+from lavis_lite.checkpoint.weights import load_state
 from lavis_lite.errors import ConfigError
-from lavis_lite.weights import load_state
+from lavis_lite.models.features import Features
 
 TEXTS = ["a cross", "there are two small blue circles above a triangle", "nothing"]
 

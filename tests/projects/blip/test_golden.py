@@ -1,4 +1,4 @@
-"""BLIP's models against what the published code computes at a tiny size (tests/golden.py)."""
+"""BLIP's models against what the published code computes at a tiny size (helpers/golden.py)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from lavis_lite import create_model
-from lavis_lite.weights import load_state
+from lavis_lite.checkpoint.weights import load_state
 
 ATOL = 2e-4
 

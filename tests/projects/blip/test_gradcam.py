@@ -12,10 +12,10 @@ from PIL import Image
 from torch import Tensor
 
 from lavis_lite import create_model
-from lavis_lite.capabilities.gradcam import compute_gradcam
-from lavis_lite.compiling import compile_towers
 from lavis_lite.errors import ConfigError
-from lavis_lite.overlay import getAttMap, overlay, relevance_map
+from lavis_lite.models.gradcam import compute_gradcam
+from lavis_lite.models.heatmap import getAttMap, overlay, relevance_map
+from lavis_lite.modules.layers.compile import compile_towers
 
 TEXTS = [CAPTIONS[0], CAPTIONS[1], CAPTIONS[4]]
 

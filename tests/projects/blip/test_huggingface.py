@@ -13,10 +13,10 @@ import torch
 from PIL import Image
 
 from lavis_lite import create_model, registry
+from lavis_lite.checkpoint.weights import load_state
 from lavis_lite.errors import CheckpointError, ConfigError
+from lavis_lite.modules.text.text_batch import TextBatch
 from lavis_lite.projects.blip.names import from_transformers, to_transformers
-from lavis_lite.text.tokenizer import TextBatch
-from lavis_lite.weights import load_state
 
 transformers = pytest.importorskip("transformers")
 

@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from lavis_lite import create_model, load_preprocess
-from lavis_lite.inference.images import Images
+from lavis_lite.cli.images import Images
 
 TEXTS = [
     "a cat",

@@ -12,10 +12,10 @@ from bench_models import CAPTIONS, batch, bench_model
 from torch import Tensor, nn
 
 from lavis_lite import create_model, registry
+from lavis_lite.checkpoint.weights import save_weights
 from lavis_lite.errors import ConfigError
-from lavis_lite.interfaces import ModelOutput
+from lavis_lite.modules.output import ModelOutput
 from lavis_lite.projects.blip.caption import BlipCaption
-from lavis_lite.weights import save_weights
 
 TRAINED = ["blip_caption", "blip_retrieval", "blip_pretrain"]
 EVERY = [*TRAINED, "blip_image_text_matching"]
@@ -360,12 +360,12 @@ def test_a_text_backbone_that_cannot_look_is_an_error() -> None:
         with pytest.raises(ConfigError, match=r"BlipCaption needs .* 'blind' has none"):
             create_model("blip_caption", "tiny", text={"name": "blind"})
     finally:
-        del registry._global.kinds["text_backbone"]._obj_map["blind"]
+        del registry.everything.kinds["text_backbone"]._obj_map["blind"]
 
 
 @pytest.fixture
 def own_encoder() -> Any:
-    family = registry._global.kinds["vision_encoder"]
+    family = registry.everything.kinds["vision_encoder"]
 
     def add(encoder: type) -> str:
         registry.register("vision_encoder", "own_encoder")(encoder)

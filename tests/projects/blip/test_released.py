@@ -13,10 +13,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from lavis_lite import create_model, zoo
-from lavis_lite.capabilities.released import published
-from lavis_lite.cards import weight_cards
+from lavis_lite import create_model
 from lavis_lite.errors import CheckpointError
+from lavis_lite.models.published_weights import published
+from lavis_lite.registry import cards
+from lavis_lite.registry.weight_cards import weight_cards
 
 LETTERS = {"pretrain": "P", "retrieval": "R", "caption": "C", "vqa": "V", "nlvr": "L"}
 CARDS = {
@@ -24,7 +25,7 @@ CARDS = {
     for card in weight_cards().values()
     if any(name.startswith("blip_") for name in (*card.fills, *card.starts))
 }
-MODELS = [name for name in zoo.list_models("blip_*") if "tiny" in zoo.types(name)]
+MODELS = [name for name in cards.list_models("blip_*") if "tiny" in cards.types(name)]
 # Sizes in the layouts -> those of the type `tiny`.
 TINY = {"768": 64, "3072": 128, "1536": 128, "30524": 1064, "256": 32, "57600": 8, "N": 17}
 VISION_WIDTH = 64

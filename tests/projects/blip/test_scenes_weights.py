@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from lavis_lite import list_models, load_model, load_model_and_preprocess, registry, zoo
+from lavis_lite import list_models, load_model, load_model_and_preprocess, registry
+from lavis_lite.registry import cards
 
 NUM_SCENES = 40
-SHIPPED = [name for name in list_models("blip*") if "scenes" in zoo.types(name)]
+SHIPPED = [name for name in list_models("blip*") if "scenes" in cards.types(name)]
 
 
 def scenes() -> list[dict]:
@@ -85,9 +86,9 @@ def test_statements_about_pairs_of_scenes_it_never_saw_are_told_apart() -> None:
 
 
 def test_every_shipped_file_is_listed_recorded_and_small() -> None:
-    folder = Path(zoo.released_weights("blip_caption", "scenes")).parent
+    folder = Path(cards.released_weights("blip_caption", "scenes")).parent
     files = {path.name: path for path in folder.glob("*.safetensors")}
-    listed = {Path(zoo.released_weights(name, "scenes")).name for name in SHIPPED}
+    listed = {Path(cards.released_weights(name, "scenes")).name for name in SHIPPED}
     recorded = {run["file"] for run in json.loads((folder / "scenes.json").read_text()).values()}
     assert set(files) == listed == recorded
     assert all(path.stat().st_size < 5_000_000 for path in files.values())

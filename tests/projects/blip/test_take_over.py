@@ -11,7 +11,7 @@ import pytest
 from two_processes import ProcessFailed, run_on_two_processes
 
 from lavis_lite import config, runners
-from lavis_lite.runners.train import TrainRunner
+from lavis_lite.runners.train.runner import TrainRunner
 
 STEPS, STOP = 6, 2
 

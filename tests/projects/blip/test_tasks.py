@@ -9,11 +9,13 @@ from typing import Any
 import pytest
 from published_samples import write_published
 
-from lavis_lite import config, runners, zoo
-from lavis_lite.cards import weight_card
+from lavis_lite import config, runners
 from lavis_lite.config.files import config_root
-from lavis_lite.config.schema import Component, EvaluateConfig, TrainConfig
-from lavis_lite.data import cards
+from lavis_lite.config.schema import EvaluateConfig, TrainConfig
+from lavis_lite.data.published import cards as dataset_cards
+from lavis_lite.registry import cards
+from lavis_lite.registry.component import Component
+from lavis_lite.registry.weight_cards import weight_card
 
 # Config -> figures that its run ends with. None: the test set's answers are not public.
 TASKS: dict[str, list[str]] = {
@@ -60,7 +62,7 @@ def uses_published_data(path: Path) -> bool:
     loaded = config.load(path)
     if not isinstance(loaded, TrainConfig | EvaluateConfig):
         return False
-    return any(dataset.name in cards.names() for _, dataset in datasets(loaded))
+    return any(dataset.name in dataset_cards.names() for _, dataset in datasets(loaded))
 
 
 def test_every_config_of_published_data_is_tried_here() -> None:
@@ -77,8 +79,8 @@ def test_a_task_starts_from_published_weights(task: str) -> None:
     if task.startswith("pretrain"):
         assert source is None
     elif isinstance(loaded, EvaluateConfig):
-        assert source == zoo.RELEASED
-        assert zoo.released_weights(loaded.model.name, loaded.model.type)
+        assert source == cards.RELEASED
+        assert cards.released_weights(loaded.model.name, loaded.model.type)
     else:
         card = weight_card(source)
         assert loaded.model.name in (*card.fills, *card.starts)
@@ -132,6 +134,6 @@ def test_a_task_trains_and_evaluates(task: str, data: Path, tmp_path: Path) -> N
 def test_a_recipe_is_as_published(task: str, published: tuple[float, ...]) -> None:
     # Image size, samples per process, peak rate, weight decay, as in BLIP's configs.
     loaded: TrainConfig = config.load(f"blip/{task}.yaml")
-    size = zoo.model_args(loaded.model)["image_size"]
+    size = cards.model_args(loaded.model)["image_size"]
     assert (size, loaded.data.batch_size, loaded.optim.lr, loaded.optim.weight_decay) == published
     assert (loaded.optim.min_lr, loaded.optim.warmup_steps) == (0, 0)

@@ -12,7 +12,7 @@ from torch import Tensor
 from lavis_lite import create_model
 from lavis_lite.errors import ConfigError, DataError
 from lavis_lite.losses.answers import answers_of
-from lavis_lite.text.prefixes import Prefixes
+from lavis_lite.modules.text.prefix_tree import Prefixes
 
 QUESTIONS = [
     "is there a cross?",
@@ -236,7 +236,7 @@ def test_losses_of_answers_in_a_tree_are_those_of_each_answer_alone(
             for row, own in enumerate(chosen.tolist())
         ]
         for at_once in (2048, 5):
-            monkeypatch.setattr("lavis_lite.capabilities.answering.TOKENS_AT_ONCE", at_once)
+            monkeypatch.setattr("lavis_lite.models.vqa.TOKENS_AT_ONCE", at_once)
             found = model._tree_losses(kv, mask, trees)
             torch.testing.assert_close(found, torch.tensor(expected), rtol=0, atol=1e-4)
     real_tokens = model.tokenize_answers(listed).mask[chosen, 1:].sum()
@@ -249,7 +249,7 @@ def test_a_ranked_answer_does_not_depend_on_batch_or_chunks(
     together = model.predict_answers(samples, answer_list=ANSWERS)
     for row in range(8):
         assert model.predict_answers(one(samples, row), answer_list=ANSWERS) == [together[row]]
-    monkeypatch.setattr("lavis_lite.capabilities.answering.TOKENS_AT_ONCE", 7)
+    monkeypatch.setattr("lavis_lite.models.vqa.TOKENS_AT_ONCE", 7)
     assert model.predict_answers(samples, answer_list=ANSWERS) == together
     assert len(set(together)) > 1
 

@@ -11,13 +11,14 @@ from bench_dual import dual
 from bench_models import batch
 from torch import Tensor, nn
 
-from lavis_lite import config, create_model, load_model_and_preprocess, registry, zoo
+from lavis_lite import config, create_model, load_model_and_preprocess, registry
 from lavis_lite.config.bind import has_capability
 from lavis_lite.config.files import config_root
 from lavis_lite.errors import ConfigError
+from lavis_lite.modules.text.load_tokenizer import load_tokenizer
 from lavis_lite.projects.blip.capfilt.config import Filter
 from lavis_lite.projects.blip.capfilt.filter import Pair, TextJudge
-from lavis_lite.text.tokenizer import load_tokenizer
+from lavis_lite.registry import cards
 
 TEXTS = ["a red cross", "two small green squares above a circle", "a star"]
 # Parameters in millions, by open_clip (docs/model_profile.csv, openclip_results.csv); words,
@@ -44,13 +45,13 @@ def test_an_architecture_has_as_many_parameters_as_published(name: str, type: st
 
 
 def test_the_feature_extractor_is_a_clip_of_each_type() -> None:
-    types = zoo.types("clip")
-    assert types == zoo.types("clip_feature_extractor")
+    types = cards.types("clip")
+    assert types == cards.types("clip_feature_extractor")
     assert types[:5] == ["ViT-B-32", "ViT-B-16", "ViT-L-14", "ViT-L-14-336", "RN50"]
     for type in types:
-        found = zoo.preset("clip", type)
+        found = cards.preset("clip", type)
         assert found.pop("losses")
-        assert found == zoo.preset("clip_feature_extractor", type)
+        assert found == cards.preset("clip_feature_extractor", type)
 
 
 @pytest.mark.parametrize("name", ["clip", "clip_feature_extractor", "siglip"])
@@ -178,7 +179,7 @@ def test_towers_without_a_width_are_refused() -> None:
             with pytest.raises(ConfigError, match=match):
                 built_with("widthless", key)
         finally:
-            del registry._global.kinds[kind]._obj_map["widthless"]
+            del registry.everything.kinds[kind]._obj_map["widthless"]
 
 
 def built_with(name: str, key: str) -> Any:

@@ -11,8 +11,9 @@ from torch import Tensor
 
 from lavis_lite import create_model
 from lavis_lite.errors import CheckpointError
+from lavis_lite.modules.text.load_tokenizer import load_tokenizer
+from lavis_lite.modules.text.text_batch import TextBatch
 from lavis_lite.projects.clip.convert import resampled
-from lavis_lite.text.tokenizer import TextBatch, load_tokenizer
 
 Weights = dict[str, Tensor]
 WIDTH, DEPTH, HEADS, SIDE, E = 64, 3, 4, 64, 32

@@ -8,9 +8,10 @@ import pytest
 import torch
 from transformers import CLIPConfig, CLIPModel, SiglipConfig, SiglipModel
 
-from lavis_lite import create_model, zoo
+from lavis_lite import create_model
 from lavis_lite.projects.clip import config_check, dual
 from lavis_lite.projects.clip.names import renamed
+from lavis_lite.registry import cards
 
 # (width, MLP width, layers, heads) of a tower; its patch and image side where it sees.
 Tower = tuple[int, int, int, int]
@@ -68,7 +69,7 @@ def test_all_published_types_but_the_resnet_are_here() -> None:
     published = {
         (name, type)
         for name in ("clip", "siglip")
-        for type, entry in zoo.card(name)["types"].items()
+        for type, entry in cards.card(name)["types"].items()
         if str(entry.get("checkpoint")).startswith("hf://")
     }
     mine = {("clip", type) for type in CLIP} | {("siglip", type) for type in SIGLIP}

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from lavis_lite import load_model, load_model_and_preprocess, registry, zoo
+from lavis_lite import load_model, load_model_and_preprocess, registry
+from lavis_lite.registry import cards
 
 
 @pytest.mark.parametrize("name", ["clip", "clip_feature_extractor"])
@@ -31,7 +32,7 @@ def test_the_shipped_model_finds_texts_of_images_it_has_never_seen() -> None:
 
 
 def test_the_weights_say_which_run_they_are_of() -> None:
-    file = Path(zoo.released_weights("clip", "scenes"))
+    file = Path(cards.released_weights("clip", "scenes"))
     record = json.loads(file.with_name("scenes.json").read_text("utf-8"))["clip_scenes"]
     assert record["file"] == file.name
     assert record["settings"]["model.name"] == "clip"

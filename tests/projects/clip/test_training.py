@@ -14,7 +14,7 @@ from two_processes import run_on_two_processes
 from lavis_lite import create_model, distributed
 from lavis_lite.errors import ConfigError
 from lavis_lite.losses.gradient_cache import by_chunks
-from lavis_lite.runners.parallel import Losses, parallelize
+from lavis_lite.runners.train.loss_module import Losses, parallelize
 
 COUNT = 8
 LOSSES = {"clip": {"nce": {"name": "info_nce"}}, "siglip": {"sigmoid": {"name": "sigmoid"}}}

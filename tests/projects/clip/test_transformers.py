@@ -10,11 +10,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from lavis_lite import create_model, zoo
+from lavis_lite import create_model
+from lavis_lite.checkpoint.weights import read_weights
 from lavis_lite.errors import CheckpointError
+from lavis_lite.modules.text.load_tokenizer import load_tokenizer
 from lavis_lite.projects.clip.names import renamed
-from lavis_lite.text.tokenizer import load_tokenizer
-from lavis_lite.weights import read_weights
+from lavis_lite.registry import cards
 
 transformers = pytest.importorskip("transformers")
 
@@ -142,7 +143,7 @@ def test_weights_of_clip_start_a_siglip_with_a_new_bias(
     saved: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     _, folder = saved["clip"]
-    args = zoo.preset("clip", "tiny")
+    args = cards.preset("clip", "tiny")
     text = {"max_length": 77, "causal": True, "reads_padding": False, "layer_norm_eps": 1e-5}
     model = create_model(
         "siglip",

@@ -36,8 +36,8 @@ def run_apart(config, environment=None, step=None):
 def _run(config, environment, step):
     import torch
 
-    from lavis_lite.plugins import load_plugin
     from lavis_lite.projects.blip.capfilt import shard
+    from lavis_lite.registry.plugins import load_plugin
 
     torch.set_num_threads(1)
     os.environ.update(environment)

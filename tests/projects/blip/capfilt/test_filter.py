@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from lavis_lite import zoo
+from lavis_lite.models import zoo
+from lavis_lite.modules.med.attention import Source
 from lavis_lite.projects.blip.capfilt.config import Filter
 from lavis_lite.projects.blip.capfilt.filter import Pair, TextJudge, folded
-from lavis_lite.text.attention import Source
 
 WORDS = ["a", "red", "cube", "beside", "two", "green", "spheres"]
 PAIRS = [

@@ -12,7 +12,7 @@ import numpy
 from PIL import Image
 
 from lavis_lite import registry
-from lavis_lite.data.images import decode
+from lavis_lite.data.files.images import decode
 from lavis_lite.data.loader import Processors, TrainData
 from lavis_lite.data.quarantine import Quarantine
 

@@ -202,9 +202,9 @@ def test_speed_and_sizes_are_summed_up(capfilt):
 
 
 def test_random_weights_are_used_only_when_asked_for(tmp_path, monkeypatch, caplog):
-    from lavis_lite import zoo
-    from lavis_lite.config.schema import ModelComponent
+    from lavis_lite.models import zoo
     from lavis_lite.projects.blip.capfilt.worker import load
+    from lavis_lite.registry.component import ModelComponent
 
     monkeypatch.setattr(zoo, "released_weights", lambda *_: pytest.fail("asked for weights"))
     component = ModelComponent("blip_caption", {}, type="tiny", checkpoint="random")

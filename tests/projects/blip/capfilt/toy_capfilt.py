@@ -16,7 +16,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from lavis_lite import registry
-from lavis_lite.data.rows import Rows
+from lavis_lite.data.files.rows import Rows
 from lavis_lite.errors import DataError
 
 SIZE = 4

@@ -1,0 +1,52 @@
+"""Runs one of the commands: images in, rows out, what could not be read told at the end."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from argparse import Namespace
+
+import torch
+from tqdm import tqdm
+from tqdm.contrib.logging import logging_redirect_tqdm
+
+from lavis_lite.cli import tasks
+from lavis_lite.cli.images import Images
+from lavis_lite.cli.output import opened
+from lavis_lite.cli.session import open_session
+from lavis_lite.io.redaction import log_to_stderr
+
+TASKS = {
+    "caption": tasks.caption,
+    "match": tasks.match,
+    "search": tasks.search,
+    "answer": tasks.answer,
+}
+SOME_UNREADABLE, INTERRUPTED = 1, 130
+
+
+def run(arguments: Namespace) -> int:
+    """Run the command; returns 0, 1 if some images could not be read, 130 if interrupted."""
+    log_to_stderr(logging.WARNING)
+    images = Images(arguments.images)
+    session = open_session(
+        arguments.task,
+        arguments.model,
+        arguments.type,
+        arguments.checkpoint,
+        arguments.device,
+        arguments.dtype,
+    )
+    task, code = TASKS[arguments.task], 0
+    bar = tqdm(total=len(images.names), unit="image", file=sys.stderr, disable=None, leave=False)
+    with opened(arguments.out, arguments.format) as rows, bar, logging_redirect_tqdm():
+        try:
+            with torch.no_grad():
+                for row in task(session, images, arguments, bar.update):
+                    rows.write(row)
+        except KeyboardInterrupt:  # what was found so far is kept
+            code = INTERRUPTED
+    if report := images.report():
+        sys.stderr.write(f"{report}\n")
+        code = code or SOME_UNREADABLE
+    return code

@@ -1,0 +1,146 @@
+"""The images that a command is given: found, read a few ahead, and none lost for another's sake."""
+
+from __future__ import annotations
+
+import glob
+import itertools
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from lavis_lite.cli.web_images import fetch_image
+from lavis_lite.data.files.images import SUFFIXES, decode
+from lavis_lite.errors import DataError, DownloadError, suggest
+from lavis_lite.io.paths import local_path
+
+_THREADS = 4
+
+
+class ImageBatch(NamedTuple):
+    """Images that could be read: their names, (B, 3, H, W) pixels, and numbers in the listing."""
+
+    names: list[str]
+    pixels: Tensor
+    numbers: list[int]
+
+
+class Images:
+    """Every image that the words of a command line mean, in their order, each once.
+
+    Args:
+        words: paths, folders, glob patterns, URLs.
+
+    Raises:
+        DataError: they mean no file at all.
+
+    Attributes:
+        names: of the images, as they are reported.
+        problems: what could not be found or read -> why.
+    """
+
+    def __init__(self, words: Sequence[str]) -> None:
+        self.problems: dict[str, str] = {}
+        found: dict[str, None] = {}
+        for word in words:
+            try:
+                found |= dict.fromkeys(find(word))
+            except DataError as error:
+                self.problems[word] = str(error)
+        self.names = list(found)
+        if not self.names:
+            raise DataError("\n".join(f"{word}: {why}" for word, why in self.problems.items()))
+
+    def batches(
+        self, process: Callable[[Image.Image], Tensor], size: int, numbers: Sequence[int] = ()
+    ) -> Iterator[ImageBatch]:
+        """The images in batches; what cannot be read is noted in ``problems`` and left out.
+
+        Args:
+            process: from a picture to (3, H, W).
+            size: images per batch, at most.
+            numbers: which images; by default all.
+        """
+        chosen = iter(numbers or range(len(self.names)))
+        chunks = iter(lambda: list(itertools.islice(chosen, size)), [])
+        with ThreadPoolExecutor(_THREADS) as pool:
+            ahead: deque[list[tuple[int, Future[Tensor | str]]]] = deque()
+            for chunk in chunks:
+                ahead.append([(n, pool.submit(_read, self.names[n], process)) for n in chunk])
+                if len(ahead) > 1:
+                    yield from self._batch(ahead.popleft())
+            for waiting in ahead:
+                yield from self._batch(waiting)
+
+    def _batch(self, waiting: list[tuple[int, Future[Tensor | str]]]) -> Iterator[ImageBatch]:
+        pixels, numbers = [], []
+        for number, future in waiting:
+            read = future.result()
+            if isinstance(read, str):
+                self.problems[self.names[number]] = read
+            else:
+                pixels.append(read)
+                numbers.append(number)
+        if pixels:
+            yield ImageBatch([self.names[n] for n in numbers], torch.stack(pixels), numbers)
+
+    def report(self) -> str:
+        """What could not be read, and why; empty where there is nothing to say."""
+        if not self.problems:
+            return ""
+        total = len({*self.names, *self.problems})
+        lines = [f"  {name}: {why}" for name, why in self.problems.items()]
+        return "\n".join([f"{len(lines)} of {total} could not be read:", *lines])
+
+
+def find(word: str) -> list[str]:
+    """The image files that one word means, sorted where it means several.
+
+    A file is taken whatever its name; of a folder and below it those that are named as images.
+
+    Raises:
+        DataError: no such file, nothing that matches, or no images in a folder.
+    """
+    if "://" in word:
+        return [word]
+    path = Path(word).expanduser()
+    if path.is_dir():
+        inside = sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES)
+        if not inside:
+            raise DataError(f"no images in this folder ({', '.join(sorted(SUFFIXES))})")
+        return [str(p) for p in inside]
+    if path.exists():
+        return [word]
+    if glob.has_magic(word):
+        matching = sorted(glob.glob(str(path), recursive=True))
+        if not matching:
+            raise DataError("no file matches")
+        return [name for match in matching for name in find(match)]
+    beside = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
+    raise DataError(f"no such file.{suggest(path.name, beside)}")
+
+
+def open_image(name: str) -> Image.Image:
+    """An image in RGB, by path, ``hf://`` address or public URL.
+
+    Raises:
+        DataError: it cannot be read, with the reason.
+    """
+    if name.lower().startswith(("http:", "https:")):
+        return decode(fetch_image(name))
+    try:
+        return decode(local_path(name))
+    except DownloadError as error:
+        raise DataError(str(error)) from None
+
+
+def _read(name: str, process: Callable[[Image.Image], Tensor]) -> Tensor | str:
+    try:
+        return process(open_image(name))
+    except DataError as error:
+        return str(error)

@@ -1,0 +1,106 @@
+"""A loaded model with its processors, for a command that needs certain capabilities."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from lavis_lite import distributed, registry
+from lavis_lite.config.bind import has_capability
+from lavis_lite.errors import ConfigError, DownloadError
+from lavis_lite.models import folder as model_folder
+from lavis_lite.models import zoo
+from lavis_lite.registry import cards
+
+# Command -> what a model must have for it: all of one of these.
+NEEDED: dict[str, list[tuple[str, ...]]] = {
+    "caption": [("generate",)],
+    "match": [("encode_image", "match"), ("encode_image", "image_embeds", "text_embeds")],
+    "search": [("encode_image", "match"), ("encode_image", "image_embeds", "text_embeds")],
+    "answer": [("predict_answers",)],
+}
+
+
+@dataclass(frozen=True)
+class Session:
+    """A model in evaluation mode on its device, and its processors for evaluation."""
+
+    model: Any
+    image: Callable[[Image.Image], Tensor]
+    text: Callable[[str], str]
+    device: torch.device
+
+    def can(self, *capabilities: str) -> bool:
+        """Whether the model has all of these."""
+        return all(hasattr(self.model, name) for name in capabilities)
+
+
+def open_session(
+    task: str,
+    model: str | None = None,
+    type: str | None = None,
+    checkpoint: str | None = None,
+    device_name: str = "auto",
+    dtype: str | None = None,
+) -> Session:
+    """Load the model that a command line means.
+
+    Args:
+        task: caption, match, search or answer.
+        model: its name; by default what the checkpoint says, else the one made for the task.
+        type: of the model.
+        checkpoint: a folder of ``save_pretrained`` or of a run, or any weights of the model.
+        device_name: ``auto`` or a device.
+        dtype: format of the weights; see ``load_model``.
+
+    Raises:
+        ConfigError: it cannot do the task, or there is no such device.
+        UnknownName: no such model or type.
+        DownloadError: its weights are not here and cannot be fetched; names a type that needs none.
+    """
+    where = distributed.choose(device_name, option="--device")
+    saved = model_folder.read(checkpoint) if checkpoint and "://" not in checkpoint else None
+    name = model or (saved.name if saved else cards.default_for(task))
+    _check(task, name.partition(".")[0])
+    try:
+        built, images, texts = zoo.load_model_and_preprocess(
+            name, type, is_eval=True, device=str(where), checkpoint=checkpoint, dtype=dtype
+        )
+    except DownloadError as error:
+        raise DownloadError(f"{error}{_offline_hint(name)}") from error
+    return Session(built, images["eval"], texts["eval"], where)
+
+
+def _check(task: str, name: str) -> None:
+    if _can(task, name):
+        return
+    able = [other for other in cards.list_models() if _can(task, other)]
+    ways = " or ".join(" and ".join(way) for way in NEEDED[task])
+    raise ConfigError(
+        f"--model: {name!r} cannot {task}: it lacks {ways}. Models that can: {', '.join(able)}"
+    )
+
+
+def _can(task: str, name: str) -> bool:
+    built = registry.result("model", name)
+    return built is not None and any(
+        all(has_capability(built, capability) for capability in way) for way in NEEDED[task]
+    )
+
+
+def _offline_hint(name: str) -> str:
+    """Which type of a model comes with the package."""
+    types = cards.card(name.partition(".")[0])["types"]
+    shipped = [
+        type
+        for type, entry in types.items()
+        if (address := (entry or {}).get("checkpoint")) and "://" not in address
+    ]
+    if not shipped:
+        return ""
+    return f". Or `--type {shipped[0]}`: a small model that comes with the package"

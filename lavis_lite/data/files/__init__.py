@@ -1,0 +1,1 @@
+"""Datasets of files: folders, tables, annotation files, tar shards."""

@@ -1,0 +1,197 @@
+"""Tar shards in the webdataset layout, read map-style: any sample at any time, by its position."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import os
+from collections import Counter, OrderedDict
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from lavis_lite import registry
+from lavis_lite.data.files.images import MAX_PIXELS, SUFFIXES, decode
+from lavis_lite.data.files.json_text import parse_json
+from lavis_lite.data.files.rows import PackedRows, Rows
+from lavis_lite.data.files.tar_index import Members, find_shards, index_shard
+from lavis_lite.errors import DataError, suggest
+
+logger = logging.getLogger(__name__)
+_MAX_OPEN = 64
+
+
+@registry.register("dataset", "webdataset")
+class WebDataset(Rows):
+    """Tar shards of `KEY.jpg`, `KEY.txt`, `KEY.json` and the like; img2dataset's output as it is.
+
+    Each shard's headers are read once, at the beginning; samples are then read by position, so
+    that order and resume don't depend on workers or processes. The fields of `json` members travel
+    along. A cut shard is read as far as it goes; links, pickles, paths that lead out of the archive
+    and samples that come twice are left out; each with a warning, and in words in `problems`.
+
+    Args:
+        shards: a path, folder, URL, pattern (`*`, `{000..009}`), or a list of them.
+        image: the extension of the images; `auto`: the first of a sample that is one.
+        text: the extension of the texts, or `json:FIELD`. A list of captions there is refused:
+            one sample is one row.
+        image_id: the JSON field that says which samples show the same image; by default each
+            sample has its own.
+        cache: a folder that keeps the indices of the shards for the next run.
+        missing_ok: go on without shards that are missing or no tar files.
+        exif: turn images as their EXIF tag says (the originals ignore it).
+        max_pixels: images larger than this are quarantined.
+        limit, where, fold: a choice of the rows, see `Rows._choose`; they read the texts once.
+
+    Raises:
+        DataError: shards that are missing, none or no tar files, an address that would run a
+            command.
+    """
+
+    def __init__(
+        self,
+        shards: str | list[str],
+        image: str = "auto",
+        text: str = "txt",
+        image_id: str | None = None,
+        cache: str | None = None,
+        missing_ok: bool = False,
+        exif: bool = False,
+        max_pixels: int = MAX_PIXELS,
+        limit: int | None = None,
+        where: dict[str, Any] | None = None,
+        fold: dict[str, Any] | None = None,
+    ):
+        self._paths, missing = find_shards(shards, missing_ok)
+        first = self._paths[0]
+        self.name = first.stem if len(self._paths) == 1 else first.parent.name
+        self.problems: list[str] = []
+        for shard in missing:
+            self._warn(f"{shard}: the shard is missing")
+        self._image_extension, self._text, self._image_id = image, text, image_id
+        self._names = _shard_names(self._paths)
+        self._samples = PackedRows(self._index(cache, missing_ok))
+        self._files: OrderedDict[int, int] = OrderedDict()
+        if not len(self._samples):
+            raise DataError(f"{shards}: no samples in {len(self._paths)} shards")
+        self._check_text()
+        self.decode = functools.partial(decode, exif=exif, max_pixels=max_pixels)
+        self._choose(limit, where, fold)
+
+    @property
+    def files(self) -> list[Path]:
+        """The shards, in order."""
+        return self._paths
+
+    def _index(self, cache: str | None, missing_ok: bool) -> Iterator[dict[str, Any]]:
+        for shard, path in enumerate(self._paths):
+            try:
+                index = index_shard(path, cache)
+            except DataError as error:
+                if not missing_ok:
+                    raise DataError(f"{error}. To go on without: missing_ok: true") from None
+                self._warn(f"{error}; the shard is left out")
+                continue
+            if index.cut:
+                self._warn(
+                    f"{path}: {index.cut}; the shard was cut, {len(index.samples)} samples are read"
+                )
+            for reason, number in index.refused.items():
+                self._warn(f"{path}: {number} members are not read: {reason}")
+            for key, members in index.samples:
+                yield {"shard": shard, "key": key, "members": members}
+
+    def _warn(self, problem: str) -> None:
+        self.problems.append(problem)
+        logger.warning("%s", problem)
+
+    def _check_text(self) -> None:
+        """An extension that no sample has is a mistake in the config, not a bad sample."""
+        wanted = "json" if self._text.startswith("json:") else self._text
+        seen: dict[str, None] = {}
+        for number in range(min(100, len(self._samples))):
+            seen |= dict.fromkeys(self._samples[number]["members"])
+        for what, extension in (("text", wanted), ("image", self._image_extension)):
+            if extension not in ("auto", "", *seen):
+                raise DataError(
+                    f"{self._paths[0]}: no {what} {extension!r} in the first samples."
+                    f"{suggest(extension, seen)} They have: {', '.join(seen)}"
+                )
+
+    def _count(self) -> int:
+        return len(self._samples)
+
+    def _annotation(self, number: int) -> dict[str, Any]:
+        return self._texts(self._samples[number])
+
+    def _row(self, number: int) -> dict[str, Any]:
+        sample = self._samples[number]
+        return {"image": self._picture(sample), **self._texts(sample)}
+
+    def _texts(self, sample: dict[str, Any]) -> dict[str, Any]:
+        members: Members = sample["members"]
+        fields = self._json(sample) if "json" in members else {}
+        if self._text.startswith("json:"):
+            text = fields.get(self._text.removeprefix("json:"))
+        else:
+            there = self._text in members
+            text = self._read(sample, self._text).decode("utf-8", "replace") if there else None
+        if isinstance(text, list | dict):
+            raise DataError(f"damaged text: {self._text} is a {type(text).__name__}, not a text")
+        key = f"{self._names[sample['shard']]}/{sample['key']}"
+        shared = fields.get(self._image_id) if self._image_id else None
+        return {
+            **{name: value for name, value in fields.items() if name != "image"},
+            "text_input": "" if text is None else str(text).strip(),
+            "image_id": key if shared is None else str(shared),
+            "key": key,
+        }
+
+    def _json(self, sample: dict[str, Any]) -> dict[str, Any]:
+        try:
+            fields = parse_json(self._read(sample, "json"))
+        except ValueError as error:
+            raise DataError(f"damaged json: {error}") from None
+        if not isinstance(fields, dict):
+            raise DataError(f"damaged json: a {type(fields).__name__}, not an object")
+        return fields
+
+    def _picture(self, sample: dict[str, Any]) -> bytes:
+        members: Members = sample["members"]
+        extension = self._image_extension
+        if extension == "auto":
+            extension = next((one for one in members if f".{one}" in SUFFIXES), "")
+        if extension not in members:
+            raise DataError(f"no image: the sample has {', '.join(members)}")
+        return self._read(sample, extension)
+
+    def _read(self, sample: dict[str, Any], extension: str) -> bytes:
+        offset, size = sample["members"][extension]
+        data = os.pread(self._file(sample["shard"]), size, offset)
+        if len(data) < size:
+            raise DataError(f"truncated shard: {self._paths[sample['shard']]} has shrunk")
+        return data
+
+    def _file(self, shard: int) -> int:
+        """An open descriptor; forked workers can share it, as each read gives its position."""
+        if shard not in self._files:
+            if len(self._files) >= _MAX_OPEN:
+                os.close(self._files.popitem(last=False)[1])
+            self._files[shard] = os.open(self._paths[shard], os.O_RDONLY)
+        self._files.move_to_end(shard)
+        return self._files[shard]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_files": OrderedDict()}  # descriptors mean nothing elsewhere
+
+    def __del__(self) -> None:
+        for descriptor in self.__dict__.get("_files", {}).values():
+            os.close(descriptor)
+
+
+def _shard_names(paths: list[Path]) -> list[str]:
+    """A name for each shard, for keys: its stem, with its folder where stems repeat."""
+    stems = Counter(path.stem for path in paths)
+    return [
+        path.stem if stems[path.stem] == 1 else f"{path.parent.name}/{path.stem}" for path in paths
+    ]

@@ -1,0 +1,1 @@
+"""Published datasets with their cards: each knows the files that its authors released."""

@@ -1,0 +1,89 @@
+"""Published pairs of images and captions."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import PurePosixPath
+
+from lavis_lite import registry
+from lavis_lite.data.files.tables import read
+from lavis_lite.data.published.base import Published, Row, demand
+
+_NUMBER = re.compile(r"\d+$")
+
+
+class CaptionPairs(Published):
+    """Images with captions, in LAVIS's files per split or Karpathy's one of all splits."""
+
+    def rows_of(self, files: list[str]) -> Iterator[Row]:
+        """The rows of this split; Karpathy's `restval` is trained on, as BLIP does."""
+        wanted = {None, "", self.split, *(("restval",) if self.split == "train" else ())}
+        return (row for row in read(files, self.kind) if row.get("split") in wanted)
+
+
+class CocoPairs(CaptionPairs):
+    """Rows whose `image_id` is COCO's number of the image, which the servers ask for."""
+
+    def rows_of(self, files: list[str]) -> Iterator[Row]:
+        """The rows of this split, numbered by the names of their images."""
+        for row in super().rows_of(files):
+            image = row.get("image")
+            number = _NUMBER.search(PurePosixPath(image).stem) if isinstance(image, str) else None
+            yield {**row, "image_id": int(number[0])} if number else row
+
+
+@registry.register("dataset", "coco_caption")
+class CocoCaption(CocoPairs, card="coco_caption"):
+    """COCO's photographs with five captions each, Karpathy's splits."""
+
+
+@registry.register("dataset", "coco_retrieval")
+class CocoRetrieval(CocoPairs, card="coco_retrieval"):
+    """COCO's photographs and captions for retrieval, Karpathy's splits."""
+
+
+@registry.register("dataset", "flickr30k")
+class Flickr30k(CaptionPairs, card="flickr30k"):
+    """Flickr30k's photographs and captions for retrieval."""
+
+
+@registry.register("dataset", "flickr30k_caption")
+class Flickr30kCaption(CaptionPairs, card="flickr30k_caption"):
+    """Flickr30k's photographs, to be described."""
+
+
+@registry.register("dataset", "vg_caption")
+class VgCaption(Published, card="vg_caption"):
+    """Visual Genome's photographs with descriptions of their regions."""
+
+
+@registry.register("dataset", "nocaps")
+class NoCaps(Published, card="nocaps"):
+    """NoCaps' photographs; those of `val` with ten captions and a `domain` (in, near, out)."""
+
+    def rows_of(self, files: list[str]) -> Iterator[Row]:
+        """Rows of BLIP's list of images, with the benchmark's captions; either file may be alone.
+
+        BLIP's file says where the images are, the benchmark's has captions and domains.
+        """
+        pictures: list[Row] = []
+        captions: dict[int, Row] = {}
+        for file, data in self._json(files):
+            if isinstance(data, list):
+                for row in data:
+                    demand(row, ("image", "img_id"), file)
+                pictures += data
+            else:
+                captions |= {row["image_id"]: row for row in read(file, self.kind)}
+        if not pictures:
+            pictures = [
+                {"image": f"{self.split}/{row['image']}", "img_id": number}
+                for number, row in captions.items()
+            ]
+        for picture in pictures:
+            number = int(picture["img_id"])
+            known = captions.get(number, {})
+            domain = {"domain": known["domain"]} if "domain" in known else {}
+            caption = known.get("caption", picture.get("caption", ""))
+            yield {"image": picture["image"], "caption": caption, "image_id": number, **domain}

@@ -1,0 +1,1 @@
+"""Scores of captions against references: BLEU, CIDEr, ROUGE-L, METEOR and SPICE."""

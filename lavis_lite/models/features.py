@@ -1,0 +1,111 @@
+"""An image and a text as features, apart and together."""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from lavis_lite.config.image_size import ImageSize
+from lavis_lite.errors import ConfigError, suggest
+from lavis_lite.models.base import unit
+from lavis_lite.models.encoders import (
+    GroundedModel,
+    JointSpace,
+    Spec,
+    add_projections,
+    texts_of,
+)
+from lavis_lite.models.multimodal import Reading
+from lavis_lite.modules.layers.modes import eval_mode
+from lavis_lite.modules.output import Samples
+
+MODES = ("multimodal", "text", "image")
+
+
+class Features(NamedTuple):
+    """What was asked for; the other fields are None.
+
+    Attributes:
+        image_embeds: (B, N, D) image tokens, the class token first.
+        image_embeds_proj: (B, N, E) in the joint space, each token of unit length.
+        text_embeds: (B, T, D) states of the text alone, ``[CLS]`` first.
+        text_embeds_proj: (B, T, E) in the joint space, each token of unit length.
+        multimodal_embeds: (B, T, D) states of the text that has looked at the image, ``[ENC]``
+            first.
+    """
+
+    image_embeds: Tensor | None = None
+    image_embeds_proj: Tensor | None = None
+    text_embeds: Tensor | None = None
+    text_embeds_proj: Tensor | None = None
+    multimodal_embeds: Tensor | None = None
+
+
+class FeatureExtraction(Reading, JointSpace, GroundedModel):
+    """A pre-trained model's towers and projections, without its heads.
+
+    Args:
+        vision: the vision encoder's component.
+        text: the text encoder's component.
+        image_size: side of the square input, or its (height, width).
+        tokenizer: a vocabulary's folder, file or hub id; None is the small one of the package.
+        embed_width: width E of the joint space.
+        max_length: tokens that a text is cut to.
+    """
+
+    def __init__(
+        self,
+        vision: Spec,
+        text: Spec,
+        image_size: ImageSize = 224,
+        tokenizer: str | None = None,
+        embed_width: int = 256,
+        max_length: int = 40,
+    ) -> None:
+        super().__init__(vision, image_size, tokenizer, max_length)
+        self.text_encoder = self.build_text(text)
+        add_projections(self, embed_width)
+        self.temp = nn.Parameter(torch.tensor(0.07))
+        self.losses = nn.ModuleDict()
+
+    @property
+    def temperature(self) -> Tensor:
+        """() what cosine similarities are divided by, fp32."""
+        return self.temp.float()
+
+    @torch.no_grad()
+    def extract_features(
+        self, samples: Samples, mode: Literal["multimodal", "text", "image"] = "multimodal"
+    ) -> Features:
+        """Features of a batch, without gradients and dropout.
+
+        The texts of a batch are padded to its longest one; features at padding mean nothing, and
+        those of the other tokens do not depend on it.
+
+        Args:
+            samples: ``image`` (B, 3, H, W) and ``text_input``, B texts; one of them is enough
+                for its own mode.
+            mode: ``image``, ``text``, or ``multimodal`` for the text that looks at the image.
+
+        Raises:
+            ConfigError: another mode, or samples without what the mode reads.
+        """
+        if mode not in MODES:
+            raise ConfigError(f"mode: {mode!r}.{suggest(mode, MODES)} Known: {', '.join(MODES)}")
+        reads = {"image": ["image"], "text": ["text_input"]}.get(mode, ["image", "text_input"])
+        if missing := [name for name in reads if samples.get(name) is None]:
+            raise ConfigError(f"mode {mode!r} reads {', '.join(missing)}, which samples lack")
+        with eval_mode(self):
+            if mode == "text":
+                given = samples["text_input"]
+                states = self.encode_text([given] if isinstance(given, str) else list(given))
+                return Features(text_embeds=states, text_embeds_proj=unit(self.text_proj(states)))
+            tokens = self.encode_image(samples["image"].to(self.device))
+            if mode == "image":
+                projected = unit(self.vision_proj(tokens))
+                return Features(image_embeds=tokens, image_embeds_proj=projected)
+            text = self.tokenize(texts_of(samples, len(tokens)))
+            states = self.read(self.text_tower.look_at(tokens, text.ids.shape[1]), text)
+            return Features(image_embeds=tokens, multimodal_embeds=states)

@@ -1,0 +1,1 @@
+"""Parts of models without a task: layers, vision encoders, text towers, the MED, generation."""

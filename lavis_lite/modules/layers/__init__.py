@@ -1,0 +1,1 @@
+"""Layers and what is done to them: linear layers, prepacking, compiling, recomputation, EMA."""

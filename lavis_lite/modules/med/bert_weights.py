@@ -1,0 +1,175 @@
+"""Starting a MED from a checkpoint of BERT or of its kin with the same layers (RoBERTa)."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+
+from lavis_lite.checkpoint.load_state import load_state
+from lavis_lite.checkpoint.weights import read_weights
+from lavis_lite.errors import CheckpointError, ConfigError, DownloadError
+from lavis_lite.modules.layers.init import INIT_STD
+from lavis_lite.modules.med.model import Layer, Med, MedDecoder
+from lavis_lite.modules.text.hub_files import locate
+from lavis_lite.modules.text.text_batch import ADDED
+
+WORDS = "embeddings.word_embeddings.weight"
+POSITIONS = "embeddings.position_embeddings.weight"
+TOKEN_TYPES = "embeddings.token_type_embeddings.weight"
+HEAD = "cls.predictions."
+# What shapes do not show, yet changes the numbers; and what they show too. Theirs -> ours.
+HIDDEN = {"num_attention_heads": "num_heads", "layer_norm_eps": "layer_norm_eps"}
+SIZES = HIDDEN | {
+    "hidden_size": "width",
+    "num_hidden_layers": "depth",
+    "intermediate_size": "mlp_width",
+}
+SPELLINGS = ((r"^(bert|roberta)\.", ""), (r"LayerNorm\.gamma$", "LayerNorm.weight"),
+             (r"LayerNorm\.beta$", "LayerNorm.bias"),
+             (r"^lm_head\.(dense|decoder)", rf"{HEAD}transform.\1"),
+             (r"^lm_head\.layer_norm", f"{HEAD}transform.LayerNorm"),
+             (r"^lm_head\.bias", f"{HEAD}bias"))  # fmt: skip
+
+
+def load_bert(model: Med | MedDecoder, source: str | Path) -> None:
+    """Fills a MED, or a decoder with its head, from a BERT or RoBERTa checkpoint.
+
+    Cross-attention, which BERT lacks, stays as it is. Words that the checkpoint lacks ([DEC] and
+    [ENC]) are drawn anew with deviation 0.02. Token types are gone from a MED: the embedding of
+    type 0 is added to every position's, so that the states are those of BERT with all types 0.
+    (Added to the words it would do the same for them, but not for the new words, and it would
+    change the head, whose output weights the words are.)
+
+    Args:
+        model: where to; its vocabulary and lengths decide the shapes.
+        source: a folder with ``model.safetensors`` or ``pytorch_model.bin``, such a file, or a hub
+            id such as ``bert-base-uncased`` or ``roberta-base``.
+
+    Raises:
+        CheckpointError: not a BERT, or one of another size.
+        ConfigError, DownloadError: nothing at ``source``.
+    """
+    where = f"BERT checkpoint {source}"
+    path = Path(source).expanduser()
+    if not path.exists():
+        path = locate(source, ("model.safetensors", "pytorch_model.bin"), "BERT checkpoint")
+    weights = plain_names(raw := read_weights(path))
+    if WORDS not in weights or POSITIONS not in weights:
+        some = ", ".join(sorted(weights)[:3])
+        raise CheckpointError(f"{where}: no {WORDS} in it; it is no BERT, it has {some}")
+    tower = model.bert if isinstance(model, MedDecoder) else model
+    config = read_config(source)
+    heads = cast(Layer, tower.encoder.layer[0]).attention.self.num_heads
+    own = {"num_heads": heads, "layer_norm_eps": tower.embeddings.LayerNorm.eps}
+    if differing := "; ".join(differences(own, config)):
+        raise CheckpointError(f"{where}: {differing}")
+    if unused := unused_positions(raw, config):
+        weights[POSITIONS] = weights[POSITIONS][unused:]
+    load_state(tower, tower_weights(tower, weights, where), source=where)
+    if isinstance(model, MedDecoder) and f"{HEAD}bias" in weights:
+        load_state(model.cls, head_weights(model, weights), source=f"{where}, head")
+
+
+def read_config(source: str | Path) -> dict[str, Any]:
+    """The ``config.json`` that comes with a checkpoint; empty where none does."""
+    path = Path(source).expanduser()
+    folder = path.parent if path.is_file() else path
+    try:
+        found = locate(folder if path.exists() else source, ("config.json",), "BERT's config")
+        config = json.loads(found.read_text(encoding="utf-8"))
+    except (ConfigError, DownloadError, ValueError):
+        return {}
+    return config if isinstance(config, dict) else {}
+
+
+def differences(
+    own: Mapping[str, Any], config: Mapping[str, Any], keys: Mapping[str, str] = HIDDEN
+) -> list[str]:
+    """In what a checkpoint's ``config.json`` is unlike a tower.
+
+    Args:
+        own: the tower's arguments.
+        config: the checkpoint's; what it does not say is not compared.
+        keys: which, their key -> ours.
+    """
+    wrong = [
+        f"its {theirs} is {config[theirs]}, the tower's {own[key]}: "
+        f"set model.text.{key}={config[theirs]}"
+        for theirs, key in keys.items()
+        if config.get(theirs, own[key]) != own[key]
+    ]
+    activation = config.get("hidden_act", "gelu")
+    return wrong + ([f"its activation is {activation}, a MED's gelu"] * (activation != "gelu"))
+
+
+def word_problem(words: int, size: int) -> str | None:
+    """Why a tokenizer of ``size`` tokens is not that of a checkpoint with ``words``, or None."""
+    if words > size:
+        return f"it has {words} words, the tokenizer {size}; use the tokenizer of the checkpoint"
+    if size - words > len(ADDED):
+        return (
+            f"it has {words} words, the tokenizer {size}, of which only {' and '.join(ADDED)} "
+            "may be new; use the tokenizer of the checkpoint"
+        )
+    return None
+
+
+def unused_positions(weights: Mapping[str, Tensor], config: Mapping[str, Any]) -> int:
+    """Rows before the first token's position: RoBERTa counts from the one after its padding id."""
+    kind = config.get("model_type", "")
+    prefixed = any(key.startswith(("roberta.", "lm_head.")) for key in weights)
+    if not (prefixed or "roberta" in kind or kind == "camembert"):
+        return 0
+    return int(config.get("pad_token_id") or 1) + 1
+
+
+def plain_names(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The weights without the prefix ``bert.`` and with LayerNorm's present spelling."""
+    renamed = {}
+    for key, tensor in weights.items():
+        for old, new in SPELLINGS:
+            key = re.sub(old, new, key)
+        renamed[key] = tensor
+    return renamed
+
+
+def tower_weights(tower: Med, weights: dict[str, Tensor], where: str) -> dict[str, Tensor]:
+    """The tower's part of a checkpoint, its tables cut or grown to the tower's."""
+    own = tower.state_dict()
+    found = {k: v for k, v in weights.items() if k.startswith(("embeddings.", "encoder."))}
+    found.pop("embeddings.position_ids", None)
+    types = found.pop(TOKEN_TYPES, None)
+    num_words, num_positions = own[WORDS].shape[0], own[POSITIONS].shape[0]
+    if problem := word_problem(len(found[WORDS]), num_words):
+        raise CheckpointError(f"{where}: {problem}")
+    if len(found[POSITIONS]) < num_positions:
+        raise CheckpointError(
+            f"{where}: it has {len(found[POSITIONS])} positions; max_length is {num_positions}: "
+            f"set model.text.max_length={len(found[POSITIONS])}"
+        )
+    fresh = torch.randn(num_words - len(found[WORDS]), found[WORDS].shape[1]) * INIT_STD
+    found[WORDS] = torch.cat([found[WORDS], fresh.to(found[WORDS])])
+    found[POSITIONS] = found[POSITIONS][:num_positions]
+    if types is not None:
+        found[POSITIONS] = found[POSITIONS].float() + types[0].float()
+    return {k: v for k, v in own.items() if ".crossattention." in k} | found
+
+
+def head_weights(decoder: MedDecoder, weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The head's part of a checkpoint; new words get bias zero, output weights are the words'."""
+    found = {
+        key.removeprefix("cls."): tensor
+        for key, tensor in weights.items()
+        if key.startswith(HEAD) and ".decoder." not in key
+    }
+    bias = found["predictions.bias"]
+    num_words = decoder.cls.predictions.bias.shape[0]
+    found["predictions.bias"] = torch.cat([bias, bias.new_zeros(num_words - len(bias))])
+    found["predictions.decoder.weight"] = decoder.bert.embeddings.word_embeddings.weight.detach()
+    return found

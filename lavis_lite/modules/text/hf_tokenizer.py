@@ -1,0 +1,125 @@
+"""Tokenizers of transformers, by hub id or folder: ``hf/roberta-base``, ``hf//my/folder``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lavis_lite.errors import ConfigError
+from lavis_lite.io.paths import hub_client, offline
+from lavis_lite.modules.text.hub_files import first_line, hub_error
+from lavis_lite.modules.text.text_batch import ADDED, TextBatch, characters, padded
+
+PREFIX = "hf/"
+
+
+class HfTokenizer:
+    """Texts to ids and back as the tokenizer of a published model does, padded on the right.
+
+    Every text ends in the end token, also where the model's own tokenizer adds none (GPT): a causal
+    tower is read there. What a text says is never a control token.
+
+    Args:
+        name: hub id or folder.
+        added: tokens to append to the vocabulary; BLIP's ``[DEC]`` and ``[ENC]``, or none.
+        revision: commit or tag of the hub repository.
+
+    Raises:
+        ConfigError: no tokenizer there, or one without an end token.
+        DownloadError: not in the local cache, and offline or the hub cannot be reached.
+    """
+
+    def __init__(self, name: str, added: Sequence[str] = (), revision: str | None = None) -> None:
+        self._tokenizer: Any = _load(name, revision)
+        own = self._tokenizer
+        if len(own) <= len(set(own.all_special_ids)):  # transformers makes one out of nothing
+            raise ConfigError(
+                f"tokenizer: hf/{name} has no vocabulary, only {len(own)} special tokens"
+            )
+        self._size = len(own)
+        self._added = {token: self._size + number for number, token in enumerate(added)}
+        self.cls_id = _first(own.cls_token_id, own.bos_token_id)
+        end = _first(own.sep_token_id, own.eos_token_id)
+        if end is None:
+            raise ConfigError(f"tokenizer: hf/{name} has no end token ([SEP] or </s>)")
+        self.sep_id = end
+        self.pad_id: int = end if own.pad_token_id is None else own.pad_token_id
+        self.unk_id, self.mask_id = own.unk_token_id, own.mask_token_id
+        self.bos_id, self.enc_id = (self._added.get(token, self.cls_id) for token in ADDED)
+        self._ends = self._ids("a")[-1:] == [self.sep_id]
+        self._special_ids = {*own.all_special_ids, *self._added.values()}
+
+    def __len__(self) -> int:
+        return self._size + len(self._added)
+
+    @property
+    def vocab(self) -> dict[str, int]:
+        """Token -> id, added tokens included."""
+        return self._tokenizer.get_vocab() | self._added
+
+    def encode(
+        self,
+        texts: Sequence[str],
+        max_length: int,
+        device: torch.device | str | None = None,
+        pad_to_max: bool = False,
+    ) -> TextBatch:
+        """B texts as ids and mask (B, T), truncated to ``max_length`` tokens, the end kept.
+
+        Args:
+            texts: B texts.
+            max_length: most tokens per text, special ones included; at least 2.
+            device: where the tensors go; the CPU by default.
+            pad_to_max: pad to ``max_length`` instead of to the longest text.
+        """
+        rows = [self._row(text, max_length) for text in texts]
+        batch = padded(rows, self.pad_id, max_length if pad_to_max else None)
+        return batch if device is None else batch.to(device)
+
+    def decode(self, ids: Iterable[int] | Tensor) -> str:
+        """The text of one row of ids, without special tokens.
+
+        Raises:
+            IndexError: an id outside the vocabulary.
+        """
+        row = [int(index) for index in ids]
+        for index in row:
+            if not 0 <= index < len(self):
+                raise IndexError(f"no token {index} in a vocabulary of {len(self)}")
+        return self._tokenizer.decode([i for i in row if i not in self._special_ids]).strip()
+
+    def save(self, folder: str | Path) -> None:
+        """Write its files, without the tokens added here: ``hf/FOLDER`` gives it back."""
+        self._tokenizer.save_pretrained(folder)
+
+    def _row(self, text: str, max_length: int) -> list[int]:
+        if max_length < 2:
+            raise ConfigError(f"max_length: {max_length}; at least 2, for a token and the end")
+        if self._ends:
+            return self._ids(text, truncation=True, max_length=max_length)
+        return [*self._ids(text, truncation=True, max_length=max_length - 1), self.sep_id]
+
+    def _ids(self, text: str, **options: Any) -> list[int]:
+        return self._tokenizer(characters(text), split_special_tokens=True, **options)["input_ids"]
+
+
+def _load(name: str, revision: str | None) -> Any:
+    from transformers import AutoTokenizer
+
+    try:
+        with hub_client():
+            return AutoTokenizer.from_pretrained(
+                name, revision=revision, trust_remote_code=False, local_files_only=offline()
+            )
+    except OSError as error:
+        raise hub_error(f"tokenizer: hf/{name}", name, error) from None
+    except (ValueError, KeyError, ImportError) as error:
+        raise ConfigError(f"tokenizer: hf/{name}: {first_line(error)}") from None
+
+
+def _first(*ids: int | None) -> int | None:
+    return next((index for index in ids if index is not None), None)

@@ -1,0 +1,124 @@
+"""Where a tokenizer or a BERT checkpoint comes from: a file, a folder or a hub id."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from lavis_lite.errors import ConfigError, DownloadError
+from lavis_lite.io.paths import fetch_elsewhere, hub_client, offline
+
+
+def locate(source: str | Path, names: tuple[str, ...], what: str) -> Path:
+    """The first of the files ``names`` that ``source`` has.
+
+    Args:
+        source: the file itself, a folder that holds one of ``names``, or a hub id (``owner/name``
+            or a bare name such as ``bert-base-uncased``).
+        names: file names, the preferred one first.
+        what: what is being looked for, for the messages.
+
+    Raises:
+        ConfigError: nothing there.
+        DownloadError: a hub id that is not in the cache and cannot be fetched.
+    """
+    path = Path(source).expanduser()
+    if path.is_file():
+        return path
+    expected = " or ".join(names)
+    if path.is_dir():
+        for name in names:
+            if (path / name).is_file():
+                return path / name
+        raise ConfigError(f"{what}: the folder {path} holds no {expected}")
+    if not is_hub_id(str(source)):
+        raise ConfigError(
+            f"{what}: {source} does not exist; expected a folder with {expected}, such a file, "
+            "or a hub id"
+        )
+    return from_hub(str(source), names, what)
+
+
+def is_hub_id(source: str) -> bool:
+    """Whether it reads like ``name`` or ``owner/name`` rather than like a path."""
+    parts = source.split("/")
+    return len(parts) <= 2 and all(
+        part and not part.startswith((".", "~")) and not part.endswith((".txt", ".json", ".bin"))
+        for part in parts
+    )
+
+
+def from_hub(repo: str, names: tuple[str, ...], what: str) -> Path:
+    """The first of ``names`` in a hub repository, from the local cache or downloaded."""
+    from huggingface_hub import hf_hub_download, try_to_load_from_cache
+    from huggingface_hub.errors import (
+        EntryNotFoundError,
+        HFValidationError,
+        LocalEntryNotFoundError,
+    )
+
+    reason: Exception | None = None
+    try:
+        for name in names:
+            cached = try_to_load_from_cache(repo, name)
+            if isinstance(cached, str):
+                return Path(cached)
+        for name in names:
+            try:
+                with hub_client():
+                    return Path(hf_hub_download(repo, name, local_files_only=offline()))
+            except LocalEntryNotFoundError:  # no network: the other names would fail alike
+                raise
+            except EntryNotFoundError as error:
+                reason = error
+    except (OSError, HFValidationError) as error:
+        reason = error
+    if offline():
+        raise DownloadError(
+            f"{what}: {' or '.join(names)} of {repo!r}: {fetch_elsewhere(repo)}"
+        ) from reason
+    raise DownloadError(
+        f"{what}: no {' or '.join(names)} of the hub repository {repo!r} "
+        f"({type(reason).__name__}: {first_line(reason)}). Without a network, download it "
+        f"elsewhere and give the path of the folder in place of {repo!r}"
+    ) from reason
+
+
+def hub_error(what: str, name: str, error: Exception) -> ConfigError | DownloadError:
+    """What to raise where transformers could not load something.
+
+    Args:
+        what: what was to be loaded, as the message calls it.
+        name: hub id or folder.
+        error: what it raised.
+    """
+    if Path(name).exists():
+        return ConfigError(f"{what}: {first_line(error)}")
+    if offline():
+        return DownloadError(f"{what}: {fetch_elsewhere(name)}")
+    if _is_unreachable(error):
+        return DownloadError(
+            f"{what}: {first_line(error)} Fetch it elsewhere and give the path of its folder in "
+            "place of its name"
+        )
+    return ConfigError(f"{what}: {first_line(error)} A folder works too: hf//path")
+
+
+def _is_unreachable(error: BaseException | None) -> bool:
+    """Whether the network is behind an error: transformers makes an OSError of any."""
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    while error is not None:
+        if isinstance(error, LocalEntryNotFoundError | ConnectionError | TimeoutError):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def first_line(error: Exception | None) -> str:
+    """The first line of an error's message, or an empty string.
+
+    transformers advises to trust a repository's code; here nothing does.
+    """
+    if "trust_remote_code" in str(error):
+        return "it comes with code of its own, and such code is never run here"
+    return next(iter(str(error).strip().splitlines()), "")

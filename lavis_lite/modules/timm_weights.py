@@ -1,0 +1,98 @@
+"""Weights of timm encoders from files: released ones without a network, and a user's own."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from lavis_lite.checkpoint.load_state import load_state
+from lavis_lite.checkpoint.weights import read_weights
+from lavis_lite.errors import DownloadError
+from lavis_lite.io.paths import cache_dir, offline
+
+TOWER = "visual_encoder."  # where models of the zoo keep their vision encoder
+
+
+def load_encoder(model: nn.Module, source: str) -> None:
+    """Start a timm model from a file in timm's names, or from a whole model of the zoo.
+
+    timm's own filter of the model's family renames old spellings and resamples position embeddings
+    (bicubic, antialiased); a classifier that the model was built without is left out.
+
+    Args:
+        model: as ``timm.create_model`` builds it, without a classifier.
+        source: a file, a folder, a run's output folder, a URL or ``hf://owner/repo``. From a
+            model of the zoo, such as a BLIP checkpoint, its vision encoder is taken.
+
+    Raises:
+        CheckpointError: nothing readable there, or weights that do not fit; none is loaded then.
+        DownloadError: it cannot be fetched.
+    """
+    weights = read_weights(source)
+    if tower := {k.removeprefix(TOWER): w for k, w in weights.items() if k.startswith(TOWER)}:
+        weights = tower
+    adapt = getattr(sys.modules[type(model).__module__], "checkpoint_filter_fn", None)
+    if adapt is not None:
+        weights = dict(adapt(weights, model))
+    load_state(model, _without_classifier(model, weights), adapt=False, source=source)
+
+
+def _without_classifier(model: Any, weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The weights but those of the classifier, which timm names in the model's configuration."""
+    named = model.pretrained_cfg.get("classifier") or ()
+    heads = tuple(f"{head}." for head in ([named] if isinstance(named, str) else named))
+    kept = set(model.state_dict())
+    return {k: w for k, w in weights.items() if k in kept or not heads or not k.startswith(heads)}
+
+
+def without_network(name: str) -> dict[str, Any]:
+    """What changes timm's pretrained config so that it opens a file in place of a socket.
+
+    timm asks its hub without looking at our environment, and its hub's client looks at its own
+    only when it is imported. Where the network is allowed, nothing changes.
+
+    Args:
+        name: timm's name of the model.
+
+    Raises:
+        DownloadError: offline, and the weights are not here; says where they are and where to put
+            them.
+    """
+    import timm
+
+    released = timm.models.get_pretrained_cfg(name) if offline() else None
+    if released is None or not (released.hf_hub_id or released.url):
+        return {}
+    named = f"{released.architecture}.{released.tag}" if released.tag else released.architecture
+    target = cache_dir() / "timm" / f"{named}.safetensors"
+    file = target if target.is_file() else _kept(released)
+    if file is None:
+        hub = released.hf_hub_id
+        address = f"https://huggingface.co/{hub}/resolve/main/model.safetensors"
+        raise DownloadError(
+            f"timm/{name}: its weights are not in the cache and the network is switched off by "
+            f"the environment; fetch {address if hub else released.url} elsewhere and put it at "
+            f"{target if hub else target.with_name(Path(str(released.url)).name)}"
+        )
+    return {"file": str(file), "custom_load": file.suffix == ".npz"}
+
+
+def _kept(released: Any) -> Path | None:
+    """The file in our cache, in that of the hub or in torch's."""
+    import torch
+    from huggingface_hub import try_to_load_from_cache
+
+    if released.hf_hub_id:
+        for file in ("model.safetensors", "pytorch_model.bin"):
+            found = try_to_load_from_cache(released.hf_hub_id, file)
+            if isinstance(found, str):
+                return Path(found)
+    if released.url:
+        base = Path(str(released.url)).name
+        for path in (cache_dir() / "timm" / base, Path(torch.hub.get_dir(), "checkpoints", base)):
+            if path.is_file():
+                return path
+    return None

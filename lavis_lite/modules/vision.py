@@ -1,0 +1,319 @@
+"""Vision encoders: any timm model as images -> tokens, and defaults for encoders of your own.
+
+The timm model itself is returned, its class extended, so that its parameter names stay timm's.
+BLIP's ViT is timm's, under the same names.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import math
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from lavis_lite import registry
+from lavis_lite.config.image_size import ImageSize, height_width
+from lavis_lite.errors import ConfigError, DownloadError, UnknownName, suggest
+from lavis_lite.io.packages import naming_torchvision
+from lavis_lite.modules.layers.init import draw_matrices
+from lavis_lite.modules.timm_weights import load_encoder, without_network
+
+Grid = tuple[int, int]
+
+
+class TimmTokens(nn.Module):
+    """Mixed into a timm model's class: its forward gives tokens in place of class logits."""
+
+    width: int
+    grid: Grid | None
+    num_prefix_tokens: int
+    map_pool: Literal["head", "mean", "attention"] | None
+
+    def forward(self, image: Tensor) -> Tensor:
+        """(B, 3, H, W) -> (B, N, D): prefix tokens, then patches row by row."""
+        features = self.forward_features(image)  # type: ignore[operator]
+        if features.ndim == 3:
+            return features
+        if getattr(self, "output_fmt", "NCHW") == "NHWC":
+            return features.flatten(1, 2)
+        return features.flatten(2).transpose(1, 2)
+
+    def pooled(self, tokens: Tensor) -> Tensor:
+        """(B, N, D) -> (B, D): as the timm model pools, if that keeps the width; else the mean.
+
+        Some timm models have a method ``pool`` that their head relies on, hence another name.
+        """
+        if self.map_pool is None:
+            return self._head(tokens)
+        if self.map_pool == "attention":  # CLIP's ResNets: needs to know where each token is
+            assert self.grid is not None
+            return self._head(tokens.transpose(1, 2).unflatten(2, self.grid))  # (B, D, rows, cols)
+        mean = tokens.mean(dim=1)
+        return mean if self.map_pool == "mean" else self._head(as_map(mean, self))
+
+    def _head(self, features: Tensor) -> Tensor:
+        return self.forward_head(features, pre_logits=True).flatten(1)  # type: ignore[operator]
+
+
+def as_map(pooled: Tensor, model: Any) -> Tensor:
+    """(B, D) as a map of one place, in the timm model's order: its head norms what is pooled."""
+    if getattr(model, "output_fmt", "NCHW") == "NHWC":
+        return pooled[:, None, None]
+    return pooled[:, :, None, None]
+
+
+def timm_names(pattern: str) -> list[str]:
+    """Registered names ``timm/...`` that match a shell pattern."""
+    with naming_torchvision():
+        import timm
+
+    return [f"timm/{name}" for name in timm.list_models(pattern.removeprefix("timm/"))]
+
+
+def timm_arguments(name: str) -> dict[str, inspect.Parameter]:
+    """The arguments of the timm model's class, with ``pretrained`` and those of ours.
+
+    Raises:
+        UnknownName: timm has no such model; the message names the nearest.
+    """
+    extra = dict(inspect.signature(timm_encoder).parameters)
+    ours = {k: p for k, p in extra.items() if k not in ("name", "args", "image_size")}
+    own = _parameters(_timm_class(name))
+    optional = {
+        k: p.replace(default=None, annotation=p.empty)
+        for k, p in own.items()
+        if k not in ("num_classes", "img_size")
+    }
+    return {**optional, **ours, "image_size": extra["image_size"]}
+
+
+@registry.register("vision_encoder", "timm/*", expand=timm_names, arguments=timm_arguments)
+def timm_encoder(
+    name: str,
+    *,
+    pretrained: bool | str = False,
+    position_std: float | None = None,
+    init_scale: float | None = None,
+    image_size: ImageSize = 224,
+    **args: Any,
+) -> TimmTokens:
+    """Any timm model as a vision encoder.
+
+    Args:
+        name: timm's name, with or without its pretrained tag.
+        pretrained: start from timm's released weights; or from a file, folder, URL or
+            ``hf://owner/repo`` with weights in timm's names, or from a model of the zoo, whose
+            vision encoder is taken. Position embeddings are resampled to the image size.
+        position_std: standard deviation to draw learned position embeddings with. timm's 0.02
+            drowns position in tiny models, whose token embeddings are as small.
+        init_scale: draw the matrices with deviation ``init_scale / sqrt(fan-in)``; for small
+            models, which timm's fixed 0.02 keeps from learning.
+        image_size: side, or (height, width), of the images to come.
+        args: arguments of the timm model's class (``embed_dim``, ``depth``, ``drop_path_rate``...).
+
+    Raises:
+        UnknownName: no such timm model.
+        ConfigError: timm cannot build it for these arguments or this image size.
+        CheckpointError: weights at ``pretrained`` that do not fit.
+    """
+    size = height_width(image_size)
+    options = {**_options(_timm_class(name), size), **args}
+    with torch.device("meta"):
+        probe = _create(name, False, options)
+    tokens = _probe_shape(probe, name, size)
+    model = _create(name, pretrained is True, options)
+    if isinstance(pretrained, str):
+        load_encoder(model, pretrained)
+    prefix = _num_prefix_tokens(model, tokens)
+    # The class is swapped instead of wrapping the model: a wrapper would prefix all weight names.
+    model.__class__ = type(f"Timm{type(model).__name__}", (TimmTokens, type(model)), {})
+    model.width = model.num_features
+    model.num_prefix_tokens = prefix
+    model.map_pool = _map_pool(probe, tokens)
+    model.grid = _grid(model, tokens, prefix)
+    if init_scale is not None:
+        draw_matrices(model, init_scale)
+    if position_std is not None and isinstance(getattr(model, "pos_embed", None), nn.Parameter):
+        nn.init.normal_(model.pos_embed, std=position_std)
+    return model
+
+
+def grid_of(encoder: nn.Module) -> Grid | None:
+    """Rows and columns of an encoder's patch tokens; None where it does not say."""
+    return getattr(encoder, "grid", None)
+
+
+def encode(encoder: nn.Module, image: Tensor) -> Tensor:
+    """(B, 3, H, W) -> (B, N, D) tokens; of images in any floating-point format.
+
+    Raises:
+        ConfigError: a size that the encoder was not built for (many take any), or an encoder that
+            gives no such tokens.
+    """
+    patches: Any = getattr(encoder, "patch_embed", None)  # timm's; strict where the size is fixed
+    wanted = patches.img_size if getattr(patches, "strict_img_size", False) else None
+    if wanted is not None and tuple(image.shape[-2:]) != tuple(wanted):
+        seen, built = (" x ".join(map(str, size)) for size in (image.shape[-2:], wanted))
+        raise ConfigError(
+            f"image: {seen} pixels; the vision encoder takes {built} (model.image_size)"
+        )
+    weight = next(encoder.parameters(), None)
+    if weight is not None and image.is_floating_point():  # bytes are no pixels: they fail as ever
+        image = image.to(weight.dtype)
+    tokens = encoder(image)
+    width = getattr(encoder, "width", None)
+    if tokens.ndim != 3 or tokens.shape[-1] != width:
+        raise ConfigError(
+            f"model.vision: {type(encoder).__name__} gives {tuple(tokens.shape)} for images of "
+            f"{tuple(image.shape)}; the contract of a vision encoder is tokens (B, N, D), where D "
+            f"is its `width`, {width}"
+        )
+    return tokens
+
+
+def pool(encoder: nn.Module, tokens: Tensor) -> Tensor:
+    """(B, N, D) -> (B, D) by the encoder's own ``pool``, else class token, else mean."""
+    if isinstance(encoder, TimmTokens):
+        return encoder.pooled(tokens)
+    own = getattr(encoder, "pool", None)
+    if callable(own):
+        return own(tokens)
+    return pool_tokens(tokens, getattr(encoder, "num_prefix_tokens", 0))
+
+
+def pool_tokens(tokens: Tensor, num_prefix_tokens: int) -> Tensor:
+    """(B, N, D) -> (B, D): the first token where there are prefix tokens, else the mean."""
+    return tokens[:, 0] if num_prefix_tokens else tokens.mean(dim=1)
+
+
+def interpolate_pos_embed(
+    weight: Tensor, num_tokens: int, num_prefix_tokens: int = 1, grid: Grid | None = None
+) -> Tensor:
+    """Position embeddings for another number of patches, as BLIP resamples them.
+
+    Args:
+        weight: (1, P + N, D), P prefix tokens and a square grid of N patches.
+        num_tokens: P + N' wanted.
+        grid: rows and columns of the N'; a square unless given.
+
+    Returns:
+        (1, P + N', D): prefix kept, the grid resampled (bicubic, no antialiasing); the weight as it
+        is where its grid is no square, or the N' fill none.
+
+    Reference: BLIP's ``interpolate_pos_embed``, https://arxiv.org/abs/2201.12086.
+    """
+    prefix, patches = weight[:, :num_prefix_tokens], weight[:, num_prefix_tokens:]
+    old = math.isqrt(patches.shape[1])
+    side = math.isqrt(num_tokens - num_prefix_tokens)
+    new = (side, side) if grid is None else grid
+    fit = (old * old, math.prod(new)) == (patches.shape[1], num_tokens - num_prefix_tokens)
+    if (old, old) == new or not fit:
+        return weight
+    square = patches.reshape(1, old, old, -1).permute(0, 3, 1, 2).float()
+    resampled = nn.functional.interpolate(square, size=new, mode="bicubic", align_corners=False)
+    flat = resampled.permute(0, 2, 3, 1).flatten(1, 2).to(weight.dtype)
+    return torch.cat([prefix, flat], dim=1)
+
+
+@functools.cache
+def _timm_class(name: str) -> type:
+    """The class behind a timm name, found by building it without storage."""
+    with naming_torchvision():
+        import timm
+
+    if not timm.is_model(name.partition(".")[0]):
+        known = timm.list_models()
+        raise UnknownName(
+            f"no timm model {name!r}.{suggest(name, known)} "
+            "`lavis-lite list --kind vision_encoder 'timm/*'` lists them"
+        )
+    with torch.device("meta"):
+        return type(timm.create_model(name, num_classes=0))
+
+
+def _parameters(model_class: type) -> dict[str, inspect.Parameter]:
+    """What a model class can be built with; where it passes ``**kwargs`` on, its bases' too."""
+    found: dict[str, inspect.Parameter] = {}
+    for base in model_class.__mro__:
+        if "__init__" not in vars(base):
+            continue
+        parameters = inspect.signature(vars(base)["__init__"]).parameters.values()
+        found = {
+            p.name: p for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)
+        } | found
+        if not any(p.kind is p.VAR_KEYWORD for p in parameters):
+            break
+    found.pop("self", None)
+    return found
+
+
+def _options(model_class: type, size: tuple[int, ...]) -> dict[str, Any]:
+    """What we ask of every model: no class logits, and this image size where it needs to know."""
+    known = _parameters(model_class)
+    options: dict[str, Any] = {"num_classes": 0}
+    if "img_size" in known:
+        options["img_size"] = size[0] if size[0] == size[1] else size
+    return options
+
+
+def _create(name: str, pretrained: bool, options: dict[str, Any]) -> Any:
+    with naming_torchvision():
+        import timm
+
+    if pretrained and (changes := without_network(name)):
+        options = {**options, "pretrained_cfg_overlay": changes}
+    try:
+        return timm.create_model(name, pretrained=pretrained, **options)
+    except OSError as error:
+        raise DownloadError(f"timm/{name}: its weights cannot be fetched: {error}") from error
+    except (TypeError, AssertionError, ValueError, RuntimeError) as error:
+        given = ", ".join(f"{k}={v!r}" for k, v in options.items())
+        raise ConfigError(f"timm/{name} cannot be built with {given}: {error}") from error
+
+
+def _probe_shape(probe: Any, name: str, size: tuple[int, ...]) -> torch.Size:
+    """Shape of the features of one image, computed without storage or arithmetic."""
+    try:
+        features = probe.eval().forward_features(torch.zeros(1, 3, *size, device="meta"))
+    except (RuntimeError, AssertionError, ValueError) as error:
+        raise ConfigError(f"timm/{name} does not take images of {size}: {error}") from error
+    if not isinstance(features, Tensor):
+        raise ConfigError(f"timm/{name} gives several feature maps, not one sequence of tokens")
+    return features.shape
+
+
+def _map_pool(probe: Any, shape: torch.Size) -> Literal["head", "mean", "attention"] | None:
+    """How a model whose features are a map pools it; None where they are a sequence."""
+    if len(shape) != 4:
+        return None
+    if "AttentionPool2d" in type(getattr(probe, "head", None)).__name__:
+        return "attention"
+    width = probe.num_features
+    try:
+        one = as_map(torch.zeros(1, width, device="meta"), probe)
+        pooled = probe.forward_head(one, pre_logits=True)
+    except (RuntimeError, ValueError):  # a head that takes no map of one place, such as VGG's
+        return "mean"
+    return "head" if pooled.flatten(1).shape == (1, width) else "mean"
+
+
+def _num_prefix_tokens(model: Any, shape: torch.Size) -> int:
+    """What the model says, else one where it has a class token in a sequence (VOLO)."""
+    said = getattr(model, "num_prefix_tokens", None)
+    has_class = isinstance(getattr(model, "cls_token", None), nn.Parameter) and len(shape) == 3
+    return int(has_class if said is None else said)
+
+
+def _grid(model: Any, shape: torch.Size, num_prefix_tokens: int) -> Grid | None:
+    if len(shape) == 4:
+        rows_first = 1 if getattr(model, "output_fmt", "NCHW") == "NHWC" else 2
+        return int(shape[rows_first]), int(shape[rows_first + 1])
+    patches = shape[1] - num_prefix_tokens
+    grid = getattr(getattr(model, "patch_embed", None), "grid_size", None)
+    if grid is not None and math.prod(grid) == patches:
+        return int(grid[0]), int(grid[1])
+    side = math.isqrt(patches)
+    return (side, side) if side * side == patches else None

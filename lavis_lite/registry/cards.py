@@ -1,0 +1,143 @@
+"""Model cards: types, presets and released weights, from every package's zoo.yaml.
+
+Beside its components a zoo.yaml has the cards of its models::
+
+    presets:                                    # arguments that several types share
+      base: {vision: {name: timm/vit_base_patch16_224}, text: {name: med}}
+    models:
+      my_caption:
+        processors: {image: {train: {...}, eval: {...}}, text: {...}}
+        types:                                  # the first one is the default
+          base: {preset: base, args: {image_size: 384}, checkpoint: https://...}
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from lavis_lite import registry
+from lavis_lite.errors import CheckpointError, UnknownName, suggest
+from lavis_lite.registry.component import ModelComponent, merge
+
+RELEASED = "released"  # the checkpoint that stands for the released weights of a type
+
+
+def list_models(pattern: str = "*") -> list[str]:
+    """Sorted names of all models that match a shell pattern."""
+    return registry.names("model", pattern)
+
+
+def card(name: str) -> dict[str, Any]:
+    """What is known of a model: its types with presets, weights, sizes and sources.
+
+    Raises:
+        UnknownName: no model has this name; the message lists the nearest.
+    """
+    if problem := registry.problem("model", name):
+        raise UnknownName(problem)
+    for package, zoo in registry.index.zoos.items():
+        if name in zoo["models"]:
+            return {"package": package, "types": {}, **zoo["models"][name]}
+    return {"package": None, "types": {}}
+
+
+def types(name: str) -> list[str]:
+    """The types of a model, the default one first."""
+    return list(card(name)["types"])
+
+
+def default_type(name: str) -> str | None:
+    """The type that ``load_model(name)`` means; None for a model without types."""
+    return next(iter(types(name)), None)
+
+
+def default_for(task: str) -> str:
+    """The model that a command uses when none is named: whose card says ``default_for: [task]``.
+
+    Raises:
+        UnknownName: no model does.
+    """
+    for name in list_models():
+        if task in card(name).get("default_for", ()):
+            return name
+    raise UnknownName(f"no model is made for {task!r}; name one of {', '.join(list_models())}")
+
+
+def model_type(name: str, type: str) -> dict[str, Any]:
+    """The card of one type of a model.
+
+    Raises:
+        UnknownName: the model has no such type; the message lists those it has.
+    """
+    known = card(name)["types"]
+    if type not in known:
+        listed = ", ".join(known) or "none"
+        raise UnknownName(
+            f"model {name!r} has no type {type!r}.{suggest(type, known)} Types: {listed}"
+        )
+    return known[type] or {}
+
+
+def preset(name: str, type: str) -> dict[str, Any]:
+    """The builder's arguments that a type stands for.
+
+    Raises:
+        UnknownName: the model has no such type, or the type's card names no preset of its package.
+    """
+    entry = model_type(name, type)
+    shared = registry.index.zoos[card(name)["package"]]["presets"]
+    start = entry.get("preset")
+    if start is not None and start not in shared:
+        raise UnknownName(
+            f"model {name!r}, type {type!r}: no preset {start!r}.{suggest(start, shared)}"
+        )
+    return merge(shared.get(start, {}), entry.get("args", {}))
+
+
+def vocabulary_size(tokenizer: str) -> int | None:
+    """Tokens of a tokenizer of the hub, by the packages' zoo.yaml; None where none says so."""
+    said = (zoo["vocabularies"].get(tokenizer) for zoo in registry.index.zoos.values())
+    return next((size for size in said if size is not None), None)
+
+
+def model_args(model: ModelComponent) -> dict[str, Any]:
+    """All arguments of a model component: its own, laid onto those of its type.
+
+    A ``type`` of null means the default type's preset, so that a config may name the model alone.
+    """
+    chosen = model.type or default_type(model.name)
+    start = preset(model.name, chosen) if chosen else {}
+    args = merge(start, dict(model.args))
+    if isinstance(args.get("losses"), Mapping):
+        args["losses"] = {k: v for k, v in args["losses"].items() if v is not None}
+    return args
+
+
+def released_weights(name: str, type: str | None = None) -> str:
+    """Path or URL of the released weights of a model type.
+
+    Raises:
+        CheckpointError: this type has none; the message lists those that have.
+    """
+    entry = type_card(name, type)
+    if "checkpoint" not in entry:
+        with_weights = [t for t, c in card(name)["types"].items() if "checkpoint" in (c or {})]
+        raise CheckpointError(
+            f"model {name!r} has no released weights for type {type or default_type(name)!r}; "
+            f"types with weights: {', '.join(with_weights) or 'none'}"
+        )
+    address = entry["checkpoint"]
+    if "://" in address:
+        return address
+    spec = importlib.util.find_spec(card(name)["package"])
+    assert spec is not None
+    assert spec.submodule_search_locations
+    return str(Path(next(iter(spec.submodule_search_locations))) / address)
+
+
+def type_card(name: str, type: str | None) -> dict[str, Any]:
+    chosen = type or default_type(name)
+    return model_type(name, chosen) if chosen else {}

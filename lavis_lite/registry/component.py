@@ -1,0 +1,84 @@
+"""A component: a registered name with its arguments, as configs and presets write it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from lavis_lite.errors import ConfigError
+
+# Where a model's arguments hold components of their own. The last is a mapping of components.
+NESTED_KINDS = {"vision": "vision_encoder", "text": "text_backbone"}
+NESTED_MAPPINGS = {"losses": "loss"}
+
+# Names under which foreign classes have what our contracts call `width`.
+SYNONYMS = ("embed_dim", "num_features", "hidden_size", "dim", "out_dim", "out_features")
+
+
+@dataclass(frozen=True)
+class Component:
+    """A registered name with its arguments."""
+
+    name: str
+    args: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def spec(self) -> dict[str, Any]:
+        """As ``registry.build`` takes it."""
+        return {"name": self.name, **self.args}
+
+
+@dataclass(frozen=True)
+class ModelComponent(Component):
+    """A model: ``name``, the ``type`` that its arguments start from, and initial weights.
+
+    ``checkpoint`` is a file, an output folder of another run, a URL, ``hf://owner/repo/file``, or
+    ``released``: the released weights of the type.
+    """
+
+    type: str | None = None
+    checkpoint: str | None = None
+
+    @property
+    def requires(self) -> tuple[str, ...]:
+        """What the model's class must have for the part that it plays; a subclass says it."""
+        return ()
+
+
+def merge(base: Any, over: Any, at: str = "") -> Any:
+    """``over`` laid onto ``base``; neither is changed.
+
+    Mappings merge key by key, unless both have a ``name`` and the names differ: then the component
+    is another one, and the old one's arguments go. Lists are replaced whole; an integer key (from
+    an override like ``a[0].b=1``) reaches into one. ``at`` is where the two stand, for errors.
+    """
+    if isinstance(base, list) and _reaches_into_list(over):
+        return _merge_into_list(base, over, at)
+    if not (isinstance(base, Mapping) and isinstance(over, Mapping)):
+        return over
+    if "name" in base and "name" in over and base["name"] != over["name"]:
+        return dict(over)
+    return {
+        **base,
+        **{k: merge(base.get(k, {}), v, f"{at}.{k}" if at else str(k)) for k, v in over.items()},
+    }
+
+
+def _reaches_into_list(over: Any) -> bool:
+    return isinstance(over, dict) and bool(over) and all(isinstance(k, int) for k in over)
+
+
+def _merge_into_list(base: list[Any], over: Mapping[int, Any], at: str) -> list[Any]:
+    merged = list(base)
+    for index, value in over.items():
+        if not 0 <= index < len(merged):
+            raise ConfigError(f"{at}[{index}] is past the end of a list of {len(merged)}")
+        merged[index] = merge(merged[index], value, f"{at}[{index}]")
+    return merged
+
+
+def width_hint(owner: str, attributes: Iterable[str]) -> str | None:
+    """The line that makes a width of what is one by another name; None where nothing is."""
+    synonym = next((s for s in SYNONYMS if s in attributes), None)
+    return f"`{owner}.width = {owner}.{synonym}`" if synonym else None

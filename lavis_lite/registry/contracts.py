@@ -1,0 +1,95 @@
+"""What a registered thing of each kind must accept and return.
+
+These texts are the plug-in contract: ``lavis-lite info KIND`` and the docs print them.
+``lavis_lite.modules.interfaces`` states the same as typed Protocols.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Contract(NamedTuple):
+    """The text of a kind's contract and the arguments that the running program supplies."""
+
+    text: str
+    runtime: tuple[str, ...] = ()
+
+
+KINDS: dict[str, Contract] = {
+    "model": Contract(
+        """A builder of an nn.Module that is composed of built parts.
+
+        Called with the keys of the config's ``model`` section. ``model(samples)`` returns a
+        ModelOutput with ``loss`` and each ``loss_<name>``. What else it can do (``encode_image``,
+        ``encode_text``, ``image_embeds``, ``text_embeds``, ``match``, ``rank``, ``localize``,
+        ``generate``, ``predict_answers``, ``predict``) is what its class defines; losses, metrics
+        and runners name what they require and are refused at config time where it is missing. A
+        builder function annotates the class that it returns."""
+    ),
+    "vision_encoder": Contract(
+        """An nn.Module from images (B, 3, H, W) to tokens (B, N, D), with ``width`` = D.
+
+        Optional: ``grid`` (rows, columns) of the patch tokens, ``num_prefix_tokens`` (class and
+        register tokens before them; default 0), ``pool(tokens) -> (B, D)`` (default: the class
+        token, else the mean of the patches).""",
+        runtime=("image_size",),
+    ),
+    "text_backbone": Contract(
+        """An nn.Module from ids (B, T) and mask (B, T) to states (B, T, D), with ``width`` = D.
+
+        Optional: ``max_length``, most tokens of a text (default: any), ``pool(states, mask) ->
+        (B, D)`` (default: the first token's state). A backbone that also reads images (``med``)
+        takes projected image tokens.""",
+        runtime=("vocab_size", "encoder_width"),
+    ),
+    "loss": Contract(
+        """An nn.Module called with a step's Shared view, returning a scalar in fp32.
+
+        ``requires`` names the attributes that the model must have. Built with ``model`` (towers
+        and heads in place), of which it keeps no reference; its buffers (a queue) belong to it.""",
+        runtime=("model",),
+    ),
+    "dataset": Contract(
+        """Map-style: ``len(dataset)`` and ``dataset[i]`` -> dict.
+
+        Keys: ``image`` (PIL image, encoded bytes or a path: not yet decoded; a list of them is a
+        video) or ``image0``, ``image1`` ..., ``text_input`` (str), ``image_id`` (rows of one image
+        share it), ``key`` (unique str); further fields travel along. An unreadable row raises
+        DataError and is quarantined. Optional: ``annotation(i)``, the row without images;
+        ``augment(row, rng)``, in training a random variant of the row."""
+    ),
+    "processor": Contract(
+        """A callable ``processor(item, rng=None) -> item``.
+
+        An image processor turns a PIL image into a float tensor (3, S, S), a text processor a str
+        into a str. All randomness comes from ``rng``, a numpy Generator.""",
+        runtime=("image_size",),
+    ),
+    "metric": Contract(
+        """An object with ``requires`` and ``evaluate(model, data, runner) -> Evaluation``.
+
+        ``requires`` names the attributes that the model must have. Every sample counts exactly
+        once, whatever the batch, chunk and world size. Optional: ``requires_if``, argument -> (what
+        it asks for where it is true, what to do instead)."""
+    ),
+    "runner": Contract(
+        """A class built with a validated config; ``run()`` does the work and returns a summary.
+
+        Its ``Config`` dataclass is named in its package's zoo.yaml under ``runner_configs``, so
+        that a config file can be checked without importing the runner. Optional:
+        ``report_sections(folder, config)``, what a pipeline's page shows about a finished run.""",
+        runtime=("config",),
+    ),
+    "workload": Contract(
+        """A class of work to be measured; building it prepares inputs and our model, untimed.
+
+        ``unit`` and ``amount``: what a run yields and how much (images, 4). ``baselines``: names of
+        other ways of doing the same work, an attribute of the class. ``contender(name)`` makes one
+        ready, ``ours`` or a baseline, and returns a callable without arguments that does the work
+        once. ``differences(baseline, ours, theirs)`` gives a list of ``Difference``: how far what
+        the two returned is apart, and how far it may be. Optional: ``arithmetic = False`` where a
+        run's operations say nothing, as of reading files.""",
+        runtime=("device", "precision"),
+    ),
+}

@@ -1,0 +1,1 @@
+"""Charts as SVG: lines, bars, dots, histograms, ratios, grids."""

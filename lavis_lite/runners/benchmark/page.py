@@ -1,0 +1,246 @@
+"""A benchmark's results: as CSV, as plots and as a page."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from lavis_lite.io.files import publish
+from lavis_lite.report.charts.lines import Chart, Line, legend, line_chart
+from lavis_lite.report.charts.ratios import Ratio, ratio_chart
+from lavis_lite.report.markup import Html, join, tag
+from lavis_lite.report.page import Section, write_report
+
+OURS = "ours"
+COLUMNS = (
+    *("case", "workload", "contender", "precision", "device", "threads", "unit", "amount"),
+    *("seconds", "spread", "cpu_seconds", "per_second", "gflop", "share_of_rate"),
+    *("peak_mib", "total_mib", "time_ratio", "cpu_ratio", "time_at_most"),
+    *("time_reached", "load"),
+    *("memory_ratio", "memory_at_most", "memory_reached"),
+    *("total_memory_ratio", "total_memory_at_most", "total_memory_reached"),
+    *("seconds_at_most", "seconds_reached", "share_of_rate_at_least", "share_of_rate_reached"),
+    *("same_results", "matmul_gflop_per_second", "processor", "cores", "GPU", "torch"),
+    *("transformers", "Python", "commit", "started", "command"),
+)
+LABELS = (
+    *("seconds", "per second", "GFLOP", "share", "memory added", "memory in all"),
+    *("time ratio", "added ratio", "in all ratio", "wanted"),
+)
+_MEMORY = ("memory", "total_memory")  # ratios
+BOUNDS = ("at_most", "at_least")
+
+Case = Mapping[str, Any]
+
+
+def contenders(case: Case) -> dict[str, Mapping[str, Any]]:
+    """Ours first, then the baselines."""
+    return {OURS: case[OURS], **case["baselines"]}
+
+
+def not_timed(found: Mapping[str, Any]) -> str:
+    """Why a baseline has no figures: its error, or that it came to something else."""
+    return found.get("error", "other results")
+
+
+def bound(target: Mapping[str, Any]) -> str:
+    """What a target asks for: `at most 0.5`."""
+    return next(
+        f"{words.replace('_', ' ')} {target[words]:.3g}" for words in BOUNDS if words in target
+    )
+
+
+def rate(case: Case, found: Mapping[str, Any]) -> str:
+    """Units per second."""
+    value = found["per_second"]
+    return f"{value:{',.0f' if value >= 1000 else '.3g'}} {case['unit']}"
+
+
+def rows(table: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """A row per case and contender, under the names of ``COLUMNS``; what is unknown is absent."""
+    where = table["environment"]
+    place = {k: where[k] for k in COLUMNS if k in where}
+    place |= {"started": table["started"], "command": table["command"]}
+    for case in table["cases"]:
+        same = {name: case[name] for name in COLUMNS if name in case}
+        for name, found in contenders(case).items():
+            row = {"case": case["title"], "contender": name, **same, **place}
+            row |= {key: found[key] for key in COLUMNS if key in found and key != OURS}
+            row |= {f"{what}_ratio": ratio for what, ratio in found.get("ratio", {}).items()}
+            for one in case["reach"]:
+                if one["against"] == name:
+                    row |= {f"{one['measure']}_{k}": one[k] for k in BOUNDS if k in one}
+                    row[f"{one['measure']}_reached"] = one["reached"]
+            if found.get("differences"):
+                row["same_results"] = all(d["agrees"] for d in found["differences"])
+            yield row
+
+
+def write_csv(table: Mapping[str, Any], path: Path) -> None:
+    """A line per case and contender."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, COLUMNS, restval="")
+    writer.writeheader()
+    for row in rows(table):
+        numbers = {k: f"{v:.6g}" for k, v in row.items() if isinstance(v, float)}
+        writer.writerow({**row, **numbers})
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f"{path.name}.tmp")
+    temporary.write_text(text.getvalue(), "utf-8")
+    publish(temporary, path)
+
+
+def write_page(table: Mapping[str, Any], title: str, path: Path) -> str:
+    """The page of a benchmark; its path."""
+    sections = [
+        Section(
+            "Side by side",
+            _table(table),
+            "Median ± standard deviation of the runs, taken in turns; a ratio is ours divided by "
+            "the baseline's. The share is of the machine's own rate at matrix products. Memory in "
+            "MiB: what a run adds at its highest, and all that its process, which does nothing "
+            "else, holds then, weights and libraries included (and our model, where that of a "
+            "baseline is a copy of it).",
+        )
+    ]
+    if failed := table.get("failed"):
+        items = [tag("li", f"{title}: {why}") for title, why in failed.items()]
+        sections.append(Section("Not measured", tag("ul", items)))
+    if drawn := plots(table):
+        sections.append(Section("Plots", tag("div", drawn, class_="charts")))
+    sections.append(Section("Same results?", _differences(table), "Looked at before any timing."))
+    wanted = [one for case in table["cases"] for one in case["reach"]]
+    reached = sum(one["reached"] for one in wanted)
+    said = f"{reached} of {len(wanted)} targets are reached. " if wanted else ""
+    return write_report(
+        sections,
+        path,
+        title,
+        command=table["command"],
+        environment={**table["environment"], "device": table["device"]},
+        summary=f"{len(table['cases'])} cases. {said}{table['seconds'] / 60:.1f} minutes in all.",
+    )
+
+
+def plots(table: Mapping[str, Any]) -> list[Html]:
+    """The ratios with their targets; of a case that varies an argument, its figures over it."""
+    bars = [
+        Ratio(f"{case['title']}: {name}", found["ratio"][what], at_most)
+        for case in table["cases"]
+        for name, found in case["baselines"].items()
+        for what, at_most in [("time", _target(case, name, "time"))]
+        if what in found.get("ratio", {}) and not _varied(table, case)
+    ]
+    drawn = [ratio_chart("time of ours, divided by the baseline's", bars)] if bars else []
+    for plot in table["plots"]:
+        cases = [case for case in table["cases"] if case["title"] in plot["cases"]]
+        if len(cases) > 1:
+            drawn += growth(plot, cases)
+    return drawn
+
+
+def growth(plot: Mapping[str, Any], cases: Sequence[Case]) -> Iterator[Html]:
+    """Units per second, and peak memory where it was measured, over the varied argument."""
+    argument, unit = plot["argument"], cases[0]["unit"]
+    names = list(contenders(cases[0]))
+    measures = (
+        ("per_second", f"{unit} per second"),
+        ("peak_mib", "memory that a run adds, MiB"),
+        ("total_mib", "all memory of its process, MiB"),
+    )
+    for key, label in measures:
+        lines = [
+            Line(name, points, colour)
+            for colour, name in enumerate(names)
+            if (points := list(_points(cases, name, argument, key)))
+        ]
+        if lines:
+            title = f"{plot['title']}: {label}"
+            measured = sorted({x for line in lines for x, _ in line.points})
+            chart = line_chart(Chart(title, lines, x=argument, smooth=False, measured=measured))
+            yield tag("div", legend([line.name for line in lines]), chart)
+
+
+def _points(
+    cases: Sequence[Case], name: str, argument: str, key: str
+) -> Iterator[tuple[float, float]]:
+    for case in cases:
+        value = contenders(case)[name].get(key)
+        if value is not None:
+            yield float(case["settings"][argument]), value
+
+
+def _varied(table: Mapping[str, Any], case: Case) -> bool:
+    return any(case["title"] in plot["cases"] for plot in table["plots"])
+
+
+def _target(case: Case, against: str, measure: str) -> float | None:
+    for one in case["reach"]:
+        if (one["against"], one["measure"]) == (against, measure):
+            return one["at_most"]
+    return None
+
+
+def _table(table: Mapping[str, Any]) -> Html:
+    head = tag("tr", tag("td"), [tag("th", label, scope="col") for label in LABELS])
+    body = []
+    for case in table["cases"]:
+        for name, found in contenders(case).items():
+            body.append(_row(case, name, found))
+    drawn = tag("table", tag("thead", head), tag("tbody", body), class_="metrics")
+    return tag("div", drawn, class_="scroll")
+
+
+def _row(case: Case, name: str, found: Mapping[str, Any]) -> Html:
+    reach = [one for one in case["reach"] if one["against"] == name]
+    title = join(case["title"], f", {case['precision']}") if name == OURS else ""
+    label = join(title, tag("span", f" {name}", class_="none"))
+    if "seconds" not in found:
+        return tag(
+            "tr", tag("th", label, scope="row"), tag("td", not_timed(found), colspan=len(LABELS))
+        )
+    share = found.get("share_of_rate")
+    ratio = found.get("ratio", {})
+    cells = [
+        f"{found['seconds']:.3g} ± {found['spread']:.2g}",
+        rate(case, found),
+        _number(found.get("gflop"), ".4g"),
+        "–" if share is None else f"{100 * share:.0f} %",
+        _number(found.get("peak_mib"), ",.0f"),
+        _number(found.get("total_mib"), ",.0f"),
+        _number(ratio.get("time"), ".2f"),
+        *(_number(ratio[what], ".2f") if what in ratio else "" for what in _MEMORY),
+        ", ".join(f"{one['measure'].replace('_', ' ')} {bound(one)}" for one in reach),
+    ]
+    verdict = ("gain" if all(one["reached"] for one in reach) else "loss") if reach else None
+    marked = [*[None] * (len(cells) - 1), verdict]
+    return tag(
+        "tr",
+        tag("th", label, scope="row"),
+        [tag("td", text, class_=class_) for text, class_ in zip(cells, marked, strict=True)],
+    )
+
+
+def _number(value: float | None, format: str) -> str:
+    return "–" if value is None else f"{value:{format}}"
+
+
+def _differences(table: Mapping[str, Any]) -> Html:
+    head = [tag("th", text, scope="col") for text in ("compared", "difference", "at most")]
+    body = [
+        tag(
+            "tr",
+            tag("th", f"{case['title']}: {name}", scope="row"),
+            tag("td", one["what"]),
+            tag("td", f"{one['value']:.3g}", class_=None if one["agrees"] else "loss"),
+            tag("td", f"{one['tolerance']:g}"),
+        )
+        for case in table["cases"]
+        for name, found in case["baselines"].items()
+        for one in found["differences"]
+    ]
+    drawn = tag("table", tag("thead", tag("tr", tag("td"), head)), tag("tbody", body))
+    return tag("div", drawn, class_="scroll")

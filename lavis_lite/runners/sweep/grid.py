@@ -1,0 +1,73 @@
+"""The arms of a sweep's grid as tables with an axis down and an axis across."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from lavis_lite.report.charts.dots import Dots, dot_chart
+from lavis_lite.report.markup import Html, join, tag
+from lavis_lite.runners.sweep.seeds import written
+
+
+class Grid(NamedTuple):
+    """A measure by rows (all axes but the last, combined) and columns (the last axis).
+
+    ``cells`` maps row and column to a statistic, see ``lavis_lite.runners.sweep.seeds``.
+    """
+
+    measure: str
+    rows: Sequence[str]
+    columns: Sequence[str]
+    cells: Mapping[tuple[str, str], Mapping[str, Any]]
+
+    @property
+    def measured(self) -> list[str]:
+        """The columns in which some row has a value."""
+        return [c for c in self.columns if any(self.cells[r, c]["seeds"] for r in self.rows)]
+
+
+def read_grid(table: Mapping[str, Any], measure: str) -> Grid:
+    """One measure of the record of a sweep that has a grid of at least two axes."""
+    *down, across = table["grid"].values()
+    rows = [", ".join(choices) for choices in itertools.product(*down)]
+    cells = {
+        (row, column): table["arms"][f"{row}, {column}"]["values"][measure]
+        for row in rows
+        for column in across
+    }
+    return Grid(measure, rows, across, cells)
+
+
+def dots(grid: Grid) -> Dots:
+    """The means of a grid: a row each, a colour for each column."""
+    rows = {row: [grid.cells[row, c]["mean"] for c in grid.columns] for row in grid.rows}
+    axis = ", ".join(grid.columns)
+    return Dots(grid.measure, rows, kinds=grid.columns, about=f"a dot each for {axis}")
+
+
+def grids(table: Mapping[str, Any]) -> Html:
+    """All measures: tables, then charts of the means."""
+    found = [(read_grid(table, name), what) for name, what in table["measures"].items()]
+    charts = tag("div", [dot_chart(dots(grid)) for grid, _ in found], class_="charts")
+    return join(tag("div", [_matrix(*grid) for grid in found], class_="tables"), charts)
+
+
+def _matrix(grid: Grid, what: Mapping[str, Any]) -> Html:
+    head = tag("tr", tag("td"), [tag("th", name, scope="col") for name in grid.measured])
+    body = [
+        tag(
+            "tr",
+            tag("th", row, scope="row"),
+            [tag("td", written(grid.cells[row, c], what["digits"])) for c in grid.measured],
+        )
+        for row in grid.rows
+    ]
+    return tag(
+        "table",
+        tag("caption", grid.measure),
+        tag("thead", head),
+        tag("tbody", body),
+        class_="metrics",
+    )

@@ -1,0 +1,273 @@
+"""What happens around training steps: logging, checkpoints, evaluation, stopping."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+from tqdm.contrib.logging import logging_redirect_tqdm
+
+from lavis_lite import distributed
+from lavis_lite.errors import CheckpointError, suggest
+from lavis_lite.runners.loggers import Logger, Record, read_records
+
+log = logging.getLogger(__name__)
+TrainRunner = Any
+
+
+class StepResult(NamedTuple):
+    """What a step found, for the hooks.
+
+    ``losses`` are this process's () values, mean over micro-batches; ``num_samples`` counts those
+    of all processes; ``stop`` says that a signal reached one of the processes.
+    """
+
+    losses: dict[str, Tensor]
+    lr: float
+    grad_norm: float
+    num_samples: int
+    seconds: float
+    stop: bool
+
+
+class Hook:
+    """Something that happens around steps; ``runner.step`` is the number of steps done."""
+
+    def before_training(self, runner: TrainRunner) -> None:
+        """Once, before the first step of this process."""
+
+    def before_step(self, runner: TrainRunner) -> None:
+        """Before each step."""
+
+    def after_step(self, runner: TrainRunner, result: StepResult) -> None:
+        """After each step."""
+
+    def after_training(self, runner: TrainRunner) -> None:
+        """Once, after the last step of the run; not when the run is stopped before it."""
+
+    def close(self) -> None:
+        """Once, however training ends."""
+
+
+def guessing_values(model: nn.Module) -> dict[str, float]:
+    """Record key -> what mere guessing gives, for the losses that know it (``prior``)."""
+    losses = getattr(model, "losses", None) or {}
+    priors = {name: getattr(loss, "prior", None) for name, loss in losses.items()}
+    return {f"loss_{name}": prior for name, prior in priors.items() if prior is not None}
+
+
+def due(every: int, runner: TrainRunner) -> bool:
+    """Whether something that happens every so many steps (0 never) is due after this step."""
+    return every > 0 and runner.step % every == 0
+
+
+class LogRecords(Hook):
+    """Every so many steps, after the first and after the last: a record of that step.
+
+    Losses are the step's own (mean over processes and micro-batches), not smoothed, so that a
+    resumed run can be compared with an uninterrupted one.
+    """
+
+    def __init__(self, every: int, loggers: list[Logger]) -> None:
+        self.every = every
+        self.loggers = loggers
+        self._samples = 0
+        self._seconds = 0.0
+
+    def after_step(self, runner: TrainRunner, result: StepResult) -> None:
+        """Count samples and seconds; write a record where one is due."""
+        self._samples += result.num_samples
+        self._seconds += result.seconds
+        ends = runner.step in (1, runner.config.run.max_steps)
+        if due(self.every, runner) or (self.every and ends):
+            record = self._record(runner, result)
+            self._samples, self._seconds = 0, 0.0
+            runner.record = record
+            for logger in self.loggers:
+                logger.write(record)
+
+    def _record(self, runner: TrainRunner, result: StepResult) -> Record:
+        # .tolist() waits for the device: only steps that are logged pay for it.
+        losses = torch.stack([loss.float() for loss in result.losses.values()])
+        values = (distributed.all_reduce(losses) / distributed.world_size()).tolist()
+        # The file is shared, so each process knows of most of what the others found.
+        bad = distributed.all_reduce(torch.tensor(runner.quarantine.total), "max")
+        record: Record = {
+            "step": runner.step,
+            **dict(zip(result.losses, values, strict=True)),
+            "lr": result.lr,
+            "grad_norm": result.grad_norm,
+            "samples_per_second": round(self._samples / max(self._seconds, 1e-9), 3),
+        }
+        counts = {"quarantined": int(bad), "skipped": runner.skipped.total}
+        return record | {name: count for name, count in counts.items() if count}
+
+    def close(self) -> None:
+        """Close the loggers."""
+        for logger in self.loggers:
+            logger.close()
+
+
+class ProgressBar(Hook):
+    """A bar on a terminal; nothing where the output is a file or a pipe, or on other processes."""
+
+    def before_training(self, runner: TrainRunner) -> None:
+        """Show the bar, and let log lines appear above it."""
+        self._bar = tqdm(
+            total=runner.config.run.max_steps,
+            initial=runner.step,
+            disable=None if distributed.is_main() else True,
+            unit="step",
+            dynamic_ncols=True,
+        )
+        self._redirect = None if self._bar.disable else logging_redirect_tqdm()
+        if self._redirect:
+            self._redirect.__enter__()
+
+    def after_step(self, runner: TrainRunner, result: StepResult) -> None:
+        """Move the bar on."""
+        if runner.record:
+            self._bar.set_postfix(loss=f"{runner.record['loss']:.3f}", refresh=False)
+        self._bar.update(1)
+
+    def close(self) -> None:
+        """Leave the bar as it stands."""
+        if hasattr(self, "_bar"):
+            if self._redirect:
+                self._redirect.__exit__(None, None, None)
+            self._bar.close()
+
+
+class WatchGuessing(Hook):
+    """Warns once when a loss still is what guessing gives after a fifth of the run.
+
+    A model that learns nothing about matching sits at the entropy of its labels (0.6365 when one
+    pair in three matches), which looks like progress next to the other losses.
+
+    Args:
+        guessing: record key of a loss -> its value for mere guessing.
+        after: fraction of the run before which nothing is said.
+        within: relative distance that counts as guessing.
+    """
+
+    def __init__(
+        self, guessing: Mapping[str, float], after: float = 0.2, within: float = 0.01
+    ) -> None:
+        self.guessing = dict(guessing)
+        self.after = after
+        self.within = within
+        self._seen: Record | None = None
+        self._means: dict[str, float] = {}
+        self._count = 0
+
+    def after_step(self, runner: TrainRunner, result: StepResult) -> None:
+        """Follow the running mean of each such loss over the records."""
+        if runner.record is self._seen or runner.record is None:
+            return
+        self._seen = runner.record
+        self._count += 1
+        weight = max(0.1, 1 / self._count)
+        for name, guess in list(self.guessing.items()):
+            mean = self._means.get(name, 0.0)
+            if math.isfinite(runner.record[name]):
+                mean += weight * (runner.record[name] - mean)
+            self._means[name] = mean
+            enough = self._count >= 5 and runner.step >= self.after * runner.config.run.max_steps
+            if enough and abs(mean - guess) <= self.within * guess:
+                del self.guessing[name]
+                log.warning(
+                    "%s is %.4f after %d of %d steps: guessing gives %.4f, so nothing has been "
+                    "learnt about it yet. Usual causes: a learning rate too high or too low, "
+                    "captions that do not belong to their images, too few steps.",
+                    name.removeprefix("loss_"),
+                    mean,
+                    runner.step,
+                    runner.config.run.max_steps,
+                    guess,
+                )
+
+
+class SaveCheckpoints(Hook):
+    """Every so many steps and at the end."""
+
+    def __init__(self, every: int) -> None:
+        self.every = every
+
+    def after_step(self, runner: TrainRunner, result: StepResult) -> None:
+        """Save where it is due."""
+        if due(self.every, runner):
+            runner.save()
+
+    def after_training(self, runner: TrainRunner) -> None:
+        """Save the result, before the final evaluation, so that a kill there loses nothing.
+
+        Raises:
+            CheckpointError: it could not be saved; ``run.on_disk_full`` is about those before it.
+        """
+        runner.save()  # not when max_steps is 0: step 0 counts as saved
+        if runner.saved != runner.step:
+            raise CheckpointError(
+                f"{runner.folder.checkpoints}: the result, step {runner.step}, could not be saved; "
+                "make room, and the same command continues from the last checkpoint"
+            )
+
+
+class Evaluate(Hook):
+    """Every so many steps and at the end; a restart makes up for what a killed run missed."""
+
+    def __init__(self, every: int) -> None:
+        self.every = every
+
+    def before_training(self, runner: TrainRunner) -> None:
+        """Evaluate what was due at the checkpoint that the run continues from."""
+        if runner.step and runner.step < runner.config.run.max_steps and due(self.every, runner):
+            self._evaluate(runner)
+
+    def after_step(self, runner: TrainRunner, result: StepResult) -> None:
+        """Evaluate where it is due; the end has its own turn."""
+        if due(self.every, runner) and runner.step < runner.config.run.max_steps:
+            runner.save()
+            self._evaluate(runner)
+
+    def after_training(self, runner: TrainRunner) -> None:
+        """Evaluate the result."""
+        self._evaluate(runner)
+
+    def _evaluate(self, runner: TrainRunner) -> None:
+        done = [
+            record["evaluate"]
+            for record in (read_records(runner.folder.metrics) if distributed.is_main() else [])
+            if record["step"] == runner.step and "evaluate" in record
+        ]
+        done = distributed.all_gather_object(done)[0]
+        names = [name for name in runner.evaluations.parts if name not in done]
+        # Everything is saved: a signal need not wait for the evaluation.
+        with runner.signals.at_once():
+            with runner.evaluated_weights():
+                found = runner.evaluations.run(runner.model, runner.step, runner.write, names)
+            best = runner.config.run.keep_best
+            if best in found and runner.step:
+                runner.save(found)
+            elif best and found:
+                log.error(
+                    "run.keep_best: no figure %r.%s Figures: %s",
+                    best,
+                    suggest(best, found),
+                    ", ".join(found),
+                )
+
+
+class StopOnSignal(Hook):
+    """Ends the run after the step in which a signal reached any of its processes."""
+
+    def after_step(self, runner: TrainRunner, result: StepResult) -> None:
+        """Save and leave."""
+        if result.stop:
+            runner.save()
+            log.warning("stopped after step %d; the same command continues", runner.step)
+            raise runner.signals.exit()
