@@ -52,7 +52,7 @@ test-slow: install-dev
 
 # What feels first that a library has moved: numbers that were recorded, files that are read, parts
 # that are built by name, a few steps of training. Whole files, so that nothing has to be marked.
-QUICK = tests/config QUICKTODO
+QUICK = tests/config
 
 test-quick: install-dev
 	$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile -m "not slow" $(PYTEST_ARGS) $(QUICK)
