@@ -1,21 +1,27 @@
 # make demo    train a small BLIP on data made on the spot and write a report about it
 # make test    the tests, but for those that take long
 # make test-slow   those that take long
+# make test-quick   a small, broad part of them: a few minutes
+# make lock    constraints.txt anew: what setup.py asks for, its versions kept where they still fit
 # make docs    the documentation, warnings are errors
 # make lint    ruff and mypy
 # make wheel   dist/lavis_lite-*.whl
 # make clean   remove what the targets above made, but no environment and no output/
 #
 # Everything runs in the environment VENV, which is made with PYTHON when it is missing and
-# brought up to date when setup.py changes. An activated environment is left alone: to use it,
+# brought up to date when setup.py or constraints.txt changes. It gets the versions that
+# constraints.txt names, which all tests have run with; pip without it takes the newest that
+# setup.py allows. EXTRAS=ci adds what a few tests need, and skip without (Ray is large). An activated environment is left alone: to use it,
 # say `make test VENV=$$VIRTUAL_ENV`. Tests run in two processes side by side, each file in one of
 # them: TEST_PROCESSES=8 where there are more cores, 0 for one after the other.
 
 PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
+EXTRAS ?= dev
 PYTEST_ARGS ?=
 TEST_PROCESSES ?= 2
+LOCK_ARGS ?=
 
 # The demo in a short form: every part runs, nothing is learnt.
 SHORT ?= \
@@ -26,7 +32,7 @@ SHORT ?= \
 	stages.capfilt.set.data.source.size=96 stages.capfilt.set.filter.threshold=0
 SHORT_OUTPUT ?= output/quickstart-short
 
-.PHONY: demo demo-short test test-slow docs lint format wheel install install-dev clean
+.PHONY: demo demo-short test test-slow test-quick docs lint format wheel lock install install-dev clean
 
 demo: install
 	$(BIN)/python run.py --cfg configs/quickstart.yaml
@@ -43,6 +49,13 @@ test: install-dev
 
 test-slow: install-dev
 	$(BIN)/python -m pytest -m slow $(PYTEST_ARGS)
+
+# What feels first that a library has moved: numbers that were recorded, files that are read, parts
+# that are built by name, a few steps of training. Whole files, so that nothing has to be marked.
+QUICK = tests/config
+
+test-quick: install-dev
+	$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile -m "not slow" $(PYTEST_ARGS) $(QUICK)
 
 # The pages' programs, configs and commands are run first, as they stand there.
 docs: install-dev
@@ -63,15 +76,23 @@ wheel: install-dev
 	rm -rf build
 	$(BIN)/python -m pip wheel --quiet --no-deps --no-build-isolation --wheel-dir dist .
 
+# One file for all platforms and every Python from 3.11 on. It keeps the versions that stand in it;
+# the newest: make lock LOCK_ARGS=--upgrade, and then all tests.
+lock: | $(BIN)/pip
+	$(BIN)/python -m pip install --quiet "uv>=0.9"
+	$(BIN)/python -m uv pip compile --quiet --universal --python-version 3.11 --extra ci \
+		--no-annotate --custom-compile-command "make lock" $(LOCK_ARGS) \
+		--output-file constraints.txt setup.py
+
 install: $(VENV)/.installed
 install-dev: $(VENV)/.installed-dev
 
-$(VENV)/.installed: setup.py pyproject.toml | $(BIN)/pip
-	$(BIN)/python -m pip install --editable .
+$(VENV)/.installed: setup.py pyproject.toml constraints.txt | $(BIN)/pip
+	$(BIN)/python -m pip install --constraint constraints.txt --editable .
 	touch $@
 
-$(VENV)/.installed-dev: setup.py pyproject.toml | $(BIN)/pip
-	$(BIN)/python -m pip install --editable ".[dev]"
+$(VENV)/.installed-dev: setup.py pyproject.toml constraints.txt | $(BIN)/pip
+	$(BIN)/python -m pip install --constraint constraints.txt --editable ".[$(EXTRAS)]"
 	touch $(VENV)/.installed $@
 
 $(BIN)/pip:

@@ -1,16 +1,13 @@
-"""How large a part is and how much it computes; counted by fvcore, attention included."""
+"""How large a part is and how much it computes."""
 
 from __future__ import annotations
 
-import logging
-import math
 import os
 import tempfile
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -19,69 +16,23 @@ from lavis_lite import registry
 from lavis_lite.config.image_size import height_width
 from lavis_lite.errors import DownloadError
 from lavis_lite.models import zoo
+from lavis_lite.modules.layers.flops import counted
 from lavis_lite.modules.text.text_batch import ADDED, SPECIAL
 from lavis_lite.registry import cards
 
-ATTENTION = "aten::scaled_dot_product_attention"
 VOCABULARY, WIDTH = 30524, 768  # of a text backbone that is built by itself: BERT's and BLIP's
 
 
-class Count(NamedTuple):
-    """Multiply-adds of one forward pass, and the operators that fvcore counts as nothing.
-
-    Those are additions, activations and the like; ``ATTENTION`` is never among them.
-    """
-
-    multiply_adds: int
-    uncounted: dict[str, int]
-
-
-class Call(nn.Module):
-    """A method of a module as a module of its own.
-
-    Args:
-        owner: whose method it is; its weights travel along.
-        method: its name.
-    """
-
-    def __init__(self, owner: nn.Module, method: str = "__call__") -> None:
-        super().__init__()
-        self.owner = owner
-        self.method = method
-
-    def forward(self, *inputs: Tensor) -> Any:
-        """What the method returns."""
-        return getattr(self.owner, self.method)(*inputs)
-
-
-def count(module: nn.Module, *inputs: Tensor) -> Count:
-    """Multiply-adds of ``module(*inputs)``.
+def multiply_adds(module: nn.Module, *inputs: Tensor) -> int:
+    """Return the multiply-adds of ``module(*inputs)``: of its matrix products and convolutions.
 
     Args:
         module: put into evaluation mode; it runs once.
-        inputs: tensors.
+        inputs: tensors on its device, which may be ``meta``.
     """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # fvcore uses torch.jit; tracing warns of Python numbers
-        from fvcore.nn import FlopCountAnalysis
-
-        logging.getLogger("fvcore.nn.jit_analysis").setLevel(logging.ERROR)
-        analysis = FlopCountAnalysis(module.eval(), inputs)
-        analysis.set_op_handle(ATTENTION, attention_multiply_adds)
-        with torch.no_grad():
-            total = int(analysis.total())
-        return Count(total, dict(analysis.unsupported_ops()))
-
-
-def attention_multiply_adds(inputs: list[Any], outputs: list[Any]) -> float:
-    """Of queries (..., L, D), keys (..., S, D) and values (..., S, V): both matrix products.
-
-    Args:
-        inputs: values of torch.jit's graph; the first three are queries, keys and values.
-        outputs: not needed.
-    """
-    query, key, value = (shape.type().sizes() for shape in inputs[:3])
-    return float(math.prod(query[:-1]) * key[-2] * (query[-1] + value[-1]))
+    module.eval()
+    with torch.no_grad():
+        return counted(lambda: module(*inputs))[1] // 2
 
 
 def of_tower(kind: str, name: str) -> str:
@@ -93,12 +44,12 @@ def of_tower(kind: str, name: str) -> str:
         tower = registry.build(kind, {"name": name})
         default = registry.arguments(kind, name, with_runtime=True).get("image_size")
         side = default.default if default and isinstance(default.default, int) else 224
-        work = count(tower, torch.zeros(1, 3, side, side))
-        return f"{_spell(tower, work.multiply_adds)} for an image of {side} x {side}"
+        work = multiply_adds(tower, torch.zeros(1, 3, side, side))
+        return f"{_spell(tower, work)} for an image of {side} x {side}"
     runtime = {"vocab_size": VOCABULARY, "encoder_width": WIDTH}
     tower = registry.build(kind, {"name": name}, **runtime)
-    work = count(Call(tower, "forward"), torch.ones(1, 32, dtype=torch.long))
-    return f"{_spell(tower, work.multiply_adds)} for a text of 32 tokens"
+    work = multiply_adds(tower, torch.ones(1, 32, dtype=torch.long))
+    return f"{_spell(tower, work)} for a text of 32 tokens"
 
 
 def of_model(name: str, type: str) -> str:
@@ -114,8 +65,8 @@ def of_model(name: str, type: str) -> str:
         return _parameters(model)
     tower = registry.build("vision_encoder", vision, image_size=size)
     height, width = height_width(size)
-    work = count(tower, torch.zeros(1, 3, height, width))
-    return f"{_spell(model, work.multiply_adds)} to encode an image of {height} x {width}"
+    work = multiply_adds(tower, torch.zeros(1, 3, height, width))
+    return f"{_spell(model, work)} to encode an image of {height} x {width}"
 
 
 def _without_storage(name: str, type: str) -> nn.Module:
@@ -149,8 +100,8 @@ def _no_fetching() -> Iterator[None]:
             os.environ["LAVIS_LITE_OFFLINE"] = before
 
 
-def _spell(module: nn.Module, multiply_adds: int) -> str:
-    return f"{_parameters(module)}, {multiply_adds / 1e9:.3g} G multiply-adds"
+def _spell(module: nn.Module, work: int) -> str:
+    return f"{_parameters(module)}, {work / 1e9:.3g} G multiply-adds"
 
 
 def _parameters(module: nn.Module) -> str:

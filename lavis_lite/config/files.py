@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from lavis_lite.config.merge import why_unreadable
 from lavis_lite.errors import ConfigError, suggest
 from lavis_lite.registry.component import merge
 
@@ -156,14 +157,8 @@ def _parse(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path}: larger than {MAX_BYTES} bytes; this is no config")
     try:
         tree = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
-    except RecursionError:
-        raise ConfigError(f"{path}: nested too deeply") from None
-    except (YAMLError, OmegaConfBaseException, ValueError, OSError) as error:
-        raise ConfigError(f"{path}: {_first_lines(error)}") from None
+    except (YAMLError, OmegaConfBaseException, ValueError, OSError, RecursionError) as error:
+        raise ConfigError(f"{path}: {why_unreadable(error)}") from None
     if not isinstance(tree, dict):
         raise ConfigError(f"{path}: a mapping is expected, not {type(tree).__name__}")
     return tree  # type: ignore[return-value]
-
-
-def _first_lines(error: Exception) -> str:
-    return " ".join(line.strip() for line in str(error).splitlines() if line.strip())[:500]

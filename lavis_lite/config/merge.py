@@ -67,10 +67,20 @@ def _value(text: str, override: str) -> Any:
     try:
         return OmegaConf.to_container(OmegaConf.from_dotlist([f"value={text}"]))["value"]  # type: ignore[index,call-overload]
     except (YAMLError, ValueError, RecursionError) as error:
-        reason = " ".join(line.strip() for line in str(error).splitlines())
+        reason = why_unreadable(error)
         if is_secret(override.partition("=")[0]):  # the parser quotes what it cannot read
-            reason = "is no YAML"
-        raise ConfigError(f"override {_shown(override)}: {reason[:500]}") from None
+            reason = "cannot be read as YAML"
+        raise ConfigError(f"override {_shown(override)}: {reason}") from None
+
+
+def why_unreadable(error: Exception) -> str:
+    """Return why a text is no config: our words, the line where it is known, the parser's words."""
+    if isinstance(error, RecursionError):
+        return "cannot be read as YAML: nested too deeply"
+    mark = getattr(error, "problem_mark", None)
+    where = "" if mark is None else f" (line {mark.line + 1})"
+    said = " ".join(line.strip() for line in str(error).splitlines() if line.strip())
+    return f"cannot be read as YAML{where}: {said[:500]}"
 
 
 def _shown(override: str) -> str:

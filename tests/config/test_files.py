@@ -138,13 +138,11 @@ def test_key_paths_are_spelled_as_they_are_written() -> None:
 # ---- hostile and broken files
 
 
-def test_a_key_that_stands_twice_is_an_error_with_both_lines(write: Write) -> None:
+def test_a_key_that_stands_twice_is_an_error_with_its_line(write: Write) -> None:
     path = write("a.yaml", "run: {seed: 1}\nmodel: 2\nrun: {seed: 3}\n")
     with pytest.raises(ConfigError) as error:
         read(path)
-    assert str(error.value).startswith(f"{path}: ")
-    assert "found duplicate key run" in str(error.value)
-    assert "line 3" in str(error.value)
+    assert str(error.value).startswith(f"{path}: cannot be read as YAML (line 3): ")
 
 
 @pytest.mark.fault(40)
@@ -153,10 +151,13 @@ def test_a_tag_that_would_run_code_is_an_error_and_runs_nothing(
 ) -> None:
     marker = tmp_path / "marker"
     path = write("a.yaml", f"a: !!python/object/apply:os.mkdir ['{marker}']")
-    with pytest.raises(ConfigError, match="could not determine a constructor for the tag") as error:
+    with pytest.raises(ConfigError, match=r"cannot be read as YAML \(line 1\)") as error:
         read(path)
     assert str(path) in str(error.value)
     assert not marker.exists()
+
+
+NO_YAML = "cannot be read as YAML"
 
 
 def bomb() -> str:
@@ -170,16 +171,16 @@ def bomb() -> str:
 @pytest.mark.parametrize(
     ("text", "why"),
     [
-        (bomb(), "YAML node expansion exceeds"),
-        ("a: " + "[" * 5000 + "]" * 5000, "nested too deeply"),
-        ("a: " + "{a: " * 5000 + "1" + "}" * 5000, "nested too deeply"),
-        ("\n".join(" " * depth + "a:" for depth in range(1200)), "nested too deeply"),
+        (bomb(), NO_YAML),
+        ("a: " + "[" * 5000 + "]" * 5000, NO_YAML),
+        ("a: " + "{a: " * 5000 + "1" + "}" * 5000, NO_YAML),
+        ("\n".join(" " * depth + "a:" for depth in range(1200)), NO_YAML),
         ("a: 1\n" * (MAX_BYTES // 5 + 1), "larger than 1000000 bytes"),
-        ("a: [1", "while parsing a flow sequence"),
-        ("a: \x00", "control characters are not allowed"),
+        ("a: [1", NO_YAML),
+        ("a: \x00", NO_YAML),
         ("- 1\n- 2", "a mapping is expected, not list"),
-        ("3", "Invalid loaded object type: int"),
-        ("null: 1", "Incompatible key type 'NoneType'"),
+        ("3", NO_YAML),
+        ("null: 1", NO_YAML),
     ],
     ids=[
         "alias bomb",
@@ -202,13 +203,12 @@ def test_what_is_no_plain_finite_tree_is_an_error_at_once(
     with pytest.raises(ConfigError) as error:
         read(path)
     assert time.perf_counter() - start < WATCHDOG
-    assert str(error.value).startswith(f"{path}: ")
-    assert why in str(error.value)
+    assert str(error.value).startswith(f"{path}: {why}")
     assert len(str(error.value)) < 800
 
 
 def test_bytes_that_are_no_text_are_an_error(tmp_path: Path) -> None:
     path = tmp_path / "a.yaml"
     path.write_bytes(b"a: \xff\xfe\x80")
-    with pytest.raises(ConfigError, match=r"a\.yaml: "):
+    with pytest.raises(ConfigError, match=r"a\.yaml: cannot be read as YAML"):
         read(path)

@@ -35,7 +35,7 @@ def fits_onednn(x: Tensor, weight: Tensor) -> bool:
         and x.numel() // x.shape[-1] in ROWS
         and not torch.is_grad_enabled()
         and not torch.is_autocast_enabled("cpu")
-        and not torch.jit.is_tracing()  # fvcore counts by it, and it knows no such operator
+        and not torch.jit.is_tracing()  # what is traced may run where there is no oneDNN
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import shutil
 import sys
 from pathlib import Path
 
@@ -52,6 +53,19 @@ def test_meteor_gets_words_and_all_references(fake_java: Path) -> None:
         "SCORE ||| men ||| two men",
         "EVAL ||| 1 2 3 ||| 1 2 3",
     ]
+
+
+@needs_pycocoevalcap
+@pytest.mark.skipif(shutil.which("java") is None, reason="there is no java")
+def test_the_real_meteor_prefers_a_caption_that_says_what_the_references_say() -> None:
+    references = [["a dog runs through the tall grass", "a dog is running in a field"]]
+    scores = []
+    for caption in ("a dog runs through the tall grass", "the dog ran", "two red buses"):
+        found, missing = java.java_scores(["meteor"], [caption], references)
+        assert missing == {}
+        scores.append(found["meteor"])
+    assert scores[0] == pytest.approx(1.0)
+    assert scores[0] > scores[1] > scores[2] >= 0.0
 
 
 @needs_pycocoevalcap
