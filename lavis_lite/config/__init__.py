@@ -151,12 +151,8 @@ def to_dict(config: Any) -> Any:
 
 def _plain(config: Any) -> Any:
     if isinstance(config, Component):
-        own = {
-            f.name: _plain(getattr(config, f.name))
-            for f in dataclasses.fields(config)
-            if f.name not in ("name", "args")
-        }
-        return {"name": config.name, **own, **_plain(dict(config.args))}
+        own = {key: _plain(getattr(config, key)) for key in config.config_keys()}
+        return {"name": config.name, **own, **_plain(dict(config.written))}
     if dataclasses.is_dataclass(config):
         return {f.name: _plain(getattr(config, f.name)) for f in dataclasses.fields(config)}
     if isinstance(config, dict):

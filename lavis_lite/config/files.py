@@ -116,6 +116,12 @@ def origin_of(source: Source, path: KeyPath, default: str) -> str:
     return default
 
 
+def located(source: Source | None, path: KeyPath, file: str, problem: str) -> str:
+    """A problem as reports spell it: the file that says so, the key path, what is wrong there."""
+    where = f"{origin_of(source, path, file)}: " if source else ""
+    return f"{where}{spell(path)}: {problem}"
+
+
 def key_paths(tree: Any, prefix: KeyPath = ()) -> Iterator[KeyPath]:
     """Every key path in a tree, inner ones included."""
     if prefix:

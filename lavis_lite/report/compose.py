@@ -89,10 +89,8 @@ def curves(runs: Sequence[Run]) -> Section | None:
 
 def _guessed(run: Run) -> list[str]:
     """Record keys of matching losses for which the value of guessing is known."""
-    from lavis_lite.registry import cards
-
     model = getattr(run.config, "model", None)
-    losses = (cards.model_args(model).get("losses") or {}) if model is not None else {}
+    losses = (model.args.get("losses") or {}) if model is not None else {}
     return [
         f"loss_{name}"
         for name, spec in losses.items()

@@ -10,7 +10,6 @@ from typing import Any
 
 from lavis_lite.config import to_dict
 from lavis_lite.io.redaction import redacted
-from lavis_lite.registry import cards
 from lavis_lite.registry.component import ModelComponent
 
 Settings = dict[str, Any]
@@ -55,8 +54,8 @@ def settings(config: Any, processes: int = 1) -> Settings:
     """
     flat = dict(flatten(to_dict(config)))
     model = getattr(config, "model", None)
-    if isinstance(model, ModelComponent) and (preset := cards.model_args(model)):
-        flat |= dict(flatten(redacted(preset), "model"))
+    if isinstance(model, ModelComponent) and model.args:
+        flat |= dict(flatten(redacted(model.args), "model"))
     if BATCH in flat:
         flat[f"{BATCH} of all processes"] = flat.pop(BATCH) * processes
     return json.loads(json.dumps(flat, default=str))

@@ -171,9 +171,9 @@ def bomb() -> str:
     ("text", "why"),
     [
         (bomb(), "YAML node expansion exceeds"),
-        ("a: " + "[" * 5000 + "]" * 5000, "nested too deeply"),
-        ("a: " + "{a: " * 5000 + "1" + "}" * 5000, "nested too deeply"),
-        ("\n".join(" " * depth + "a:" for depth in range(1200)), "nested too deeply"),
+        ("a: " + "[" * 5000 + "]" * 5000, "nest"),
+        ("a: " + "{a: " * 5000 + "1" + "}" * 5000, "nest"),
+        ("\n".join(" " * depth + "a:" for depth in range(1200)), "nest"),
         ("a: 1\n" * (MAX_BYTES // 5 + 1), "larger than 1000000 bytes"),
         ("a: [1", "while parsing a flow sequence"),
         ("a: \x00", "control characters are not allowed"),

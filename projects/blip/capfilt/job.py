@@ -19,7 +19,6 @@ from lavis_lite.errors import ConfigError, DataError
 from lavis_lite.io.redaction import redacted
 from lavis_lite.projects.blip.capfilt.claims import locked
 from lavis_lite.projects.blip.capfilt.config import CapfiltConfig
-from lavis_lite.registry import cards
 from lavis_lite.runners.run_folder import read_json, write_json
 from lavis_lite.runners.settings import Settings, differences, flatten
 
@@ -106,7 +105,7 @@ def config_settings(config: CapfiltConfig, shard_size: int) -> Settings:
     tree = to_dict(config)
     for part in ("captioner", "filter"):
         if (model := getattr(config, part)) is not None:
-            tree[part] |= redacted(cards.model_args(model))
+            tree[part] |= redacted(model.args)
     tree["runner"]["shard_size"] = shard_size
     flat = {
         key: value
