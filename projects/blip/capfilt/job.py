@@ -14,11 +14,11 @@ from torch import nn
 
 import lavis_lite
 from lavis_lite.config import to_dict
-from lavis_lite.data.bootstrapped import DONE, IMAGES, JOB, RECORDS, SHARDS, shard_name
 from lavis_lite.errors import ConfigError, DataError
 from lavis_lite.io.redaction import redacted
 from lavis_lite.projects.blip.capfilt.claims import locked
 from lavis_lite.projects.blip.capfilt.config import CapfiltConfig
+from lavis_lite.projects.blip.capfilt.layout import DONE, IMAGES, JOB, RECORDS, SHARDS, shard_name
 from lavis_lite.runners.run_folder import read_json, write_json
 from lavis_lite.runners.settings import (
     Settings,
