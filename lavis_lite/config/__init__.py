@@ -8,30 +8,19 @@ reports all it finds at once. What travels on is a frozen dataclass of ``schema`
 from __future__ import annotations
 
 import dataclasses
-import functools
-import operator
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from lavis_lite import registry
 from lavis_lite.config.bind import bind as bind
-from lavis_lite.config.files import (
-    KeyPath,
-    Source,
-    beside,
-    find,
-    key_paths,
-    origin_of,
-    read,
-    spell,
-)
-from lavis_lite.config.merge import from_dotted, parse_overrides
+from lavis_lite.config.files import KeyPath, Source, beside, find, read, said_by, spell, texts
+from lavis_lite.config.overrides import from_dotted, parse_overrides
 from lavis_lite.config.resolve import resolve
 from lavis_lite.config.validate import Validator
 from lavis_lite.errors import ConfigError, UnknownName
 from lavis_lite.io.redaction import REDACTED, redacted
-from lavis_lite.registry.component import Component, merge
+from lavis_lite.registry.component import Component
 from lavis_lite.registry.plugins import load_plugin
 
 
@@ -51,7 +40,7 @@ def load(
     Raises:
         ConfigError: every problem in one report, with file and key path.
     """
-    return _checked(_read(path, overrides, values), str(path))
+    return _checked(_read(path, overrides, values))
 
 
 def load_and_bind(
@@ -59,19 +48,33 @@ def load_and_bind(
 ) -> Any:
     """``load``, then ``bind``, whose report names files too. What runs a config calls this."""
     source = _read(path, overrides, values)
-    _refuse_redacted(source, str(path))
-    config = _checked(source, str(path))
-    bind(config, source, str(path))
+    _refuse_redacted(source)
+    config = _checked(source)
+    bind(config, source)
     return config
 
 
-def _refuse_redacted(source: Source, file: str) -> None:
+def _read(path: str | Path, overrides: Sequence[str], values: dict[str, Any] | None) -> Source:
+    """The merged and resolved tree, before any check of its keys."""
+    source = read(find(str(path)))
+    for laid_on in (
+        said_by("in `set`", from_dotted(values or {})),
+        said_by("on the command line", parse_overrides(overrides)),
+    ):
+        try:
+            source = laid_on.over(source)
+        except ConfigError as error:
+            raise ConfigError(f"{laid_on.name}: {error}") from None
+    return resolve(source._replace(name=str(path)))
+
+
+def _refuse_redacted(source: Source) -> None:
     """A config that a run wrote down lacks its secrets; what runs it again needs them."""
+    problem = "was taken out when it was written; give it on the command line: "
     problems = [
-        f"{origin_of(source, path, file)}: {spell(path)}: was taken out when it was written; "
-        f"give it on the command line: {_override_of(path)}"
-        for path in key_paths(source.tree)
-        if functools.reduce(operator.getitem, path, source.tree) == REDACTED  # type: ignore[arg-type]
+        source.locate(path, problem + _override_of(path))
+        for path, text in texts(source.tree)
+        if text == REDACTED
     ]
     if problems:
         raise ConfigError("\n".join(problems))
@@ -85,22 +88,7 @@ def _override_of(path: KeyPath) -> str:
     return f"{spell(path)}=..."
 
 
-def _read(path: str | Path, overrides: Sequence[str], values: dict[str, Any] | None) -> Source:
-    """The merged and resolved tree, before any check of its keys."""
-    source = read(find(str(path)))
-    for file, tree in (
-        ("in `set`", from_dotted(values or {})),
-        ("on the command line", parse_overrides(overrides)),
-    ):
-        origin = {key_path: file for key_path in key_paths(tree)}
-        try:
-            source = Source(merge(source.tree, tree), source.origin | origin)
-        except ConfigError as error:
-            raise ConfigError(f"{file}: {error}") from None
-    return resolve(source, str(path))
-
-
-def _checked(source: Source, file: str) -> Any:
+def _checked(source: Source) -> Any:
     """Stage 1 for a merged tree: the dataclass of its runner."""
     validator = Validator()
     tree = _located(source)
@@ -108,10 +96,7 @@ def _checked(source: Source, file: str) -> Any:
     schema = _schema(tree, validator)
     config = validator.convert(tree, schema, ()) if schema else None
     if validator.problems:
-        lines = [
-            f"{origin_of(source, path, file)}: {spell(path)}: {p}" for path, p in validator.problems
-        ]
-        raise ConfigError("\n".join(lines))
+        raise ConfigError("\n".join(source.locate(*problem) for problem in validator.problems))
     return config
 
 

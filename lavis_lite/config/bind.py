@@ -12,7 +12,7 @@ from typing import Any
 
 from lavis_lite import registry
 from lavis_lite.config.annotations import problem_of
-from lavis_lite.config.files import KeyPath, Source, located, spell
+from lavis_lite.config.files import KeyPath, Source, spell
 from lavis_lite.config.fit import (
     has_capability,
     lacking,
@@ -65,18 +65,17 @@ def components(
             yield from components(item, (*path, index), kind)
 
 
-def bind(config: Any, source: Source | None = None, file: str = "") -> None:
+def bind(config: Any, source: Source | None = None) -> None:
     """Check every component's arguments, and that the model can do what its run asks of it.
 
     Args:
         config: from ``load``.
         source: where each key came from, for the messages.
-        file: what they name where ``source`` does not know.
 
     Raises:
         ConfigError: all problems in one report, each with its key path.
     """
-    parts = [_look_up(*found) for found in components(config)]
+    parts = [_look_up(kind, component, path) for path, kind, component in components(config)]
     metrics = [p for p in parts if p.entry and p.entry.kind.name == "metric"]
     problems: list[Problem] = []
     for part in parts:
@@ -85,10 +84,12 @@ def bind(config: Any, source: Source | None = None, file: str = "") -> None:
         else:
             problems += part.problems
     if problems:
-        raise ConfigError("\n".join(located(source, path, file, p) for path, p in problems))
+        say = source.locate if source else lambda path, problem: f"{spell(path)}: {problem}"
+        raise ConfigError("\n".join(say(path, problem) for path, problem in problems))
 
 
-def _look_up(path: KeyPath, kind: str, component: Component) -> Part:
+def _look_up(kind: str, component: Component, path: KeyPath) -> Part:
+    """The part that a component names, with what is wrong with its arguments."""
     try:
         entry = registry.entry(kind, component.name)
         taken = entry.parameters  # a wildcard may know only now that it has no such name
@@ -126,7 +127,7 @@ def _inner_parts(model: ModelComponent, path: KeyPath) -> Iterator[Part]:
     for where, kind, spec in nested(model.args):
         if "name" in spec:
             args = {k: v for k, v in spec.items() if k != "name"}
-            yield _look_up((*path, *where), kind, Component(spec["name"], args))
+            yield _look_up(kind, Component(spec["name"], args), (*path, *where))
         else:
             problem = ((*path, *where), "a component needs a `name`")
             yield Part(problem[0], Component(""), None, [problem])
