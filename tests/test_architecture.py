@@ -198,7 +198,8 @@ def registered() -> dict[str, set[tuple[str, str]]]:
         "import importlib, sys; from lavis_lite import registry\n"
         "for module in sys.argv[1:]: importlib.import_module(module)\n"
         "for kind, family in registry.everything.kinds.items():\n"
-        "    for name, entry in dict(family).items(): print(entry.builder.__module__, kind, name)"
+        "    for name, slot in dict(family).items():\n"
+        "        print(slot.definition.builder.__module__, kind, name)"
     )
     found: dict[str, set[tuple[str, str]]] = {}
     modules = sorted({module for zoo in ZOOS for _, module, _ in zoo_names(zoo)})

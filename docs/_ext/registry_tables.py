@@ -71,7 +71,7 @@ def spell_arguments(kind: str, name: str) -> Iterator[str]:
     """``key`` or ``key: default``, as in YAML, for each argument that a config may give."""
     if name.endswith("*"):
         return
-    for argument, parameter in registry.arguments(kind, name).items():
+    for argument, parameter in registry.entry(kind, name).arguments.items():
         if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
             continue
         default = parameter.default

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from lavis_lite.config.merge import parse_overrides
+from lavis_lite.config.overrides import parse_overrides
 from lavis_lite.errors import ConfigError
 from lavis_lite.io.redaction import redacted
 

@@ -7,7 +7,6 @@ from typing import Any
 
 from lavis_lite import config as configs
 from lavis_lite import registry
-from lavis_lite.registry import cards
 from lavis_lite.registry.component import NESTED_KINDS, ModelComponent
 
 
@@ -34,7 +33,7 @@ def parameter_table(model: ModelComponent, depth: int = 2) -> str:
         warnings.simplefilter("ignore", FutureWarning)  # fvcore uses torch.jit when it is imported
         from fvcore.nn import parameter_count_table
 
-    args = cards.model_args(model)
+    args = dict(model.args)
     for key in NESTED_KINDS:  # pretrained towers are as large as fresh ones
         if isinstance(spec := args.get(key), dict):
             args[key] = {k: v for k, v in spec.items() if k != "pretrained"}

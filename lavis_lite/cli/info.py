@@ -49,12 +49,11 @@ def _known(kind: str, name: str) -> bool:
 
 
 def _component(kind: str, name: str) -> str:
-    builder = registry.get(kind, name)
-    documented = getattr(builder, "func", builder)  # what a wildcard's partial wraps
-    lines = [f"{name} ({kind}), defined at {registry.where(kind, name)}"]
-    if text := inspect.getdoc(documented):
+    entry = registry.entry(kind, name)
+    lines = [f"{name} ({kind}), defined at {entry.where}"]
+    if text := inspect.getdoc(entry.definition.builder):
         lines += ["", text]
-    arguments = registry.arguments(kind, name)
+    arguments = entry.arguments
     lines += ["", "arguments: " + (", ".join(_spell(p) for p in arguments.values()) or "none")]
     needed = [p for p in arguments.values() if p.default is p.empty]
     if kind in ("vision_encoder", "text_backbone") and not name.endswith("/*") and not needed:

@@ -87,7 +87,7 @@ def _check(task: str, name: str) -> None:
 
 
 def _can(task: str, name: str) -> bool:
-    built = registry.result("model", name)
+    built = registry.entry("model", name).result
     return built is not None and any(
         all(has_capability(built, capability) for capability in way) for way in NEEDED[task]
     )

@@ -42,7 +42,7 @@ def of_tower(kind: str, name: str) -> str:
     """
     if kind == "vision_encoder":
         tower = registry.build(kind, {"name": name})
-        default = registry.arguments(kind, name, with_runtime=True).get("image_size")
+        default = registry.entry(kind, name).parameters.get("image_size")
         side = default.default if default and isinstance(default.default, int) else 224
         work = multiply_adds(tower, torch.zeros(1, 3, side, side))
         return f"{_spell(tower, work)} for an image of {side} x {side}"

@@ -1,193 +1,34 @@
 """Configs: one YAML file is one run.
 
-``load`` reads a file with its ``_base_`` files and overrides and checks keys, types and names
-(stage 1); ``bind`` checks arguments and capabilities against the named parts (stage 2). Each
-reports all it finds at once. What travels on is a frozen dataclass of ``schema``.
+schema.py       the keys of a config: type, default, meaning
+loading.py      load, load_and_bind
+writing.py      to_dict, to_yaml: what runs write down
+files.py        YAML with its ``_base_`` files, and which file set a key
+overrides.py    ``key=value`` as a tree
+resolve.py      ``${key.path}``, ``${stage:NAME}``
+validate.py     stage 1: keys, types, names; imports nothing that a config names
+annotations.py  whether a value fits a type
+bind.py fit.py  stage 2: arguments and capabilities, against the parts; builds nothing
+evaluators.py   names of evaluations
+image_size.py   sizes of images
+
+A config is checked as early as what it says can be known, and each stage reports all it finds:
+
+- a file that is too large, nested too deeply or includes itself, an override that is not
+  ``key=value``: where it is read (files, overrides);
+- an interpolation of another form, or of nothing: ``resolve``;
+- unknown and missing keys, types, ranges, names and types of models: ``validate``. From here on
+  a model has all its arguments, those of its type included (``registry.cards.whole``);
+- arguments that a part does not take or lacks, and their types: ``bind``;
+- parts that do not fit each other, what losses and metrics require of the model: ``fit``, and the
+  check that a part registered with itself (``registry.register(..., check=...)``);
+- values that only a part understands (``top_k: 0``): its constructor;
+- what only a built model tells: a metric's ``check(model)``, ``runners.train.checks``;
+- what only the output folder tells (another run, other settings): the runner.
 """
 
-from __future__ import annotations
+from lavis_lite.config.bind import bind
+from lavis_lite.config.loading import load, load_and_bind
+from lavis_lite.config.writing import to_dict, to_yaml
 
-import dataclasses
-import functools
-import operator
-from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
-
-from lavis_lite import registry
-from lavis_lite.config.bind import bind as bind
-from lavis_lite.config.files import (
-    KeyPath,
-    Source,
-    beside,
-    find,
-    key_paths,
-    origin_of,
-    read,
-    spell,
-)
-from lavis_lite.config.merge import from_dotted, parse_overrides
-from lavis_lite.config.resolve import resolve
-from lavis_lite.config.validate import Validator
-from lavis_lite.errors import ConfigError, UnknownName
-from lavis_lite.io.redaction import REDACTED, redacted
-from lavis_lite.registry.component import Component, merge
-from lavis_lite.registry.plugins import load_plugin
-
-
-def load(
-    path: str | Path,
-    overrides: Sequence[str] = (),
-    *,
-    values: dict[str, Any] | None = None,
-) -> Any:
-    """A config file as the dataclass of its runner, checked as far as no import is needed.
-
-    Args:
-        path: a file, or the name of a config that comes with lavis_lite (``blip/caption_coco``).
-        overrides: ``key=value`` in dotted keys, ``data.train[0].split=human``.
-        values: overrides that are no text, by dotted key; ``overrides`` win over them.
-
-    Raises:
-        ConfigError: every problem in one report, with file and key path.
-    """
-    return _checked(_read(path, overrides, values), str(path))
-
-
-def load_and_bind(
-    path: str | Path, overrides: Sequence[str] = (), *, values: dict[str, Any] | None = None
-) -> Any:
-    """``load``, then ``bind``, whose report names files too. What runs a config calls this."""
-    source = _read(path, overrides, values)
-    _refuse_redacted(source, str(path))
-    config = _checked(source, str(path))
-    bind(config, source, str(path))
-    return config
-
-
-def _refuse_redacted(source: Source, file: str) -> None:
-    """A config that a run wrote down lacks its secrets; what runs it again needs them."""
-    problems = [
-        f"{origin_of(source, path, file)}: {spell(path)}: was taken out when it was written; "
-        f"give it on the command line: {_override_of(path)}"
-        for path in key_paths(source.tree)
-        if functools.reduce(operator.getitem, path, source.tree) == REDACTED  # type: ignore[arg-type]
-    ]
-    if problems:
-        raise ConfigError("\n".join(problems))
-
-
-def _override_of(path: KeyPath) -> str:
-    """How an override begins that sets a key; one of a stage's `set` has dots in it."""
-    for place, part in enumerate(path):
-        if isinstance(part, str) and "." in part:
-            return f"{spell(path[:place])}={{{part}: ...}}"
-    return f"{spell(path)}=..."
-
-
-def _read(path: str | Path, overrides: Sequence[str], values: dict[str, Any] | None) -> Source:
-    """The merged and resolved tree, before any check of its keys."""
-    source = read(find(str(path)))
-    for file, tree in (
-        ("in `set`", from_dotted(values or {})),
-        ("on the command line", parse_overrides(overrides)),
-    ):
-        origin = {key_path: file for key_path in key_paths(tree)}
-        try:
-            source = Source(merge(source.tree, tree), source.origin | origin)
-        except ConfigError as error:
-            raise ConfigError(f"{file}: {error}") from None
-    return resolve(source, str(path))
-
-
-def _checked(source: Source, file: str) -> Any:
-    """Stage 1 for a merged tree: the dataclass of its runner."""
-    validator = Validator()
-    tree = _located(source)
-    _load_plugins(tree.get("plugins"), validator)
-    schema = _schema(tree, validator)
-    config = validator.convert(tree, schema, ()) if schema else None
-    if validator.problems:
-        lines = [
-            f"{origin_of(source, path, file)}: {spell(path)}: {p}" for path, p in validator.problems
-        ]
-        raise ConfigError("\n".join(lines))
-    return config
-
-
-def _located(source: Source) -> dict[str, Any]:
-    """The tree, with plug-ins and configs that stand beside the one naming them as full paths."""
-    tree = dict(source.tree)
-    if "cfg" in tree:
-        tree["cfg"] = beside(tree["cfg"], source.origin.get(("cfg",)))
-    if isinstance(plugins := tree.get("plugins"), list):
-        tree["plugins"] = [beside(p, source.origin.get(("plugins",))) for p in plugins]
-    if isinstance(stages := tree.get("stages"), dict):
-        tree["stages"] = {
-            name: {**stage, "cfg": beside(stage["cfg"], source.origin.get(("stages", name, "cfg")))}
-            if isinstance(stage, dict) and "cfg" in stage
-            else stage
-            for name, stage in stages.items()
-        }
-    return tree
-
-
-def _load_plugins(plugins: Any, validator: Validator) -> None:
-    for index, plugin in enumerate(plugins if isinstance(plugins, list) else ()):
-        if isinstance(plugin, str):  # anything else is reported with the other wrong types
-            try:
-                load_plugin(plugin)
-            except ConfigError as error:
-                validator.report(("plugins", index), str(error))
-
-
-def to_dict(config: Any) -> Any:
-    """A config dataclass as plain dicts and lists, in the shape that a file has, without secrets.
-
-    It is for writing down: what is built is built from the dataclass.
-    """
-    return redacted(_plain(config))
-
-
-def _plain(config: Any) -> Any:
-    if isinstance(config, Component):
-        own = {
-            f.name: _plain(getattr(config, f.name))
-            for f in dataclasses.fields(config)
-            if f.name not in ("name", "args")
-        }
-        return {"name": config.name, **own, **_plain(dict(config.args))}
-    if dataclasses.is_dataclass(config):
-        return {f.name: _plain(getattr(config, f.name)) for f in dataclasses.fields(config)}
-    if isinstance(config, dict):
-        return {k: _plain(v) for k, v in config.items()}
-    if isinstance(config, list | tuple):
-        return [_plain(v) for v in config]
-    return config
-
-
-def to_yaml(config: Any) -> str:
-    """A config dataclass as YAML that ``load`` reads back, without secrets."""
-    from omegaconf import OmegaConf
-
-    return OmegaConf.to_yaml(OmegaConf.create(to_dict(config)))
-
-
-def _schema(tree: dict[str, Any], validator: Validator) -> type | None:
-    runner = tree.get("runner")
-    name = runner.get("name") if isinstance(runner, dict) else None
-    if not isinstance(name, str):
-        known = ", ".join(registry.names("runner"))
-        validator.report(
-            ("runner",), f"say which runner: `runner: {{name: train}}`. Known: {known}"
-        )
-        return None
-    try:
-        schema = registry.index.runner_config(name)
-        schema = schema or getattr(registry.get("runner", name), "Config", None)
-    except (UnknownName, ConfigError) as error:
-        validator.report(("runner", "name"), str(error))
-        return None
-    if schema is None:
-        validator.report(("runner", "name"), f"runner {name!r} names no Config dataclass")
-    return schema
+__all__ = ["bind", "load", "load_and_bind", "to_dict", "to_yaml"]

@@ -6,13 +6,13 @@ Imports the named parts and nothing else, and builds nothing.
 from __future__ import annotations
 
 import dataclasses
-import types
-import typing
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Literal, Union
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 from lavis_lite import registry
-from lavis_lite.config.files import KeyPath, Source, origin_of, spell
+from lavis_lite.config.annotations import problem_of
+from lavis_lite.config.files import KeyPath, Source, spell
 from lavis_lite.config.fit import (
     has_capability,
     lacking,
@@ -20,12 +20,34 @@ from lavis_lite.config.fit import (
     misfits,
     with_defaults,
 )
-from lavis_lite.config.validate import scalar_problem
 from lavis_lite.errors import ConfigError, UnknownName
 from lavis_lite.io.redaction import is_secret
-from lavis_lite.registry.component import NESTED_KINDS, NESTED_MAPPINGS, Component, ModelComponent
+from lavis_lite.registry import Entry
+from lavis_lite.registry.component import Component, ModelComponent, nested
 
 Problem = tuple[KeyPath, str]
+
+
+@dataclass(frozen=True)
+class Part:
+    """A component of a config, looked up once.
+
+    Attributes:
+        path: where it stands.
+        component: what stands there.
+        entry: what its name means; None where nothing is registered under it.
+        problems: what is wrong with its name and arguments.
+    """
+
+    path: KeyPath
+    component: Component
+    entry: Entry | None
+    problems: Sequence[Problem]
+
+    @property
+    def built(self) -> type | None:
+        """The class that it builds; None where that is unknown."""
+        return self.entry.result if self.entry else None
 
 
 def components(
@@ -43,146 +65,102 @@ def components(
             yield from components(item, (*path, index), kind)
 
 
-def bind(config: Any, source: Source | None = None, file: str = "") -> None:
+def bind(config: Any, source: Source | None = None) -> None:
     """Check every component's arguments, and that the model can do what its run asks of it.
 
     Args:
         config: from ``load``.
         source: where each key came from, for the messages.
-        file: what they name where ``source`` does not know.
 
     Raises:
         ConfigError: all problems in one report, each with its key path.
     """
+    parts = [_look_up(kind, component, path) for path, kind, component in components(config)]
+    metrics = [p for p in parts if p.entry and p.entry.kind.name == "metric"]
     problems: list[Problem] = []
-    for path, kind, component in components(config):
-        if isinstance(component, ModelComponent):
-            problems += _model_problems(component, path)
-            problems += _capability_problems(config, component, path)
+    for part in parts:
+        if isinstance(part.component, ModelComponent):
+            problems += _model_problems(part, part.component, metrics)
         else:
-            problems += _problems(kind, component.name, component.args, path)
+            problems += part.problems
     if problems:
-        lines = [
-            f"{origin_of(source, path, file)}: {spell(path)}: {p}"
-            if source
-            else f"{spell(path)}: {p}"
-            for path, p in problems
-        ]
-        raise ConfigError("\n".join(lines))
+        say = source.locate if source else lambda path, problem: f"{spell(path)}: {problem}"
+        raise ConfigError("\n".join(say(path, problem) for path, problem in problems))
 
 
-def _problems(kind: str, name: str, args: Mapping[str, Any], path: KeyPath) -> Iterator[Problem]:
-    """What is wrong with the arguments of one component."""
+def _look_up(kind: str, component: Component, path: KeyPath) -> Part:
+    """The part that a component names, with what is wrong with its arguments."""
     try:
-        accepted = registry.arguments(kind, name, with_runtime=True)
+        entry = registry.entry(kind, component.name)
+        taken = entry.parameters  # a wildcard may know only now that it has no such name
     except (UnknownName, ConfigError) as error:
-        yield path, str(error)
-        return
-    for problem in registry.argument_problems(repr(name), args, accepted, registry.runtime(kind)):
-        yield path, problem
-    for key, value in args.items():
-        wrong = _type_problem(value, accepted[key].annotation) if key in accepted else None
+        return Part(path, component, None, [(path, str(error))])
+    problems: list[Problem] = [
+        (path, f"{entry.name!r} {problem}")
+        for problem in entry.argument_problems(component.args, entry.runtime)
+    ]
+    for key, value in component.args.items():
+        wrong = problem_of(value, taken[key].annotation) if key in taken else None
         if wrong is not None:
-            yield (*path, key), "another type is expected" if is_secret(key) else wrong
+            problems.append(((*path, key), "another type is expected" if is_secret(key) else wrong))
+    return Part(path, component, entry, problems)
 
 
-def _model_problems(model: ModelComponent, path: KeyPath) -> Iterator[Problem]:
-    from lavis_lite.registry import cards
-
-    args = cards.model_args(model)
-    problems = [*_problems("model", model.name, args, path), *_part_problems(model, args, path)]
-    yield from problems
-    if not problems and _result("model", model.name) is not None:
-        whole = with_defaults(model.name, args)
-        for problem in registry.misfits("model", {"name": model.name, **whole}, whole):
-            yield path, problem
-
-
-def _part_problems(
-    model: ModelComponent, args: Mapping[str, Any], path: KeyPath
+def _model_problems(
+    part: Part, model: ModelComponent, metrics: Sequence[Part]
 ) -> Iterator[Problem]:
-    for key, kind in NESTED_KINDS.items():
-        if isinstance(spec := args.get(key), dict):
-            yield from _nested_problems(kind, spec, (*path, key), model, args)
-    for key, kind in NESTED_MAPPINGS.items():
-        for name, spec in (args.get(key) or {}).items():
-            yield from _nested_problems(kind, spec, (*path, key, name), model, args)
+    """What is wrong with a model, its parts and what losses and metrics ask of it."""
+    inner = [*_inner_parts(model, part.path)]
+    own = [*part.problems, *(problem for one in inner for problem in _inner_problems(one, part))]
+    yield from own
+    if part.entry and part.built and not own:
+        whole = with_defaults(part.entry, model.args)
+        for problem in part.entry.check({"name": model.name, **whole}, whole):
+            yield part.path, problem
+    if part.built:
+        losses = [one for one in inner if one.entry and one.entry.kind.name == "loss"]
+        yield from _capability_problems(part, model, [*losses, *metrics])
 
 
-def _nested_problems(
-    kind: str,
-    spec: Mapping[str, Any],
-    path: KeyPath,
-    model: ModelComponent,
-    around: Mapping[str, Any],
+def _inner_parts(model: ModelComponent, path: KeyPath) -> Iterator[Part]:
+    """The components among a model's arguments."""
+    for where, kind, spec in nested(model.args):
+        if "name" in spec:
+            args = {k: v for k, v in spec.items() if k != "name"}
+            yield _look_up(kind, Component(spec["name"], args), (*path, *where))
+        else:
+            problem = ((*path, *where), "a component needs a `name`")
+            yield Part(problem[0], Component(""), None, [problem])
+
+
+def _inner_problems(part: Part, model: Part) -> Iterator[Problem]:
+    yield from part.problems
+    if part.entry and model.entry and model.built and not part.problems:
+        around = with_defaults(model.entry, model.component.args)
+        for problem in misfits(part.entry, part.component.spec, around):
+            yield part.path, problem
+
+
+def _capability_problems(
+    part: Part, model: ModelComponent, wishes: Sequence[Part]
 ) -> Iterator[Problem]:
-    if "name" not in spec:
-        yield path, "a component needs a `name`"
-        return
-    args = {k: v for k, v in spec.items() if k != "name"}
-    problems = list(_problems(kind, spec["name"], args, path))
-    yield from problems
-    if not problems and _result("model", model.name) is not None:
-        for problem in misfits(kind, spec, with_defaults(model.name, around)):
-            yield path, problem
-
-
-def _capability_problems(config: Any, model: ModelComponent, at: KeyPath) -> Iterator[Problem]:
     """Losses, metrics and parts played that require what the model's class does not have."""
-    from lavis_lite.registry import cards
-
-    built = _result("model", model.name)
-    if built is None:
-        return
+    built = part.built
+    assert built is not None
     if missing := [c for c in model.requires if not has_capability(built, c)]:
         yield (
-            at,
-            f"a {spell(at)} needs {', '.join(missing)}, "
+            part.path,
+            f"a {spell(part.path)} needs {', '.join(missing)}, "
             f"which model {model.name!r} ({built.__name__}) lacks",
         )
-    losses = cards.model_args(model).get("losses") or {}
-    wishes: list[tuple[KeyPath, str, Component]] = [
-        ((*at, "losses", key), "loss", Component(str(spec.get("name")), spec))
-        for key, spec in losses.items()
-    ]
-    for index, evaluator in enumerate(getattr(config, "evaluate", [])):
-        wishes.append((("evaluate", index), "metric", evaluator))
-    for path, kind, part in wishes:
-        found = _result(kind, part.name)
-        if missing := [c for c in getattr(found, "requires", ()) if not has_capability(built, c)]:
-            yield path, lacking(kind, part.name, missing, model.name, built)
-        elif found is not None:
-            for problem in lacking_for_arguments(kind, found, part, model.name, built):
-                yield path, problem
-
-
-def _result(kind: str, name: Any) -> type | None:
-    """The class that a name builds; None where that is unknown, which is reported elsewhere."""
-    try:
-        return registry.result(kind, name) if isinstance(name, str) else None
-    except (UnknownName, ConfigError):
-        return None
-
-
-def _type_problem(value: Any, wanted: Any) -> str | None:
-    """Why ``value`` does not fit an annotation; None also where that is not a plain type."""
-    origin = typing.get_origin(wanted)
-    if origin in (Union, types.UnionType):
-        found = [_type_problem(value, choice) for choice in typing.get_args(wanted)]
-        return None if None in found else found[0]
-    if wanted is type(None) or wanted is None:
-        return None if value is None else "null is expected"
-    if origin is Literal:
-        choices = typing.get_args(wanted)
-        listed = ", ".join(map(str, choices))
-        return None if value in choices else f"{value!r} is none of its values: {listed}"
-    if wanted in (int, float, str, bool):
-        return scalar_problem(value, wanted)
-    if origin in (Sequence, list):
-        if not isinstance(value, Sequence) or isinstance(value, str):
-            return f"a list is expected, not {type(value).__name__} {value!r}"
-        problems = (
-            _type_problem(item, choice) for item in value for choice in typing.get_args(wanted)
-        )
-        return next((f"in the list: {problem}" for problem in problems if problem), None)
-    return None
+    for wish in wishes:
+        if wish.entry is None or wish.built is None:
+            continue
+        requires = getattr(wish.built, "requires", ())
+        if missing := [c for c in requires if not has_capability(built, c)]:
+            kind = wish.entry.kind.name
+            yield wish.path, lacking(kind, wish.entry.name, missing, model.name, built)
+        else:
+            asked = lacking_for_arguments(wish.entry, wish.component.args, model.name, built)
+            for problem in asked:
+                yield wish.path, problem

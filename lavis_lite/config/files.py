@@ -16,10 +16,36 @@ MAX_INCLUDES = 20
 
 
 class Source(NamedTuple):
-    """A config as plain dicts and lists, and for each of its key paths the file that set it."""
+    """A config as plain dicts and lists, and for each of its key paths the file that set it.
+
+    ``name`` is how the config was asked for; it stands for the origin of keys that nobody set.
+    """
 
     tree: dict[str, Any]
     origin: dict[KeyPath, str]
+    name: str = ""
+
+    def over(self, other: Source) -> Source:
+        """This source laid onto ``other``.
+
+        Raises:
+            ConfigError: a key that reaches past the end of a list.
+        """
+        return Source(merge(other.tree, self.tree), other.origin | self.origin, self.name)
+
+    def where(self, path: KeyPath) -> str:
+        """The file (or command line) that set the longest known part of a key path."""
+        parts = (path[:length] for length in range(len(path), 0, -1))
+        return next((self.origin[part] for part in parts if part in self.origin), self.name)
+
+    def locate(self, path: KeyPath, problem: str) -> str:
+        """A problem as reports say it: where it comes from, the key path, what is wrong there."""
+        return f"{self.where(path)}: {spell(path)}: {problem}"
+
+
+def said_by(name: str, tree: dict[str, Any]) -> Source:
+    """A tree of which one file, or the command line, has set every key."""
+    return Source(tree, dict.fromkeys(key_paths(tree), name), name)
 
 
 def config_root() -> Path:
@@ -103,10 +129,8 @@ def read(
         raise ConfigError(f"{path}: _base_: a path or a list of paths, not {bases!r}")
     merged = Source({}, {})
     for base in [bases] if isinstance(bases, str) else bases:
-        below = read(_find_base(base, path), (*including, path), done)
-        merged = Source(merge(merged.tree, below.tree), merged.origin | below.origin)
-    own = {key_path: str(path) for key_path in key_paths(tree)}
-    done[path] = Source(merge(merged.tree, tree), merged.origin | own)
+        merged = read(_find_base(base, path), (*including, path), done).over(merged)
+    done[path] = said_by(str(path), tree).over(merged)
     return done[path]
 
 
@@ -125,20 +149,20 @@ def spell(path: KeyPath) -> str:
     return text.lstrip(".")
 
 
-def origin_of(source: Source, path: KeyPath, default: str) -> str:
-    """The file (or command line) that set the longest known part of a key path."""
-    for length in range(len(path), 0, -1):
-        if path[:length] in source.origin:
-            return source.origin[path[:length]]
-    return default
-
-
 def key_paths(tree: Any, prefix: KeyPath = ()) -> Iterator[KeyPath]:
     """Every key path in a tree, inner ones included."""
     if prefix:
         yield prefix
     for key, value in items(tree):
         yield from key_paths(value, (*prefix, key))
+
+
+def texts(tree: Any, prefix: KeyPath = ()) -> Iterator[tuple[KeyPath, str]]:
+    """Every text in a tree, with its key path."""
+    if isinstance(tree, str):
+        yield prefix, tree
+    for key, value in items(tree):
+        yield from texts(value, (*prefix, key))
 
 
 def items(tree: Any) -> Iterable[tuple[str | int, Any]]:

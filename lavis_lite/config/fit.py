@@ -6,31 +6,32 @@ import ast
 import difflib
 import inspect
 import textwrap
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from lavis_lite import registry
 from lavis_lite.errors import ConfigError, UnknownName
-from lavis_lite.registry.component import Component, width_hint
+from lavis_lite.registry import Entry
+from lavis_lite.registry.component import width_hint
 
 
-def misfits(kind: str, spec: Mapping[str, Any], model: Mapping[str, Any]) -> Iterator[str]:
+def misfits(entry: Entry, spec: Mapping[str, Any], model: Mapping[str, Any]) -> Iterator[str]:
     """What is wrong with a component inside a model, beyond its arguments.
 
     Args:
-        kind: its registry kind.
-        spec: the component, with a name that exists.
+        entry: what is registered under its name.
+        spec: the component.
         model: the arguments of the model around it, defaults included.
     """
-    yield from registry.misfits(kind, spec, model)
-    if kind in ("vision_encoder", "text_backbone"):
-        yield from _without_width(kind, spec["name"])
+    yield from entry.check(spec, model)
+    if entry.kind.name in ("vision_encoder", "text_backbone"):
+        yield from _without_width(entry)
 
 
-def with_defaults(name: str, args: Mapping[str, Any]) -> dict[str, Any]:
-    """The arguments of a model's builder, those that the config leaves out at their defaults."""
-    own = registry.arguments("model", name)
-    defaults = {k: p.default for k, p in own.items() if p.default is not inspect.Parameter.empty}
+def with_defaults(entry: Entry, args: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments of a builder, those that the config leaves out at their defaults."""
+    own = entry.arguments.items()
+    defaults = {k: p.default for k, p in own if p.default is not inspect.Parameter.empty}
     return {**defaults, **args}
 
 
@@ -51,26 +52,25 @@ def lacking(kind: str, name: str, missing: Iterable[str], model: str, built: typ
 
 
 def lacking_for_arguments(
-    kind: str, part: type, component: Component, model: str, built: type
+    entry: Entry, spec: Mapping[str, Any], model: str, built: type
 ) -> Iterator[str]:
     """What a part's arguments ask for beyond what it always requires, and a model cannot do.
 
     Args:
-        kind: of the part.
-        part: its class; ``requires_if`` maps an argument to what it asks for where it is true, and
-            to the remedy.
-        component: the part in the config.
+        entry: of the part; ``requires_if`` of its class maps an argument to what it asks for where
+            it is true, and to the remedy.
+        spec: the part in the config.
         model: its name.
         built: its class.
     """
-    accepted = registry.arguments(kind, component.name)
-    for argument, (capabilities, instead) in getattr(part, "requires_if", {}).items():
-        value = component.args.get(argument, accepted[argument].default)
+    for argument, (capabilities, instead) in getattr(entry.result, "requires_if", {}).items():
+        value = spec.get(argument, entry.arguments[argument].default)
         missing = [each for each in capabilities if not has_capability(built, each)]
         if value and missing:
             yield (
-                f"{kind} {component.name!r} with `{argument}: {str(value).lower()}` requires "
-                f"{', '.join(missing)}, which model {model!r} ({built.__name__}) lacks; {instead}"
+                f"{entry.kind.name} {entry.name!r} with `{argument}: {str(value).lower()}` "
+                f"requires {', '.join(missing)}, "
+                f"which model {model!r} ({built.__name__}) lacks; {instead}"
             )
 
 
@@ -84,22 +84,22 @@ def has_capability(model: type, name: str) -> bool:
 def _requires(kind: str, name: str, built: type) -> bool:
     """Whether a loss or metric says what it requires, and a model has all of it."""
     try:
-        needed = getattr(registry.result(kind, name), "requires", None)
+        needed = getattr(registry.entry(kind, name).result, "requires", None)
     except (UnknownName, ConfigError):
         return False
     return needed is not None and all(has_capability(built, capability) for capability in needed)
 
 
-def _without_width(kind: str, name: str) -> Iterator[str]:
+def _without_width(entry: Entry) -> Iterator[str]:
     """A class in whose source nobody gives its instances a ``width``.
 
     A builder function, or a class that sets attributes by computed names, is judged when built.
     """
-    builder: Callable[..., Any] | type | None = registry.result(kind, name)
-    if not inspect.isclass(builder) or has_capability(builder, "width"):
+    built = entry.result
+    if built is None or has_capability(built, "width"):
         return
     assigned: set[str] = set()
-    for base in builder.__mro__:
+    for base in built.__mro__:
         if base.__module__.partition(".")[0] in ("torch", "builtins", "typing"):
             continue
         found = _assigned(base)
@@ -110,8 +110,8 @@ def _without_width(kind: str, name: str) -> Iterator[str]:
         return
     hint = width_hint("self", assigned) or "`self.width = ...` in its constructor"
     yield (
-        f"{kind} {name!r} ({registry.where(kind, name)}) has no `width`, the D of its states "
-        f"(B, N, D) that the contract of a {kind} asks for: add {hint}"
+        f"{entry.kind.name} {entry.name!r} ({entry.where}) has no `width`, the D of its states "
+        f"(B, N, D) that the contract of a {entry.kind.name} asks for: add {hint}"
     )
 
 

@@ -7,10 +7,9 @@ A stranger's config must not reach either, so anything beyond these two forms is
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from typing import Any
 
-from lavis_lite.config.files import KeyPath, Source, items, origin_of, spell
+from lavis_lite.config.files import Source, texts
 from lavis_lite.errors import ConfigError, suggest
 
 # What a sweep's arms say is laid onto another config, and resolved there.
@@ -18,7 +17,7 @@ _LATER = "arms"
 _ALLOWED = re.compile(r"\$\{(?:stage:([\w-]+)|[\w.\[\]-]+)\}")
 
 
-def resolve(source: Source, file: str) -> Source:
+def resolve(source: Source) -> Source:
     """The source with every interpolation replaced by its value.
 
     Raises:
@@ -30,8 +29,8 @@ def resolve(source: Source, file: str) -> Source:
 
     here = {key: value for key, value in source.tree.items() if key != _LATER}
     problems = [
-        f"{origin_of(source, path, file)}: {spell(path)}: {problem}"
-        for path, text in _texts(here)
+        source.locate(path, problem)
+        for path, text in texts(here)
         if (problem := _problem(text, here.get("stages")))
     ]
     if problems:
@@ -43,17 +42,10 @@ def resolve(source: Source, file: str) -> Source:
     except (OmegaConfBaseException, RecursionError, ValueError) as error:
         where = getattr(error, "full_key", None)
         reason = str(error).strip().splitlines()[0]
-        raise ConfigError(f"{file}: {f'{where}: ' if where else ''}{reason}") from None
+        raise ConfigError(f"{source.name}: {f'{where}: ' if where else ''}{reason}") from None
     if _LATER in source.tree:
         tree[_LATER] = source.tree[_LATER]  # type: ignore[index,call-overload]
-    return Source(tree, source.origin)  # type: ignore[arg-type]
-
-
-def _texts(tree: Any, path: KeyPath = ()) -> Iterator[tuple[KeyPath, str]]:
-    if isinstance(tree, str):
-        yield path, tree
-    for key, value in items(tree):
-        yield from _texts(value, (*path, key))
+    return source._replace(tree=tree)  # type: ignore[arg-type]
 
 
 def _problem(text: str, stages: Any) -> str | None:

@@ -6,11 +6,13 @@ import dataclasses
 import math
 import types
 import typing
-from typing import Any, Literal, Union
+from typing import Any, Union
 
 from lavis_lite import registry
+from lavis_lite.config.annotations import problem_of, seen
 from lavis_lite.config.files import KeyPath
-from lavis_lite.errors import UnknownName, suggest
+from lavis_lite.errors import ConfigError, UnknownName, suggest
+from lavis_lite.registry import cards
 from lavis_lite.registry.component import NESTED_KINDS, NESTED_MAPPINGS, Component, ModelComponent
 
 
@@ -34,8 +36,6 @@ class Validator:
             return value
         if origin in (Union, types.UnionType):
             return self._optional(value, wanted, path, meta)
-        if origin is Literal:
-            return self._choice(value, typing.get_args(wanted), path)
         if origin is list:
             return self._list(value, typing.get_args(wanted)[0], path, meta)
         if origin is dict:
@@ -44,11 +44,11 @@ class Validator:
             return self._component(value, wanted, path, meta.get("kind"))
         if dataclasses.is_dataclass(wanted):
             return self._dataclass(value, wanted, path)
-        return self._scalar(value, wanted, path, meta)
+        return self._plain(value, wanted, path, meta)
 
     def _dataclass(self, value: Any, wanted: Any, path: KeyPath) -> Any:
         if not isinstance(value, dict):
-            return self.report(path, f"a mapping is expected, not {_seen(value)}")
+            return self.report(path, f"a mapping is expected, not {seen(value)}")
         fields = {f.name: f for f in dataclasses.fields(wanted)}
         self._unknown_keys(value, fields, path)
         return wanted(**self._fields(value, fields, typing.get_type_hints(wanted), path))
@@ -75,32 +75,23 @@ class Validator:
     def _component(self, value: Any, wanted: type[Component], path: KeyPath, kind: Any) -> Any:
         if not isinstance(value, dict) or not isinstance(value.get("name"), str):
             hint = "a mapping with a `name` is expected"
-            return self.report(path, f"{hint}, not {_seen(value)}")
-        own = {f.name: f for f in dataclasses.fields(wanted) if f.name not in ("name", "args")}
+            return self.report(path, f"{hint}, not {seen(value)}")
+        own = wanted.config_keys()
         hints = typing.get_type_hints(wanted)
         extra = self._fields(value, own, hints, path)
         args = {k: v for k, v in value.items() if k not in own and k != "name"}
         if kind:
             self.check_name(kind, value["name"], (*path, "name"))
         component = wanted(name=value["name"], args=args, **extra)
-        if isinstance(component, ModelComponent):
-            self._model(component, path)
-        return component
+        return self._model(component, path) if isinstance(component, ModelComponent) else component
 
     def check_name(self, kind: str, name: str, path: KeyPath) -> None:
         """Note a problem when nothing of this kind is listed under ``name``."""
         if problem := registry.problem(kind, name):
             self.report(path, problem)
 
-    def _model(self, model: ModelComponent, path: KeyPath) -> None:
-        from lavis_lite.registry import cards
-
-        if model.type is not None:
-            try:
-                cards.preset(model.name, model.type)
-            except UnknownName as error:
-                if model.name in registry.names("model"):
-                    self.report((*path, "type"), str(error))
+    def _model(self, model: ModelComponent, path: KeyPath) -> ModelComponent | None:
+        """The model with the arguments of its type; a problem for a type or part that is not."""
         for key, kind in NESTED_KINDS.items():
             if key in model.args and model.args[key] is not None:
                 self._nested(model.args[key], kind, (*path, key))
@@ -108,16 +99,24 @@ class Validator:
             nested = model.args.get(key) or {}
             if not isinstance(nested, dict):
                 self.report(
-                    (*path, key), f"a mapping of components is expected, not {_seen(nested)}"
+                    (*path, key), f"a mapping of components is expected, not {seen(nested)}"
                 )
                 continue
             for name, spec in nested.items():
                 if spec is not None:
                     self._nested(spec, kind, (*path, key, name))
+        try:
+            return cards.whole(model)
+        except UnknownName as error:
+            if model.name in registry.names("model"):
+                self.report((*path, "type"), str(error))
+        except ConfigError as error:
+            self.report(path, str(error))
+        return None
 
     def _nested(self, value: Any, kind: str, path: KeyPath) -> None:
         if not isinstance(value, dict):
-            self.report(path, f"a mapping is expected, not {_seen(value)}")
+            self.report(path, f"a mapping is expected, not {seen(value)}")
         elif "name" in value:  # without one, its keys refine the preset's component
             self.check_name(kind, str(value["name"]), (*path, "name"))
 
@@ -128,25 +127,18 @@ class Validator:
         (inner,) = [c for c in choices if c is not type(None)]
         return self.convert(value, inner, path, meta)
 
-    def _choice(self, value: Any, choices: tuple[Any, ...], path: KeyPath) -> Any:
-        if value not in choices:
-            listed = ", ".join(map(str, choices))
-            near = suggest(str(value), map(str, choices))
-            return self.report(path, f"{value!r} is none of its values.{near} Values: {listed}")
-        return value
-
     def _list(self, value: Any, item: Any, path: KeyPath, meta: Any) -> Any:
         if not isinstance(value, list):
-            return self.report(path, f"a list is expected, not {_seen(value)}")
+            return self.report(path, f"a list is expected, not {seen(value)}")
         return [self.convert(v, item, (*path, i), meta) for i, v in enumerate(value)]
 
     def _dict(self, value: Any, item: Any, path: KeyPath) -> Any:
         if not isinstance(value, dict):
-            return self.report(path, f"a mapping is expected, not {_seen(value)}")
+            return self.report(path, f"a mapping is expected, not {seen(value)}")
         return {k: self.convert(v, item, (*path, k)) for k, v in value.items()}
 
-    def _scalar(self, value: Any, wanted: type, path: KeyPath, meta: Any) -> Any:
-        if problem := scalar_problem(value, wanted):
+    def _plain(self, value: Any, wanted: Any, path: KeyPath, meta: Any) -> Any:
+        if problem := problem_of(value, wanted):
             return self.report(path, problem)
         if wanted is float and not math.isfinite(value):
             return self.report(path, f"a finite number is expected, not {value}")
@@ -154,22 +146,6 @@ class Validator:
         if smallest is not None and value < smallest:
             return self.report(path, f"at least {smallest}, not {value}")
         return float(value) if wanted is float else value
-
-
-def scalar_problem(value: Any, wanted: type) -> str | None:
-    """Why ``value`` is not a ``wanted`` (an int is a float, a bool is no number), or None."""
-    if wanted is float:
-        fits = isinstance(value, int | float) and not isinstance(value, bool)
-    elif wanted is int:
-        fits = isinstance(value, int) and not isinstance(value, bool)
-    else:
-        fits = isinstance(value, wanted)
-    return None if fits else f"{wanted.__name__} is expected, not {_seen(value)}"
-
-
-def _seen(value: Any) -> str:
-    text = repr(value)
-    return f"{type(value).__name__} {text if len(text) < 60 else text[:57] + '...'}"
 
 
 def _required(field: dataclasses.Field[Any]) -> bool:

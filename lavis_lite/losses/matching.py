@@ -111,8 +111,16 @@ class ImageTextMatching(nn.Module):
     ) -> None:
         super().__init__()
         self.negatives, self.scope, self.epsilon = negatives, scope, epsilon
-        # What a model that has learnt nothing pays: the entropy of one match in three.
-        self.prior = None if negatives == "all" else -math.log(1 / 3) / 3 - 2 * math.log(2 / 3) / 3
+        self.prior = self.prior_of(negatives)
+
+    @staticmethod
+    def prior_of(negatives: str = "hard", **_: Any) -> float | None:
+        """What a model that has learnt nothing pays: the entropy of one match in three.
+
+        Args:
+            negatives: as of the loss, whose other arguments change nothing; None for ``all``.
+        """
+        return None if negatives == "all" else -math.log(1 / 3) / 3 - 2 * math.log(2 / 3) / 3
 
     def forward(self, shared: Shared) -> Tensor:
         """() cross-entropy, mean over all rows of all processes."""

@@ -11,6 +11,7 @@ from lavis_lite.metrics.captioning.cider import cider_d
 from lavis_lite.metrics.captioning.java import check_names, java_scores
 from lavis_lite.metrics.captioning.rouge import rouge_l
 from lavis_lite.metrics.captioning.words import split_words
+from lavis_lite.metrics.columns import Chief, Column
 from lavis_lite.metrics.generate import check_generation, generate_captions
 from lavis_lite.metrics.pairs import demand
 from lavis_lite.modules.interfaces import Context, Evaluation, EvaluationData
@@ -50,6 +51,17 @@ class Caption:
     requires_if: ClassVar = {
         "match": (("encode_image", "match"), "`match: false` leaves the probabilities out")
     }
+    title = "Captions"
+    counted = "images"
+    columns = (
+        *(Column(f"bleu_{order}", f"BLEU-{order}", digits=3) for order in range(1, 5)),
+        Column("rouge_l", "ROUGE-L", digits=3),
+        Column("cider_d", "CIDEr-D", digits=3),
+        Column("meteor", "METEOR", digits=3),
+        Column("spice", "SPICE", digits=3),
+        Column("match", "fits", digits=3),
+    )
+    chief = Chief("cider_d", "CIDEr-D of generated captions", digits=2)
 
     def __init__(
         self,

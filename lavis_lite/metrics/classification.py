@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import defaultdict
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from lavis_lite import registry
 from lavis_lite.errors import DataError
+from lavis_lite.metrics.columns import Chief, Column
 from lavis_lite.metrics.rows import Row, predict_rows
 from lavis_lite.modules.interfaces import Context, Evaluation, EvaluationData
 from lavis_lite.modules.output import Samples
@@ -26,6 +28,9 @@ class Classification:
     """
 
     requires = ("predict",)
+    title = "Classes of images with texts, in %"
+    columns: Sequence[Column] = (Column("accuracy", "accuracy", unit="%"),)
+    chief = Chief("accuracy", "classes found", "%")
 
     def evaluate(self, model: Any, data: EvaluationData, runner: Context) -> Evaluation:
         """Figures in %, and per row its class, the predicted one and its probability."""
@@ -55,6 +60,13 @@ class Nlvr(Classification):
     `consistency` is the share of statements that are judged rightly for every pair of images that
     they come with. Reference: https://arxiv.org/abs/1811.00491, section 5.
     """
+
+    title = "Statements about two images, in %"
+    columns = (
+        Column("accuracy", "accuracy", unit="%"),
+        Column("consistency", "consistency", unit="%"),
+    )
+    chief = Chief("accuracy", "statements judged right", "%")
 
     def _figures(self, rows: list[Row], names: Any) -> dict[str, float]:
         statements: dict[str, bool] = {}

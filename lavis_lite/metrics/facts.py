@@ -8,6 +8,7 @@ from typing import Any
 
 from lavis_lite import registry
 from lavis_lite.errors import ConfigError
+from lavis_lite.metrics.columns import OTHERS, Chief, Column
 from lavis_lite.metrics.generate import check_generation, generate_captions
 from lavis_lite.modules.interfaces import Context, Evaluation, EvaluationData
 
@@ -28,6 +29,14 @@ class Facts:
     """
 
     requires = ("generate",)
+    title = "Facts in captions, shares"
+    counted = "images"
+    columns = (
+        Column("exact", "all right", digits=3),
+        Column("parsed", "readable", digits=3),
+        Column(OTHERS, digits=3),  # an attribute of the facts
+    )
+    chief = Chief("exact", "captions with every fact right", "%", factor=100)
 
     def __init__(self, generate: dict[str, Any] | None = None) -> None:
         self.generate = generate or {}

@@ -13,6 +13,7 @@ from torch import Tensor
 from lavis_lite import distributed, registry
 from lavis_lite.data.seeding import generator
 from lavis_lite.errors import ConfigError, DataError
+from lavis_lite.metrics.columns import Chief, Column
 from lavis_lite.metrics.generate import match_probability
 from lavis_lite.metrics.pairs import Pairs, evaluating, image_batches, read_pairs, text_processor
 from lavis_lite.modules.interfaces import Context, Evaluation, EvaluationData
@@ -33,6 +34,16 @@ class ImageTextMatching:
     """
 
     requires = ("encode_image", "match")
+    title = "Matching images with texts"
+    counted = "images"
+    columns = (
+        Column("accuracy", "accuracy", digits=3),
+        Column("auc", "AUC", digits=3),
+        Column("matched", "true pairs", "mean probability", digits=3),
+        Column("mismatched", "false pairs", "mean probability", digits=3, better=-1),
+        Column("generated", "generated", "mean probability", digits=3),
+    )
+    chief = Chief("auc", "AUC, true against false pairs", "%", factor=100)
 
     def __init__(self, captions: str | None = None, seed: int = 0) -> None:
         self.captions = captions

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from lavis_lite import distributed, registry
 from lavis_lite.errors import ConfigError, DataError
+from lavis_lite.metrics.columns import Chief, Column
 from lavis_lite.metrics.pairs import (
     Pairs,
     demand,
@@ -70,6 +71,20 @@ class Retrieval:
 
     requires = ("encode_image", "encode_text", "image_embeds", "text_embeds", "tokenize")
     requires_if: ClassVar = {"rerank": (("rank",), "`rerank: false` ranks by cosine alone")}
+    title = "Retrieval, R@k in %"
+    counted = "{query}s"
+    columns = (
+        Column("txt_r1", "R@1", "texts by image", unit="%"),
+        Column("txt_r5", "R@5", "texts by image", unit="%"),
+        Column("txt_r10", "R@10", "texts by image", unit="%"),
+        Column("img_r1", "R@1", "images by text", unit="%"),
+        Column("img_r5", "R@5", "images by text", unit="%"),
+        Column("img_r10", "R@10", "images by text", unit="%"),
+        Column("r_mean", "mean", unit="%"),
+        Column("txt_r_mean", shown=False),
+        Column("img_r_mean", shown=False),
+    )
+    chief = Chief("r_mean", "mean of R@1, 5, 10, both ways", "%")
 
     def __init__(
         self,

@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from lavis_lite import registry
 from lavis_lite.errors import ConfigError, DataError, suggest
+from lavis_lite.metrics.columns import Chief, Column
 from lavis_lite.metrics.rows import Row, predict_rows
 from lavis_lite.metrics.vqa_words import aok_vqa_accuracy, vqa_accuracy
 from lavis_lite.modules.interfaces import Context, Evaluation, EvaluationData
@@ -41,6 +42,15 @@ class Vqa:
     """
 
     requires = ("predict_answers",)
+    title = "Answers to questions, accuracy in %"
+    counted = "questions"
+    columns = (
+        Column("accuracy", "all", unit="%"),
+        Column("accuracy_yes_no", "yes or no", unit="%"),
+        Column("accuracy_number", "numbers", unit="%"),
+        Column("accuracy_other", "others", unit="%"),
+    )
+    chief = Chief("accuracy", "questions answered right", "%")
 
     def __init__(
         self,

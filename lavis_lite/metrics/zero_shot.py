@@ -11,6 +11,7 @@ from torch.nn.functional import normalize
 from lavis_lite import registry
 from lavis_lite.errors import ConfigError
 from lavis_lite.metrics.classification import percent
+from lavis_lite.metrics.columns import Chief, Column
 from lavis_lite.metrics.pairs import evaluating, text_processor
 from lavis_lite.metrics.rows import Row, predict_rows
 from lavis_lite.modules.interfaces import Context, Evaluation, EvaluationData
@@ -36,6 +37,10 @@ class ZeroShotClassification:
     """
 
     requires = ("encode_image", "encode_text", "image_embeds", "text_embeds")
+    title = "Classes by their names alone, accuracy in %"
+    counted = "images"
+    columns = (Column("top1", "top 1", unit="%"), Column("top5", "top 5", unit="%"))
+    chief = Chief("top1", "classes found by their names alone", "%")
 
     def __init__(
         self,

@@ -129,7 +129,7 @@ class VisionLanguageModel(nn.Module):
         from lavis_lite.registry import cards
 
         for name in cards.list_models():
-            if registry.result("model", name) is cls:
+            if registry.entry("model", name).result is cls:
                 return zoo.load_model(name, model_type)  # type: ignore[return-value]
         raise LookupError(f"{cls.__name__} is not registered as a model")
 
@@ -166,7 +166,7 @@ def width_of(tower: nn.Module, key: str, spec: Mapping[str, Any]) -> int:
         }[key]
         own = [name for name in SYNONYMS if hasattr(tower, name)]
         raise ConfigError(
-            f"model.{key}: {spec['name']!r} ({registry.where(kind, spec['name'])}) gives a "
+            f"model.{key}: {spec['name']!r} ({registry.entry(kind, spec['name']).where}) gives a "
             f"{type(tower).__name__} that has no integer `width` (D of {what}): set "
             f"{width_hint('encoder', own) or '`encoder.width = ...`'} where it is made"
         )

@@ -141,13 +141,13 @@ def _read_run(folder: Path, step: Path) -> SavedModel | None:
         return None
     own = {"name", "type", "checkpoint"}
     args = {key: value for key, value in model.items() if key not in own}
-    component = ModelComponent(model["name"], args, type=model.get("type"))
+    component = cards.whole(ModelComponent(model["name"], args, type=model.get("type")))
     complete = folder / "complete.json"
     summary = json.loads(complete.read_text(encoding="utf-8")) if complete.is_file() else {}
     return SavedModel(
         component.name,
         component.type,
-        cards.model_args(component),
+        dict(component.args),
         (config.get("data") or {}).get("processors") or {},
         summary.get("metrics") or manifest.get("metrics") or {},
     )
@@ -160,7 +160,7 @@ def _standing_alone(args: Mapping[str, Any]) -> dict[str, Any]:
         spec = result.get(key)
         if not isinstance(spec, Mapping):
             continue
-        start = registry.arguments(kind, spec["name"]).get("pretrained")
+        start = registry.entry(kind, spec["name"]).arguments.get("pretrained")
         rest = {k: v for k, v in spec.items() if k != "pretrained"}
         result[key] = rest | ({"pretrained": False} if start and start.default is True else {})
     return result

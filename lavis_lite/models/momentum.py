@@ -14,7 +14,7 @@ T = TypeVar("T")
 def add_momentum(model: Any, losses: LossSpecs | None) -> None:
     """Give a model with ``momentum_pairs`` its momentum copy, if one of its losses asks for it."""
     named = [spec["name"] for spec in (losses or {}).values() if "name" in spec]
-    wanted = [registry.result("loss", name) for name in named]
+    wanted = [registry.entry("loss", name).result for name in named]
     if any("momentum" in getattr(loss, "requires", ()) for loss in wanted):
         copy_towers(model)
 

@@ -23,15 +23,16 @@ logger = logging.getLogger(__name__)
 
 
 def build_model(model: ModelComponent) -> nn.Module:
-    """Build a model from its config section and load its ``checkpoint``, if it names one.
+    """Build a model from its whole component and load its ``checkpoint``, if it names one.
 
-    The checkpoint ``released`` stands for the released weights of the model's type.
+    A config's components are whole; others are made so by ``cards.whole``. The checkpoint
+    ``released`` stands for the released weights of the model's type.
     """
     source = model.checkpoint
     if source == cards.RELEASED:
         source = cards.released_weights(model.name, model.type)
     card = {"name": model.name, "type": model.type or cards.default_type(model.name)}
-    return _build({**card, "args": cards.model_args(model)}, source)
+    return _build({**card, "args": dict(model.args)}, source)
 
 
 def _build(card: dict[str, Any], source: str | None) -> nn.Module:
@@ -80,9 +81,8 @@ def create_model(
     name, model_type = _name_and_type(name, model_type)
     if pretrained and checkpoint is None:
         checkpoint = cards.RELEASED
-    return build_model(
-        ModelComponent(name=name, type=model_type, checkpoint=checkpoint, args=overrides)
-    )
+    model = ModelComponent(name=name, type=model_type, checkpoint=checkpoint, args=overrides)
+    return build_model(cards.whole(model))
 
 
 def load_model(

@@ -1,6 +1,7 @@
 """The registry: names -> builders, the packages that list them, and the cards of models.
 
-registry.py      kinds, entries, register, look up, build
+registry.py      register, look up, build, list
+entry.py         what a look-up gives: builder, arguments, class, check
 contracts.py     the contract of each kind
 plugins.py       where registered names come from
 component.py     a name with its arguments, and how two of them merge
@@ -8,25 +9,19 @@ cards.py         model cards: types, presets, released weights
 weight_cards.py  cards of released weight files
 """
 
+from lavis_lite.registry.entry import Entry, Kind
 from lavis_lite.registry.plugins import ComponentIndex
 from lavis_lite.registry.registry import (
-    Entry,
-    Kind,
     Registry,
-    argument_problems,
-    arguments,
     build,
+    entry,
     everything,
     get,
     index,
     kinds,
-    misfits,
     names,
     problem,
     register,
-    result,
-    runtime,
-    where,
 )
 
 __all__ = [
@@ -34,18 +29,13 @@ __all__ = [
     "Entry",
     "Kind",
     "Registry",
-    "argument_problems",
-    "arguments",
     "build",
+    "entry",
     "everything",
     "get",
     "index",
     "kinds",
-    "misfits",
     "names",
     "problem",
     "register",
-    "result",
-    "runtime",
-    "where",
 ]

@@ -13,15 +13,17 @@ Beside its components a zoo.yaml has the cards of its models::
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from lavis_lite import registry
 from lavis_lite.errors import CheckpointError, UnknownName, suggest
 from lavis_lite.registry.component import ModelComponent, merge
 
+M = TypeVar("M", bound=ModelComponent)
 RELEASED = "released"  # the checkpoint that stands for the released weights of a type
 
 
@@ -103,17 +105,22 @@ def vocabulary_size(tokenizer: str) -> int | None:
     return next((size for size in said if size is not None), None)
 
 
-def model_args(model: ModelComponent) -> dict[str, Any]:
-    """All arguments of a model component: its own, laid onto those of its type.
+def whole(model: M) -> M:
+    """A model component with all its arguments: its own, laid onto those of its type.
 
     A ``type`` of null means the default type's preset, so that a config may name the model alone.
+    A loss of null takes the type's one away.
+
+    Raises:
+        UnknownName: as of ``preset``.
     """
+    if model.given is not None:
+        return model
     chosen = model.type or default_type(model.name)
-    start = preset(model.name, chosen) if chosen else {}
-    args = merge(start, dict(model.args))
+    args = merge(preset(model.name, chosen) if chosen else {}, dict(model.args))
     if isinstance(args.get("losses"), Mapping):
         args["losses"] = {k: v for k, v in args["losses"].items() if v is not None}
-    return args
+    return dataclasses.replace(model, args=args, given=model.args)
 
 
 def released_weights(name: str, type: str | None = None) -> str:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import Field, dataclass, field, fields
 from typing import Any
 
 from lavis_lite.errors import ConfigError
@@ -23,6 +23,17 @@ class Component:
     name: str
     args: Mapping[str, Any] = field(default_factory=dict)
 
+    @classmethod
+    def config_keys(cls) -> dict[str, Field[Any]]:
+        """The keys that a config may give beside the name and the arguments."""
+        own = ("name", "args", "given")
+        return {field.name: field for field in fields(cls) if field.name not in own}
+
+    @property
+    def written(self) -> Mapping[str, Any]:
+        """The arguments as a config writes them."""
+        return self.args
+
     @property
     def spec(self) -> dict[str, Any]:
         """As ``registry.build`` takes it."""
@@ -33,17 +44,37 @@ class Component:
 class ModelComponent(Component):
     """A model: ``name``, the ``type`` that its arguments start from, and initial weights.
 
-    ``checkpoint`` is a file, an output folder of another run, a URL, ``hf://owner/repo/file``, or
-    ``released``: the released weights of the type.
+    Attributes:
+        type: of the model's card; None stands for the first one.
+        checkpoint: a file, an output folder of another run, a URL, ``hf://owner/repo/file``, or
+            ``released``: the released weights of the type.
+        given: the arguments before ``cards.whole`` laid them onto those of the type; None in a
+            component that was not made whole.
     """
 
     type: str | None = None
     checkpoint: str | None = None
+    given: Mapping[str, Any] | None = None
+
+    @property
+    def written(self) -> Mapping[str, Any]:
+        """The arguments as a config writes them, without those of the type."""
+        return self.args if self.given is None else self.given
 
     @property
     def requires(self) -> tuple[str, ...]:
         """What the model's class must have for the part that it plays; a subclass says it."""
         return ()
+
+
+def nested(args: Mapping[str, Any]) -> Iterator[tuple[tuple[str, ...], str, Mapping[str, Any]]]:
+    """The components among a model's arguments: keys that lead there, registry kind, component."""
+    for key, kind in NESTED_KINDS.items():
+        if isinstance(spec := args.get(key), Mapping):
+            yield (key,), kind, spec
+    for key, kind in NESTED_MAPPINGS.items():
+        for name, spec in (args.get(key) or {}).items():
+            yield (key, name), kind, spec
 
 
 def merge(base: Any, over: Any, at: str = "") -> Any:

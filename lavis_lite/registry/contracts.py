@@ -47,7 +47,9 @@ KINDS: dict[str, Contract] = {
         """An nn.Module called with a step's Shared view, returning a scalar in fp32.
 
         ``requires`` names the attributes that the model must have. Built with ``model`` (towers
-        and heads in place), of which it keeps no reference; its buffers (a queue) belong to it.""",
+        and heads in place), of which it keeps no reference; its buffers (a queue) belong to it.
+        Optional: ``prior``, the value that guessing gives, and the static method
+        ``prior_of(**arguments)``, which tells it of a loss that is not built.""",
         runtime=("model",),
     ),
     "dataset": Contract(
@@ -73,14 +75,16 @@ KINDS: dict[str, Contract] = {
 
         ``requires`` names the attributes that the model must have. Every sample counts exactly
         once, whatever the batch, chunk and world size. Optional: ``requires_if``, argument -> (what
-        it asks for where it is true, what to do instead)."""
+        it asks for where it is true, what to do instead); for reports, ``title``, ``columns``,
+        ``chief`` and ``counted`` of the class, see ``lavis_lite.metrics.columns``."""
     ),
     "runner": Contract(
         """A class built with a validated config; ``run()`` does the work and returns a summary.
 
         Its ``Config`` dataclass is named in its package's zoo.yaml under ``runner_configs``, so
         that a config file can be checked without importing the runner. Optional:
-        ``report_sections(folder, config)``, what a pipeline's page shows about a finished run.""",
+        ``report_sections(folder, config)``, what a pipeline's page shows about a finished run; of
+        ``Config``, ``without_effect``, a class variable: dotted keys that change no result.""",
         runtime=("config",),
     ),
     "workload": Contract(

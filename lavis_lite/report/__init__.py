@@ -129,7 +129,7 @@ def _of_runner(run: Run) -> list[Section]:
     """What the runner of a finished run has to say about it."""
     if not run.summary or run.config is None:
         return []
-    runner: Any = registry.result("runner", run.config.runner.name)
+    runner: Any = registry.entry("runner", run.config.runner.name).result
     if not hasattr(runner, "report_sections"):
         return []
     try:

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from lavis_lite import registry
 from lavis_lite.report.charts.lines import Chart, Line, legend, line_chart
-from lavis_lite.report.figures import chief_of, columns_for, figure_of, headline_of, title_of
+from lavis_lite.report.figures import (
+    chief_of,
+    columns_for,
+    figure_of,
+    headline_of,
+    title_of,
+)
 from lavis_lite.report.markup import join, tag
 from lavis_lite.report.page import Headline, Section
 from lavis_lite.report.runs import Evaluated, Run
 from lavis_lite.report.tables import Change, Column, before_after, metric_table
 
 Pair = tuple[Run, Run]  # before, after
-# Two of three pairs of the matching loss are false: the entropy of that, which guessing gets.
-_GUESSING = 0.6365
 
 
 def results(runs: Sequence[Run]) -> Section | None:
@@ -51,7 +56,8 @@ def headline(runs: Sequence[Run], pairs: Sequence[Pair] = ()) -> list[Headline]:
     earlier = {after.name: before for before, after in pairs}
     for run in runs:
         for evaluated in run.evaluations:
-            where = run.name if len(runs) > 1 else ""
+            run_name = run.name if len(runs) > 1 else ""
+            where = ", ".join(filter(None, [run_name, evaluated.counted()]))
             if old := _named(earlier.get(run.name), evaluated.name):
                 where = f"{where}; before: {figure_of(evaluated.metric, old.figures)}"
             if figure := headline_of(evaluated.metric, evaluated.figures, where):
@@ -66,7 +72,7 @@ def curves(runs: Sequence[Run]) -> Section | None:
         return None
     keys = list(dict.fromkeys(key for run in trained for r in run.training for key in r))
     losses = [key for key in keys if key == "loss" or key.startswith("loss_")]
-    guides = {key for run in trained for key in _guessed(run)}
+    priors = {key: prior for run in trained for key, prior in _priors(run).items()}
     charts = [
         Chart(
             "total loss" if key == "loss" else f"{key.removeprefix('loss_').upper()} loss",
@@ -75,29 +81,29 @@ def curves(runs: Sequence[Run]) -> Section | None:
                 for colour, run in enumerate(trained)
                 if (points := [(r["step"], r[key]) for r in run.training if _number(r.get(key))])
             ],
-            guide=(_GUESSING, f"guessing: {_GUESSING}") if key in guides else None,
+            guide=(priors[key], f"guessing: {priors[key]:.4f}") if key in priors else None,
         )
         for key in losses
     ] + _progress(trained)
     names = legend([run.name for run in trained]) if len(trained) > 1 else None
     grid = tag("div", [line_chart(chart) for chart in charts], class_="charts")
     note = "The values of single steps; where there are many, they stand faintly behind their mean."
-    if guides:
-        note += " A matching loss that stays on its dashed line has learnt nothing yet."
+    if priors:
+        note += " A loss that stays on its dashed line has learnt nothing yet."
     return Section("Training", join(names, grid), note)
 
 
-def _guessed(run: Run) -> list[str]:
-    """Record keys of matching losses for which the value of guessing is known."""
-    from lavis_lite.registry import cards
-
+def _priors(run: Run) -> dict[str, float]:
+    """Record key of a loss -> what guessing gets, where the loss's class tells it."""
     model = getattr(run.config, "model", None)
-    losses = (cards.model_args(model).get("losses") or {}) if model is not None else {}
-    return [
-        f"loss_{name}"
-        for name, spec in losses.items()
-        if spec.get("name") == "itm" and spec.get("negatives") != "all"
-    ]
+    losses = (model.args.get("losses") or {}) if model is not None else {}
+    found = {}
+    for key, spec in losses.items():
+        args = {k: v for k, v in spec.items() if k != "name"}
+        told = getattr(registry.entry("loss", spec["name"]).result, "prior_of", None)
+        if told is not None and (prior := told(**args)) is not None:
+            found[f"loss_{key}"] = prior
+    return found
 
 
 def _progress(runs: Sequence[Run]) -> list[Chart]:

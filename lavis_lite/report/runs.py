@@ -14,6 +14,7 @@ from lavis_lite import config as configs
 from lavis_lite import registry
 from lavis_lite.data.files.images import decode
 from lavis_lite.registry.component import Component
+from lavis_lite.report.figures import count_of
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -47,6 +48,10 @@ class Evaluated:
     def figures(self) -> dict[str, float]:
         """The latest figures."""
         return self.history[-1][1]
+
+    def counted(self) -> str:
+        """Of how many of what the figures are: ``300 images``; empty where it is not known."""
+        return count_of(self.metric, self.rows())
 
     def rows(self) -> list[Record]:
         """The predictions of the latest evaluation."""

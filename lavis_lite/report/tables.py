@@ -7,23 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
+from lavis_lite.metrics.columns import Column as Column
 from lavis_lite.report.markup import Html, join, tag
-
-
-@dataclass(frozen=True)
-class Column:
-    """A figure: ``key`` in the rows, how it is called, grouped and written.
-
-    ``better`` is 1 where high values are good, -1 where low ones are, 0 where neither is; the best
-    of several rows is emphasised.
-    """
-
-    key: str
-    label: str
-    group: str = ""
-    digits: int = 1
-    better: int = 1
-
 
 Row = Mapping[str, float | None]
 

@@ -26,6 +26,7 @@ from lavis_lite.runners.settings import (
     fingerprint,
     flatten,
     settings,
+    without_effect,
 )
 
 log = logging.getLogger(__name__)
@@ -53,8 +54,13 @@ class Plan(NamedTuple):
 
     def differs_from(self, before: dict[str, Any], *, evaluation: bool = True) -> list[str]:
         """What differs from a ``record``, see `differences`."""
-        unused = set(at_default(self.config))
-        return differences(before["settings"], self.settings, evaluation=evaluation, unused=unused)
+        return differences(
+            before["settings"],
+            self.settings,
+            evaluation=evaluation,
+            unused=set(at_default(self.config)),
+            ignored=without_effect(self.config),
+        )
 
 
 @registry.register("runner", "pipeline")
@@ -104,7 +110,7 @@ class PipelineRunner:
                 continue
             inputs = {p.name: p.fingerprint for p in plans if mentions(config, p.folder.path)}
             own = settings(config)
-            ident = fingerprint(own, *inputs.values())
+            ident = fingerprint(own, *inputs.values(), ignored=without_effect(config))
             plans.append(Plan(name, stage.cfg, config, folder, own, inputs, ident))
         if problems:
             raise ConfigError("\n".join(problems))
@@ -119,7 +125,11 @@ class PipelineRunner:
             before = history.get(plan.name)
             changed = _changes(before, plan, same) if before else []
             if before and not changed:
-                same[plan.name] = fingerprint(before["settings"], *before["inputs"].values())
+                same[plan.name] = fingerprint(
+                    before["settings"],
+                    *before["inputs"].values(),
+                    ignored=without_effect(plan.config),
+                )
             if changed and plan.folder.path.exists():
                 lines += [f"  stage {plan.name!r}:", *(f"    {line}" for line in changed)]
                 folders.append(str(plan.folder.path))

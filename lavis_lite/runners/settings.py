@@ -10,18 +10,15 @@ from typing import Any
 
 from lavis_lite.config import to_dict
 from lavis_lite.io.redaction import redacted
-from lavis_lite.registry import cards
 from lavis_lite.registry.component import ModelComponent
 
 Settings = dict[str, Any]
 
-# Changing these leaves losses, weights and figures as they are.
+# Changing these leaves losses, weights and figures as they are, in every runner's config. One with
+# more of them names these in ``without_effect``, a class variable of its Config.
 WITHOUT_EFFECT = (
     "plugins",  # what they register is named elsewhere; that a file changes inside cannot be seen
-    "runner.executor",  # how work is spread over processes
-    "runner.workers",
     "data.num_workers",
-    "data.right",  # which texts are known to be right: what is counted after CapFilt
     "run.output_dir",
     "run.log_every",
     "run.eval_every",
@@ -55,8 +52,8 @@ def settings(config: Any, processes: int = 1) -> Settings:
     """
     flat = dict(flatten(to_dict(config)))
     model = getattr(config, "model", None)
-    if isinstance(model, ModelComponent) and (preset := cards.model_args(model)):
-        flat |= dict(flatten(redacted(preset), "model"))
+    if isinstance(model, ModelComponent) and model.args:
+        flat |= dict(flatten(redacted(model.args), "model"))
     if BATCH in flat:
         flat[f"{BATCH} of all processes"] = flat.pop(BATCH) * processes
     return json.loads(json.dumps(flat, default=str))
@@ -92,8 +89,23 @@ def at_default(config: Any, prefix: str = "") -> Iterator[str]:
                     yield from at_default(item, f"{where}[{index}]")
 
 
+def without_effect(config: Any) -> tuple[str, ...]:
+    """Dotted keys of a config, and of sections in it, that change no result."""
+    return (*WITHOUT_EFFECT, *getattr(config, "without_effect", ()))
+
+
+def named_in(key: str, names: Collection[str]) -> bool:
+    """Whether a dotted key, or a section around it, is among ``names``."""
+    return any(key == name or key.startswith((f"{name}.", f"{name}[")) for name in names)
+
+
 def differences(
-    old: Settings, new: Settings, *, evaluation: bool = True, unused: Collection[str] = ()
+    old: Settings,
+    new: Settings,
+    *,
+    evaluation: bool = True,
+    unused: Collection[str] = (),
+    ignored: Collection[str] = WITHOUT_EFFECT,
 ) -> list[str]:
     """What differs with an effect, as ``optim.lr: 0.0003 is now 0.0001``; null is like absent.
 
@@ -102,13 +114,14 @@ def differences(
         new: those of now.
         evaluation: whether what is evaluated counts.
         unused: keys of ``new`` that ``old`` may lack, see `at_default`.
+        ignored: keys that do not count, see `without_effect`.
     """
     missing = object()
     lines = []
     old = redacted(old)  # earlier releases wrote secrets down
     for key in sorted({**old, **new}):
         before, now = old.get(key, missing), new.get(key, missing)
-        if before == now or not _counts(key, evaluation):
+        if before == now or not _counts(key, evaluation, ignored):
             continue
         came_later = before is missing and key in unused
         if came_later or {id(before), id(now)} == {id(missing), id(None)}:
@@ -128,19 +141,24 @@ def _has_default(field: dataclasses.Field, value: Any) -> bool:
     return field.default is not dataclasses.MISSING and bool(value == field.default)
 
 
-def fingerprint(values: Settings, *parts: str, evaluation: bool = False) -> str:
+def fingerprint(
+    values: Settings,
+    *parts: str,
+    evaluation: bool = False,
+    ignored: Collection[str] = WITHOUT_EFFECT,
+) -> str:
     """A short hash of all settings that have an effect on what is learnt, and of further parts.
 
     Args:
         values: the settings.
         parts: more to be told apart by.
         evaluation: whether what is evaluated counts too.
+        ignored: keys that do not count, see `without_effect`.
     """
-    effective = {k: v for k, v in values.items() if _counts(k, evaluation)}
+    effective = {k: v for k, v in values.items() if _counts(k, evaluation, ignored)}
     text = json.dumps([effective, parts], sort_keys=True)
     return hashlib.sha256(text.encode("utf-8")).hexdigest()[:16]
 
 
-def _counts(key: str, evaluation: bool) -> bool:
-    ignored = WITHOUT_EFFECT if evaluation else WITHOUT_EFFECT + EVALUATION
-    return not any(key == name or key.startswith((f"{name}.", f"{name}[")) for name in ignored)
+def _counts(key: str, evaluation: bool, ignored: Collection[str]) -> bool:
+    return not named_in(key, ignored if evaluation else (*ignored, *EVALUATION))

@@ -101,8 +101,8 @@ def test_wrong_types_are_named(tmp_path: Path) -> None:
         "on the command line: model.text.dropout: float is expected, not str 'none'",
         "on the command line: model.losses.itc.queue_size: int is expected, not float 1.5",
         "on the command line: model.losses.itc.alpha: float is expected, not bool True",
-        "on the command line: model.losses.itm.negatives: 'hrad' is none of its values: "
-        "hard, random, all",
+        "on the command line: model.losses.itm.negatives: 'hrad' is none of its values. "
+        "Did you mean 'hard'? Values: hard, random, all",
         "on the command line: evaluate[0]: metric 'needy_metric' requires levitate, "
         "which model 'blip_pretrain' (BlipPretrain) lacks",
         "on the command line: evaluate[0].scale: float is expected, not str 'x'",
@@ -139,7 +139,7 @@ def test_null_is_fine_where_the_builder_says_so_and_wrong_elsewhere(tmp_path: Pa
 
 
 def test_arguments_that_the_program_supplies_need_not_be_written(tmp_path: Path) -> None:
-    assert registry.runtime("text_backbone") == ("vocab_size", "encoder_width")
+    assert registry.everything.kinds["text_backbone"].runtime == ("vocab_size", "encoder_width")
     assert problems(tmp_path, "model.text={name: med, width: 32, num_heads: 2}") == []
 
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from transformers import BertConfig, T5Config
 
 from lavis_lite import config, registry
-from lavis_lite.config.fit import misfits
+from lavis_lite.config import fit
 from lavis_lite.errors import ConfigError
 from lavis_lite.modules.text.load_tokenizer import PACKAGED
 from lavis_lite.registry.plugins import ComponentIndex
@@ -23,6 +23,10 @@ model: {name: blip_pretrain, type: tiny}
 data: {train: [{name: scenes}]}
 run: {output_dir: out}
 """
+
+
+def misfits(kind: str, spec: dict[str, Any], model: dict[str, Any]) -> list[str]:
+    return list(fit.misfits(registry.entry(kind, spec["name"]), spec, model))
 
 
 class Widthless(nn.Module):
@@ -115,7 +119,7 @@ def test_an_encoder_without_width_is_named_with_contract_and_remedy(
 
 @pytest.mark.parametrize("name", ["my_inheriting", "my_annotated", "my_computed", "timm/resnet18"])
 def test_an_encoder_with_a_width_or_of_which_none_can_tell_passes(name: str) -> None:
-    assert list(misfits("vision_encoder", {"name": name}, {})) == []
+    assert misfits("vision_encoder", {"name": name}, {}) == []
 
 
 # ---- a loss that asks for what the model lacks
@@ -182,11 +186,11 @@ def test_a_tower_of_transformers_too_short_is_refused(tmp_path: Path) -> None:
     BertConfig(vocab_size=3000, max_position_embeddings=20).save_pretrained(tmp_path / "short")
     T5Config(vocab_size=3000, num_layers=1).save_pretrained(tmp_path / "endless")
     model = {"max_length": 30, "tokenizer": str(PACKAGED)}
-    found = list(misfits("text_backbone", {"name": f"hf/{tmp_path}/short"}, model))
+    found = misfits("text_backbone", {"name": f"hf/{tmp_path}/short"}, model)
     assert len(found) == 1
     assert found[0].startswith(f"text_backbone 'hf/{tmp_path}/short' holds 20 tokens, but texts")
-    assert list(misfits("text_backbone", {"name": f"hf/{tmp_path}/endless"}, model)) == []
-    assert list(misfits("text_backbone", {"name": "hf/nobody/nothing"}, model)) == []
+    assert misfits("text_backbone", {"name": f"hf/{tmp_path}/endless"}, model) == []
+    assert misfits("text_backbone", {"name": "hf/nobody/nothing"}, model) == []
 
 
 @pytest.mark.parametrize("text", ["clip_text", "med", "hf"])
@@ -198,7 +202,7 @@ def test_every_kind_of_tower_is_held_against_the_length_of_texts(text: str, tmp_
 
     def found(max_length: int) -> list[str]:
         model = {"max_length": max_length, "tokenizer": str(PACKAGED)}
-        return list(misfits("text_backbone", spec, model))
+        return misfits("text_backbone", spec, model)
 
     assert found(77) == []
     (problem,) = found(78)
@@ -228,12 +232,12 @@ def test_a_tower_without_an_end_needs_to_know_how_much_to_read(tmp_path: Path) -
 @pytest.mark.parametrize("source", ["/nowhere", "hf//nowhere", "no/such/place", "vocab.txt"])
 def test_a_tokenizer_that_is_nowhere_is_refused(name: str, source: str) -> None:
     model = {"max_length": 30, "tokenizer": source}
-    found = list(misfits("text_backbone", {"name": name}, model))
+    found = misfits("text_backbone", {"name": name}, model)
     path = source.removeprefix("hf/")
     assert found == [
         f"model.tokenizer: {path} does not exist; a file, a folder or a hub id is expected"
     ]
-    assert list(misfits("text_backbone", {"name": name}, {**model, "tokenizer": "own/er"})) == []
+    assert misfits("text_backbone", {"name": name}, {**model, "tokenizer": "own/er"}) == []
 
 
 def test_a_folder_that_is_no_text_tower_is_refused(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from lavis_lite import config, registry
 from lavis_lite.config.files import config_root
 from lavis_lite.config.schema import EvaluateConfig, PipelineConfig, Stage, TrainConfig
 from lavis_lite.errors import ConfigError
+from lavis_lite.registry import cards
 from lavis_lite.registry.component import Component, ModelComponent
 
 TRAIN = """
@@ -46,7 +47,10 @@ def report(load: Load, text: str, *overrides: str) -> list[str]:
 def test_a_config_becomes_the_dataclass_of_its_runner(load: Load) -> None:
     loaded = load(TRAIN)
     assert isinstance(loaded, TrainConfig)
-    assert loaded.model == ModelComponent("blip_pretrain", {"losses": {"itm": None}}, "tiny")
+    written = {"losses": {"itm": None}}
+    assert loaded.model == cards.whole(ModelComponent("blip_pretrain", written, "tiny"))
+    assert loaded.model.written == written
+    assert set(loaded.model.args["losses"]) == {"itc", "lm"}
     assert loaded.data.train[1].weight == 0.5
     assert loaded.evaluate[0].data == Component("scenes", {"split": "test"})
     assert loaded.optim.schedule == "cosine"

@@ -7,9 +7,10 @@ from typing import Any, Literal
 
 import pytest
 
+from lavis_lite.config.annotations import problem_of
 from lavis_lite.config.files import spell
 from lavis_lite.config.schema import Evaluator, OptimConfig, RunConfig, TrainDataset, key
-from lavis_lite.config.validate import Validator, scalar_problem
+from lavis_lite.config.validate import Validator
 from lavis_lite.registry.component import Component, ModelComponent
 
 
@@ -99,7 +100,7 @@ def test_a_required_key_that_is_missing_is_explained() -> None:
     ],
 )
 def test_a_bool_is_no_number_and_an_int_is_a_float(value: Any, wanted: type, fits: bool) -> None:
-    assert (scalar_problem(value, wanted) is None) == fits
+    assert (problem_of(value, wanted) is None) == fits
 
 
 def test_an_int_where_a_float_is_wanted_becomes_one() -> None:
@@ -109,7 +110,7 @@ def test_an_int_where_a_float_is_wanted_becomes_one() -> None:
 
 
 def test_long_values_are_cut_in_messages() -> None:
-    problem = scalar_problem("x" * 1000, int)
+    problem = problem_of("x" * 1000, int)
     assert problem is not None
     assert len(problem) < 120
 

@@ -142,20 +142,25 @@ def test_overrides_are_laid_onto_the_preset() -> None:
 
 
 def test_an_override_with_another_name_drops_the_preset_s_arguments() -> None:
-    args = cards.model_args(
-        ModelComponent("blip_caption", {"vision": {"name": "timm/test_resnet"}}, "tiny")
-    )
+    given = {"vision": {"name": "timm/test_resnet"}}
+    args = cards.whole(ModelComponent("blip_caption", given, "tiny")).args
     assert args["vision"] == {"name": "timm/test_resnet"}
     assert args["text"]["width"] == 64
 
 
 def test_null_takes_a_loss_away() -> None:
-    args = cards.model_args(ModelComponent("blip_pretrain", {"losses": {"itm": None}}, "tiny"))
+    args = cards.whole(ModelComponent("blip_pretrain", {"losses": {"itm": None}}, "tiny")).args
     assert list(args["losses"]) == ["itc", "lm"]
 
 
+def test_a_whole_component_stays_as_it_is() -> None:
+    model = cards.whole(ModelComponent("blip_pretrain", {"losses": {"itm": None}}, "tiny"))
+    assert cards.whole(model) is model
+    assert model.written == {"losses": {"itm": None}}
+
+
 def test_a_model_component_without_a_type_means_the_default() -> None:
-    args = cards.model_args(ModelComponent("blip_caption"))
+    args = cards.whole(ModelComponent("blip_caption")).args
     assert args == cards.preset("blip_caption", "base_coco")
 
 

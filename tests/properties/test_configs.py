@@ -15,7 +15,7 @@ from omegaconf import OmegaConf
 
 from lavis_lite import config as configs
 from lavis_lite.config.files import read
-from lavis_lite.config.merge import parse_overrides
+from lavis_lite.config.overrides import parse_overrides
 from lavis_lite.config.schema import DataConfig, OptimConfig, RunConfig, TrainConfig
 from lavis_lite.errors import ConfigError
 from lavis_lite.io.redaction import REDACTED, is_secret, redacted, redacted_word

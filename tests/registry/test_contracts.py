@@ -40,7 +40,7 @@ def samples(model: Any) -> dict[str, Any]:
 
 
 def text_backbone(name: str) -> nn.Module:
-    taken = registry.arguments("text_backbone", name)
+    taken = registry.entry("text_backbone", name).arguments
     spec = {"name": name, **{k: v for k, v in SMALL_TEXT.items() if k in taken}}
     return registry.build("text_backbone", spec, vocab_size=50, encoder_width=8)
 

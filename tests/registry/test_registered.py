@@ -38,7 +38,7 @@ def test_every_kind_has_something_registered() -> None:
 
 @pytest.mark.parametrize(("kind", "name"), EVERY)
 def test_it_is_documented(kind: str, name: str) -> None:
-    builder = registry.everything._find(kind, name).entry.builder
+    builder = registry.entry(kind, name).definition.builder
     text = inspect.getdoc(builder)
     assert text
     first = text.splitlines()[0]
@@ -48,9 +48,9 @@ def test_it_is_documented(kind: str, name: str) -> None:
 
 @pytest.mark.parametrize(("kind", "name"), EVERY)
 def test_its_arguments_have_plain_types(kind: str, name: str) -> None:
-    builder = registry.everything._find(kind, name).entry.builder
+    builder = registry.entry(kind, name).definition.builder
     signature = inspect.signature(builder, eval_str=True)
-    runtime = registry.runtime(kind)
+    runtime = registry.everything.kinds[kind].runtime
     wildcard = next(iter(signature.parameters)) if name.endswith("/*") else None
     for parameter in signature.parameters.values():
         if parameter.name in runtime or parameter.name == wildcard:
@@ -89,9 +89,9 @@ def test_what_is_plain() -> None:
 
 @pytest.mark.parametrize("name", TINY)
 def test_a_model_tells_its_class_and_builds_tiny(name: str) -> None:
-    assert issubclass(registry.result("model", name) or object, nn.Module)
+    assert issubclass(registry.entry("model", name).result or object, nn.Module)
     model = create_model(name, "tiny")
-    assert type(model) is registry.result("model", name)
+    assert type(model) is registry.entry("model", name).result
     assert isinstance(model.losses, nn.ModuleDict)
     assert model.image_size == 64
     image = torch.randn(2, 3, 64, 64)
@@ -137,7 +137,7 @@ def test_a_vision_encoder_gives_tokens(name: str) -> None:
 @pytest.mark.parametrize("name", [name for name in of("text_backbone") if "*" not in name])
 def test_a_text_backbone_gives_states(name: str) -> None:
     wanted = {"width": 16, "depth": 1, "num_heads": 2, "mlp_width": 16}
-    taken = registry.arguments("text_backbone", name)
+    taken = registry.entry("text_backbone", name).arguments
     spec = {"name": name, **{k: v for k, v in wanted.items() if k in taken}}
     backbone = registry.build("text_backbone", spec, vocab_size=50, encoder_width=8)
     ids = torch.randint(0, 50, (2, 5))
@@ -146,13 +146,13 @@ def test_a_text_backbone_gives_states(name: str) -> None:
 
 @pytest.mark.parametrize("name", of("loss"))
 def test_a_loss_says_what_it_requires_and_keeps_no_model(name: str) -> None:
-    built = registry.result("loss", name)
+    built = registry.entry("loss", name).result
     assert built is not None
     assert isinstance(built.requires, tuple)  # type: ignore[attr-defined]
     capable = [
         model
         for model in TINY
-        if all(has_capability(registry.result("model", model), c) for c in built.requires)  # type: ignore
+        if all(has_capability(registry.entry("model", model).result, c) for c in built.requires)  # type: ignore
     ]
     assert capable
     model = create_model(capable[0], "tiny")
@@ -163,7 +163,7 @@ def test_a_loss_says_what_it_requires_and_keeps_no_model(name: str) -> None:
 
 @pytest.mark.parametrize("name", of("dataset"))
 def test_a_dataset_can_be_read_by_row(name: str) -> None:
-    built = registry.result("dataset", name)
+    built = registry.entry("dataset", name).result
     assert built is not None
     assert hasattr(built, "__len__")
     assert hasattr(built, "__getitem__")
@@ -187,7 +187,7 @@ def test_a_processor_is_a_function_of_its_item_and_of_rng(name: str) -> None:
 
 @pytest.mark.parametrize("name", of("metric"))
 def test_a_metric_says_what_it_requires_and_evaluates(name: str) -> None:
-    built = registry.result("metric", name)
+    built = registry.entry("metric", name).result
     assert built is not None
     assert isinstance(built.requires, tuple)  # type: ignore[attr-defined]
     wanted = list(inspect.signature(built.evaluate).parameters)  # type: ignore[attr-defined]
@@ -197,7 +197,7 @@ def test_a_metric_says_what_it_requires_and_evaluates(name: str) -> None:
 @pytest.mark.parametrize("name", of("runner"))
 def test_a_runner_has_a_config_that_is_found_without_it_and_runs(name: str) -> None:
     assert registry.index.runner_config(name) is not None
-    built = registry.result("runner", name)
+    built = registry.entry("runner", name).result
     assert built is not None
     assert callable(built.run)  # type: ignore[attr-defined]
-    assert "config" in registry.arguments("runner", name, with_runtime=True)
+    assert "config" in registry.entry("runner", name).parameters

@@ -139,8 +139,8 @@ def test_build_names_an_argument_that_is_missing(fresh: Registry) -> None:
 
 def test_arguments_leave_out_what_the_program_supplies(fresh: Registry) -> None:
     fresh.register("vision_encoder", "net")(Net)
-    assert list(fresh.arguments("vision_encoder", "net")) == ["depth"]
-    assert list(fresh.arguments("vision_encoder", "net", with_runtime=True)) == [
+    assert list(fresh.entry("vision_encoder", "net").arguments) == ["depth"]
+    assert list(fresh.entry("vision_encoder", "net").parameters) == [
         "depth",
         "image_size",
     ]
@@ -151,7 +151,7 @@ def test_a_module_without_a_constructor_takes_no_arguments(fresh: Registry) -> N
         width = 8
 
     fresh.register("vision_encoder", "plain")(Plain)
-    assert fresh.arguments("vision_encoder", "plain") == {}
+    assert fresh.entry("vision_encoder", "plain").arguments == {}
     assert isinstance(fresh.build("vision_encoder", {"name": "plain"}, image_size=8), Plain)
     with pytest.raises(ConfigError, match=r"'plain' takes no 'depth'\. It takes: no arguments"):
         fresh.build("vision_encoder", {"name": "plain", "depth": 1})
@@ -161,15 +161,15 @@ def test_result_is_the_class_or_what_the_builder_says_that_it_returns(fresh: Reg
     fresh.register("vision_encoder", "class")(Net)
     fresh.register("vision_encoder", "function")(build_net)
     fresh.register("vision_encoder", "silent")(lambda: 0)
-    assert fresh.result("vision_encoder", "class") is Net
-    assert fresh.result("vision_encoder", "function") is Net
-    assert fresh.result("vision_encoder", "silent") is None
+    assert fresh.entry("vision_encoder", "class").result is Net
+    assert fresh.entry("vision_encoder", "function").result is Net
+    assert fresh.entry("vision_encoder", "silent").result is None
 
 
 def test_where_is_the_line_of_the_definition(fresh: Registry) -> None:
     fresh.register("vision_encoder", "net")(Net)
     line = inspect.getsourcelines(Net)[1]
-    assert fresh.where("vision_encoder", "net").endswith(f"test_registry.py:{line}")
+    assert fresh.entry("vision_encoder", "net").where.endswith(f"test_registry.py:{line}")
 
 
 # ---- names and wildcards
@@ -198,7 +198,7 @@ def wild(fresh: Registry) -> Registry:
 def test_a_wildcard_gives_its_builder_what_stands_for_the_star(wild: Registry) -> None:
     assert wild.build("vision_encoder", {"name": "acme/small", "scale": 2}) == ("small", 2, 8)
     assert wild.get("vision_encoder", "acme/x/y")(image_size=4) == ("x/y", 1, 4)
-    assert list(wild.arguments("vision_encoder", "acme/small")) == ["scale"]
+    assert list(wild.entry("vision_encoder", "acme/small").arguments) == ["scale"]
 
 
 def test_a_wildcard_is_listed_as_such_and_expanded_by_a_pattern_below_it(wild: Registry) -> None:
@@ -217,7 +217,7 @@ def test_a_wildcard_can_say_which_arguments_a_name_takes(fresh: Registry) -> Non
         return {rest: inspect.Parameter(rest, inspect.Parameter.KEYWORD_ONLY)}
 
     fresh.register("loss", "w/*", arguments=arguments)(lambda name, **args: args)
-    assert list(fresh.arguments("loss", "w/depth")) == ["depth"]
+    assert list(fresh.entry("loss", "w/depth").arguments) == ["depth"]
 
 
 # ---- errors
@@ -472,7 +472,8 @@ def test_an_installed_package_is_found_by_its_entry_point(tmp_path: Path) -> Non
         (info / "entry_points.txt").write_text(f"[lavis_lite.projects]\n{name} = {target}\n")
     code = (
         f"import sys; sys.path.insert(0, {str(site)!r})\n"
-        "from lavis_lite import list_models, registry, zoo\n"
+        "from lavis_lite import list_models, registry\n"
+        "from lavis_lite.registry import cards\n"
         "print(list_models('acme*'), cards.types('acme_net'), 'acme_vlm.net' in sys.modules)\n"
         "print(registry.index.failures)\n"
         "print(registry.get('model', 'acme_net'))\n"
@@ -547,4 +548,4 @@ def test_there_are_nine_kinds_and_each_states_its_contract() -> None:
         "workload",
     ]
     assert all(len(text.split()) > 15 for text in registry_module.kinds().values())
-    assert registry_module.runtime("loss") == ("model",)
+    assert registry_module.everything.kinds["loss"].runtime == ("model",)

@@ -75,7 +75,7 @@ def test_an_image_size_on_a_card_of_blip_is_that_of_the_type() -> None:
         if not name.startswith("blip_"):  # others are resampled, as LAVIS does it
             continue
         args = cards.preset(name, spelled.partition(".")[2])
-        default = registry.arguments("model", name)["image_size"].default
+        default = registry.entry("model", name).arguments["image_size"].default
         assert args.get("image_size", default) == weight_card(url).image_size, spelled
 
 

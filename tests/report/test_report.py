@@ -16,7 +16,8 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from lavis_lite import report
+from lavis_lite import registry, report
+from lavis_lite.config.schema import EvaluateConfig
 from lavis_lite.report import tables
 from lavis_lite.report.charts import histograms
 from lavis_lite.report.charts import lines as charts
@@ -424,24 +425,27 @@ def test_compared_runs_show_the_earlier_captions_and_figures(tmp_path: Path) -> 
     page = read_page(report.report_pipeline(tmp_path, stages, "x", compare=[("first", "second")]))
     assert page.text.count("said <otherwise>") == 1  # the other captions did not change
     assert len(page.all("s")) == 1
-    assert "captions with every fact right (second; before: 8.3)" in page.text
+    assert "captions with every fact right (second, 12 images; before: 8.3)" in page.text
     assert "+0.083" in page.text
 
 
 def test_a_runner_may_show_sections_of_its_own(tmp_path: Path, monkeypatch) -> None:
     class Runner:
+        Config = EvaluateConfig
+
         @staticmethod
         def report_sections(folder, config):
             found = f"{folder.name}, {config.runner.name}"
             return [report.Section("Own", report.tag("p", found))]
 
-    example_run(tmp_path / "done")
-    monkeypatch.setattr(report.registry, "result", lambda kind, name: Runner)
+    registry.register("runner", "showing")(Runner)
+    config = CONFIG.replace("runner: {name: evaluate}", "runner: {name: showing}")
+    example_run(tmp_path / "done", config)
     page = read_page(report.report_pipeline(tmp_path, {"done": tmp_path / "done"}, "x"))
-    assert "done, evaluate" in page.text
+    assert "done, showing" in page.text
     (tmp_path / "done" / "complete.json").unlink()  # it has nothing to say yet
     page = read_page(report.report_pipeline(tmp_path, {"done": tmp_path / "done"}, "x"))
-    assert "done, evaluate" not in page.text
+    assert "done, showing" not in page.text
 
 
 def test_a_run_whose_config_is_gone_is_shown_without_images(tmp_path: Path) -> None:
@@ -476,7 +480,7 @@ def test_an_empty_folder_still_gives_a_page(tmp_path: Path) -> None:
     assert "Not finished: gone" in page.text
 
 
-def test_a_metric_of_ones_own_gets_a_table(tmp_path: Path) -> None:
+def test_a_metric_that_states_nothing_gets_a_table(tmp_path: Path) -> None:
     records = [{"step": 3, "evaluate": "my_metric", "some_figure": 0.5, "seconds": 1.0}]
     write_run(tmp_path / "run", None, records)
     page = read_page(report.report_run(tmp_path / "run"))

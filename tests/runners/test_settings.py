@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, fields, replace
+from typing import ClassVar
+
 from toy_runs import toy_config, toy_evaluator
 
-from lavis_lite.config.schema import CheckpointingConfig
-from lavis_lite.runners.settings import at_default, differences, fingerprint, settings
+from lavis_lite.config.schema import CheckpointingConfig, TrainConfig
+from lavis_lite.registry.component import Component
+from lavis_lite.runners.settings import (
+    at_default,
+    differences,
+    fingerprint,
+    settings,
+    without_effect,
+)
 
 
 def changed(evaluation=True, **changes):
@@ -32,6 +42,29 @@ def test_what_changes_no_result_is_no_difference():
         plugins=["moved/toy.py"],
     )
     assert found == []
+
+
+@dataclass(frozen=True)
+class PatientConfig(TrainConfig):
+    """Of a runner that says itself what changes no result."""
+
+    without_effect: ClassVar = ("runner.patience", "optim.betas")
+
+
+def test_a_runner_s_config_says_what_else_changes_no_result():
+    toy = toy_config("a")
+    sections = {field.name: getattr(toy, field.name) for field in fields(toy)}
+    runner = Component("patient", {"patience": 3, "rest": 1})
+    optim = replace(toy.optim, betas=[0.1, 0.2])
+    old = PatientConfig(**sections)
+    new = replace(old, runner=runner, optim=optim)
+    ignored = without_effect(new)
+    expected = ["runner.name: 'train' is now 'patient'", "runner.rest: 1 is new"]
+    assert differences(settings(old), settings(new), ignored=ignored) == expected
+    back = replace(new, runner=old.runner)
+    same = fingerprint(settings(old), ignored=ignored)
+    assert fingerprint(settings(back), ignored=ignored) == same
+    assert fingerprint(settings(back)) != same
 
 
 def test_what_is_evaluated_counts_only_where_it_is_asked_for():

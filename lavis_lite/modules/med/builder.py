@@ -37,7 +37,7 @@ def med_problems(spec: Mapping[str, Any], model: Mapping[str, Any]) -> Iterator[
     source = spec.get("pretrained")
     if not source or not Path(source).expanduser().exists():
         return  # to be fetched first: said when it is loaded
-    own = {k: p.default for k, p in registry.arguments("text_backbone", spec["name"]).items()}
+    own = {k: p.default for k, p in registry.entry("text_backbone", spec["name"]).arguments.items()}
     config = read_config(source)
     where = f"BERT checkpoint {source}"
     yield from (f"{where}: {problem}" for problem in differences({**own, **spec}, config, SIZES))

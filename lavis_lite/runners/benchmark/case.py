@@ -159,7 +159,7 @@ def in_a_line(error: Exception) -> str:
 
 def all_arguments(case: Case) -> dict[str, Any]:
     """The arguments of a case's workload, defaults included."""
-    taken = registry.arguments("workload", case.name)
+    taken = registry.entry("workload", case.name).arguments
     defaults = {k: p.default for k, p in taken.items() if p.default is not p.empty}
     return {**defaults, **case.args}
 

@@ -189,7 +189,7 @@ def check(config: BenchmarkConfig) -> None:
 def case_problems(case: Case) -> list[str]:
     """What is wrong with one case."""
     problems = []
-    workload = registry.result("workload", case.name)
+    workload = registry.entry("workload", case.name).result
     known = list(getattr(workload, "baselines", ()))
     for name in case.baselines or ():
         if name not in known:
@@ -219,7 +219,7 @@ def case_problems(case: Case) -> list[str]:
             for what in MEMORY
             if what in wanted and not case.memory
         ]
-    arguments = list(registry.arguments("workload", case.name))
+    arguments = list(registry.entry("workload", case.name).arguments)
     if len(case.vary) > 1:
         problems.append(f"vary: one argument, not {', '.join(case.vary)}")
     for name, values in case.vary.items():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from lavis_lite.config.schema import key
 from lavis_lite.registry.component import Component
@@ -56,6 +56,8 @@ class SweepRunConfig:
 @dataclass(frozen=True)
 class SweepConfig:
     """Variants of a config, each with several seeds (`runner: {name: sweep}`)."""
+
+    without_effect: ClassVar = ("runner.workers",)
 
     runner: Component = key("The runner, with `workers`.", kind="runner")
     cfg: str = key("The config that is varied: a pipeline, or one run.")

@@ -14,7 +14,7 @@ from lavis_lite.config.files import find
 from lavis_lite.config.schema import PipelineConfig, Stage
 from lavis_lite.errors import ConfigError, UnknownName, suggest
 from lavis_lite.runners.run_folder import output_folder
-from lavis_lite.runners.settings import fingerprint, flatten, settings
+from lavis_lite.runners.settings import fingerprint, flatten, settings, without_effect
 from lavis_lite.runners.sweep.config import SweepConfig
 
 SINGLE = "run"  # the stage of a config that is no pipeline
@@ -129,7 +129,11 @@ class Planner:
                 lines = str(error).splitlines()
                 raise ConfigError("\n".join(where + line for line in lines)) from None
             # Inputs stand for what they hold, wherever that is.
-            ident = fingerprint(_moved(settings(config), anonymous), evaluation=True)
+            ident = fingerprint(
+                _moved(settings(config), anonymous),
+                evaluation=True,
+                ignored=without_effect(config),
+            )
             if ident not in self.jobs:
                 folder = next(self.folder.glob(f"*-{ident}"), self.folder / f"{name}-{ident}")
                 run = dataclasses.replace(config.run, output_dir=str(folder))

@@ -11,7 +11,7 @@ from lavis_lite.checkpoint.checkpointer import Checkpointer
 from lavis_lite.config.schema import TrainConfig
 from lavis_lite.errors import ConfigError
 from lavis_lite.runners.run_folder import RunFolder
-from lavis_lite.runners.settings import at_default, differences, settings
+from lavis_lite.runners.settings import at_default, differences, settings, without_effect
 
 log = logging.getLogger(__name__)
 
@@ -42,15 +42,15 @@ def find_start(config: TrainConfig, folder: RunFolder, checkpointer: Checkpointe
     if newest is None and not is_complete:
         return Start(None, measures_anew=False, is_complete=False)
     old, new = folder.last_settings() or {}, settings(config, distributed.world_size())
-    unused = set(at_default(config))
-    if changed := differences(old, new, evaluation=False, unused=unused):
+    unused, ignored = set(at_default(config)), without_effect(config)
+    if changed := differences(old, new, evaluation=False, unused=unused, ignored=ignored):
         raise ConfigError(
             f"run.output_dir: {folder.path} holds a run with other settings:\n  "
             + "\n  ".join(changed)
             + "\nUse another run.output_dir (there, model.checkpoint="
             + f"{folder.path} starts from these weights), or delete the folder to start anew"
         )
-    measures_anew = bool(differences(old, new, unused=unused))
+    measures_anew = bool(differences(old, new, unused=unused, ignored=ignored))
     if is_complete and measures_anew:
         if newest is None and config.run.max_steps:
             raise ConfigError(

@@ -5,7 +5,8 @@ runner.py     the runner `capfilt`            shard.py      one shard from rows 
 executors.py  one process, many, a cluster    records.py    what is said about a sample
 job.py        what may not change             tars.py       the images of a shard
 claims.py     who works on a shard            stats.py      counts that add up
-captioner.py  filter.py  source.py            report.py     the page
+layout.py     names of the output's files     report.py     the page
+captioner.py  filter.py  source.py            bootstrapped.py  the output as a dataset
 
 Reference: BLIP, https://arxiv.org/abs/2201.12086, section 3.3. Its code was never released.
 """

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from lavis_lite.config.schema import key
 from lavis_lite.registry.component import Component, ModelComponent
@@ -127,6 +127,12 @@ class CapfiltRunConfig:
 @dataclass(frozen=True)
 class CapfiltConfig:
     """Captioning and filtering a dataset (`runner: {name: capfilt}`)."""
+
+    without_effect: ClassVar = (
+        "runner.executor",  # how work is spread over processes
+        "runner.workers",
+        "data.right",  # which texts are known to be right: what is counted afterwards
+    )
 
     runner: Component = key("The runner, with `shard_size` and `executor`.", kind="runner")
     data: SourceConfig = key("What is bootstrapped.")

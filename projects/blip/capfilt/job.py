@@ -14,25 +14,26 @@ from torch import nn
 
 import lavis_lite
 from lavis_lite.config import to_dict
-from lavis_lite.data.bootstrapped import DONE, IMAGES, JOB, RECORDS, SHARDS, shard_name
 from lavis_lite.data.counts import Counts
 from lavis_lite.errors import ConfigError, DataError
 from lavis_lite.io.redaction import redacted
 from lavis_lite.projects.blip.capfilt.claims import locked
 from lavis_lite.projects.blip.capfilt.config import CapfiltConfig
-from lavis_lite.registry import cards
+from lavis_lite.projects.blip.capfilt.layout import DONE, IMAGES, JOB, RECORDS, SHARDS, shard_name
 from lavis_lite.runners.run_folder import output_folder, read_json, write_json
-from lavis_lite.runners.settings import Settings, differences, flatten
+from lavis_lite.runners.settings import (
+    Settings,
+    differences,
+    flatten,
+    named_in,
+    without_effect,
+)
 
 QUARANTINE = ".quarantine.jsonl"
 STATS = ".stats.json"
 _SAMPLED_ROWS = 200
-# What is the same whatever these are; weights are told by their hash, not by their path.
-_WITHOUT_EFFECT = (
-    *("plugins", "runner.executor", "runner.workers", "data.num_workers", "data.right"),
-    *("captioner.checkpoint", "filter.checkpoint"),
-    *("run.output_dir", "run.device", "run.max_bad_fraction", "run.report"),
-)
+# The records are the same whatever these are; weights are told by their hash, not by their path.
+_NOT_IN_RECORDS = ("captioner.checkpoint", "filter.checkpoint", "run.report")
 
 
 class Folder:
@@ -107,15 +108,11 @@ def config_settings(config: CapfiltConfig, shard_size: int) -> Settings:
     tree = to_dict(config)
     for part in ("captioner", "filter"):
         if (model := getattr(config, part)) is not None:
-            tree[part] |= redacted(cards.model_args(model))
+            tree[part] |= redacted(model.args)
     tree["runner"]["shard_size"] = shard_size
-    flat = {
-        key: value
-        for key, value in flatten(tree)
-        if not any(key == name or key.startswith((f"{name}.", f"{name}["))
-                   for name in _WITHOUT_EFFECT)
-    }  # fmt: skip
-    flat["threads of a worker"] = flat.pop("run.num_threads")  # sums depend on it
+    ignored = (*without_effect(config), *_NOT_IN_RECORDS)
+    flat = {key: value for key, value in flatten(tree) if not named_in(key, ignored)}
+    flat["threads of a worker"] = config.run.num_threads  # sums depend on it
     return json.loads(json.dumps(flat, default=str))
 
 
@@ -192,7 +189,8 @@ def refuse_changed(folder: Folder, settings: Settings, *, only_config: bool = Fa
     if only_config:
         before = {k: v for k, v in before.items() if not k.startswith(_FACTS)}
         known |= set(before)
-    lines = differences(before, {k: v for k, v in settings.items() if k in known})
+    now = {k: v for k, v in settings.items() if k in known}
+    lines = differences(before, now, ignored=without_effect(CapfiltConfig))
     if lines:
         listed = "\n".join(f"  {line}" for line in lines)
         raise ConfigError(

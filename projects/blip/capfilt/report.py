@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from typing import Any
 
 from lavis_lite import report
-from lavis_lite.data.bootstrapped import RECORDS
 from lavis_lite.projects.blip.capfilt.config import CapfiltConfig
 from lavis_lite.projects.blip.capfilt.job import Folder
+from lavis_lite.projects.blip.capfilt.layout import RECORDS
 from lavis_lite.projects.blip.capfilt.records import Record
 from lavis_lite.projects.blip.capfilt.report_pairs import galleries, is_right
 from lavis_lite.projects.blip.capfilt.stats import NUM_BARS, RANGES

@@ -141,7 +141,7 @@ def check(config: CapfiltConfig, shard_size: int, workers: int) -> None:
         if value < 1:
             problems.append(f"runner.{name}: {value}; at least 1")
     if config.captioner is not None:
-        model = registry.result("model", config.captioner.name)
+        model = registry.entry("model", config.captioner.name).result
         if model is not None and hasattr(model, "generate"):
             problems += option_problems(model, config.captioner.generate)
     problems += _filter_problems(config)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, field
 
-from lavis_lite.data.bootstrapped import DONE
 from lavis_lite.projects.blip.capfilt.job import Folder
+from lavis_lite.projects.blip.capfilt.layout import DONE
 from lavis_lite.runners.run_folder import read_json
 
 

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy
 
-from lavis_lite.data.bootstrapped import RECORDS
 from lavis_lite.metrics.itm import area_under_curve
 from lavis_lite.projects.blip.capfilt.config import SourceConfig
 from lavis_lite.projects.blip.capfilt.job import Folder
+from lavis_lite.projects.blip.capfilt.layout import RECORDS
 from lavis_lite.projects.blip.capfilt.records import Record
 
 _MOST_TEXTS = 10_000_000  # whose scores are held at the end: 100 MB

@@ -19,7 +19,7 @@ ISSUED = [
 def test_every_card_is_a_registered_dataset_and_says_what_to_get():
     assert cards.names() == sorted(ISSUED)
     for name in cards.names():
-        card, dataset = cards.card(name), registry.result("dataset", name)
+        card, dataset = cards.card(name), registry.entry("dataset", name).result
         assert dataset.splits == card.splits
         assert card.site.startswith("https://")
         for field in ("summary", "task", "reference", "licence", "format"):
@@ -37,8 +37,8 @@ def test_every_card_is_a_registered_dataset_and_says_what_to_get():
 
 def test_the_documentation_of_a_dataset_lists_its_arguments():
     for name in cards.names():
-        text = registry.result("dataset", name).__doc__
-        for argument in registry.arguments("dataset", name):
+        text = registry.entry("dataset", name).result.__doc__
+        for argument in registry.entry("dataset", name).arguments:
             if argument not in ("max_pixels", "fold", "where"):
                 assert re.search(rf"\b{argument}\b", text), (name, argument)
 

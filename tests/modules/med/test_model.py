@@ -269,7 +269,7 @@ def test_the_registered_builder_takes_its_arguments_from_a_config() -> None:
     med = registry.build("text_backbone", spec, vocab_size=VOCAB, encoder_width=12)
     assert isinstance(med, Med)
     assert med.width == 8
-    assert registry.result("text_backbone", "med") is Med
+    assert registry.entry("text_backbone", "med").result is Med
     plain = registry.build("text_backbone", {**spec, "cross_attention": False}, vocab_size=VOCAB)
     assert not any("crossattention" in name for name, _ in plain.named_parameters())
 

@@ -95,7 +95,7 @@ def test_a_model_that_is_no_encoder_of_texts_is_refused(kind: str, tmp_path: Pat
     complaint = f"hf/{tmp_path}: a {name} of transformers is no encoder of texts; take one such as"
     with torch.device("meta"), pytest.raises(ConfigError, match=complaint):
         registry.build("text_backbone", spec)
-    (problem,) = registry.misfits("text_backbone", spec, {"max_length": 8})
+    (problem,) = registry.entry("text_backbone", spec["name"]).check(spec, {"max_length": 8})
     assert problem.startswith(complaint)
 
 

@@ -134,6 +134,6 @@ def test_a_task_trains_and_evaluates(task: str, data: Path, tmp_path: Path) -> N
 def test_a_recipe_is_as_published(task: str, published: tuple[float, ...]) -> None:
     # Image size, samples per process, peak rate, weight decay, as in BLIP's configs.
     loaded: TrainConfig = config.load(f"blip/{task}.yaml")
-    size = cards.model_args(loaded.model)["image_size"]
+    size = loaded.model.args["image_size"]
     assert (size, loaded.data.batch_size, loaded.optim.lr, loaded.optim.weight_decay) == published
     assert (loaded.optim.min_lr, loaded.optim.warmup_steps) == (0, 0)

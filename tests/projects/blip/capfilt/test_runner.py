@@ -202,12 +202,12 @@ def test_speed_and_sizes_are_summed_up(capfilt):
 
 
 def test_random_weights_are_used_only_when_asked_for(tmp_path, monkeypatch, caplog):
-    from lavis_lite.models import zoo
     from lavis_lite.projects.blip.capfilt.worker import load
+    from lavis_lite.registry import cards
     from lavis_lite.registry.component import ModelComponent
 
-    monkeypatch.setattr(zoo, "released_weights", lambda *_: pytest.fail("asked for weights"))
-    component = ModelComponent("blip_caption", {}, type="tiny", checkpoint="random")
+    monkeypatch.setattr(cards, "released_weights", lambda *_: pytest.fail("asked for weights"))
+    component = cards.whole(ModelComponent("blip_caption", {}, type="tiny", checkpoint="random"))
     first, again, other = (load(component, "captioner", seed) for seed in (0, 0, 1))
     name, weight = next(iter(first.named_parameters()))
     assert torch.equal(weight, again.get_parameter(name))

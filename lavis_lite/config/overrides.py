@@ -1,4 +1,4 @@
-"""Merging config trees: changing a component's name drops the old component's arguments."""
+"""Overrides of a config: ``key=value`` of a command line, and dotted keys of another config."""
 
 from __future__ import annotations
 

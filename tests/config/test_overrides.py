@@ -10,7 +10,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from lavis_lite.config.merge import from_dotted, parse_overrides
+from lavis_lite.config.overrides import from_dotted, parse_overrides
 from lavis_lite.errors import ConfigError
 from lavis_lite.registry.component import merge
 

@@ -20,13 +20,7 @@ from lavis_lite.data.seeding import stable_hash
 from lavis_lite.errors import ConfigError, DataError, suggest
 from lavis_lite.io.paths import here
 from lavis_lite.io.redaction import REDACTED
-
-# The layout of such a folder, for its writers too.
-JOB = "job.json"  # {"source": component of the dataset, "num_shards": N, ...}
-SHARDS = "shards"
-DONE = ".done"  # written last: without it a shard does not exist
-RECORDS = ".jsonl"
-IMAGES = ".tar"
+from lavis_lite.projects.blip.capfilt.layout import DONE, IMAGES, JOB, RECORDS, SHARDS, shard_name
 
 _TEXTS = {  # which texts of a record: (web, synthetic, only those that were kept)
     "kept": (True, True, True),
@@ -37,11 +31,6 @@ _TEXTS = {  # which texts of a record: (web, synthetic, only those that were kep
     "all": (True, True, False),
     "web_at_random": (True, False, False),
 }
-
-
-def shard_name(number: int) -> str:
-    """``shard-000007`` for 7."""
-    return f"shard-{number:06d}"
 
 
 @registry.register("dataset", "bootstrapped")
