@@ -16,12 +16,12 @@ from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from lavis_lite import distributed
-from lavis_lite.errors import ConfigError
+from lavis_lite.losses.step_info import StepInfo
 from lavis_lite.modules.layers.tower_layers import layers_of, towers
 
 
 class Sharded(nn.Module):
-    """``samples -> losses``, as ``Losses``, under FSDP2; moves the optimizer onto the shards.
+    """``samples -> losses``, as ``LossModule``, under FSDP2; moves the optimizer onto the shards.
 
     Layers are gathered when they run and let go at once; the rest (embeddings, projections, heads)
     stays gathered during a step. Parameters without dimensions are kept whole on every process.
@@ -29,15 +29,11 @@ class Sharded(nn.Module):
     Args:
         losses: with its model whole and equal on all processes, and nothing but it trained.
         optimizer: of the model's parameters, perhaps with the state of an earlier run.
-
-    Raises:
-        ConfigError: a model whose momentum copy moves where nobody can see it.
     """
 
     def __init__(self, losses: nn.Module, optimizer: torch.optim.Optimizer) -> None:
         super().__init__()
         model = losses.get_submodule("model")
-        check_momentum(model)
         whole = dict(model.named_parameters())
         self._kept = [p for p in whole.values() if p.ndim == 0]
         for unit in sharding_units(model):
@@ -69,12 +65,9 @@ class Sharded(nn.Module):
                     for key, value in self._optimizer.state.pop(parameter, {}).items()
                 }
 
-    def forward(self, samples: dict[str, Any]) -> dict[str, Tensor]:
-        """() each."""
-        if not samples.get("micro_step", 0) and hasattr(self._model, "update_momentum"):
-            # Here weights and copy are shards; gathered ones are let go, and so would the change.
-            self._model.update_momentum()
-        return self.losses({**samples, "moves_momentum": False})
+    def forward(self, samples: dict[str, Any], step_info: StepInfo) -> dict[str, Tensor]:
+        """Return () losses, each in fp32."""
+        return self.losses(samples, step_info)
 
     def no_sync(self) -> AbstractContextManager[None]:
         """Gradients are exchanged in every backward pass: kept whole they would fill the memory."""
@@ -148,15 +141,6 @@ def sharding_units(model: nn.Module) -> list[list[nn.Module]]:
         parts = own[0].sharding_units() if own else [[layer] for layer in layers_of(tower)]
         units |= {unit[0]: unit for unit in parts}
     return list(units.values())
-
-
-def check_momentum(model: nn.Module) -> None:
-    """Raises ConfigError where a model has a momentum copy and no ``update_momentum``."""
-    if getattr(model, "momentum_pairs", ()) and not hasattr(model, "update_momentum"):
-        raise ConfigError(
-            f"run.parallel: fsdp moves a momentum copy by `update_momentum`, which "
-            f"{type(model).__name__} lacks; use ddp"
-        )
 
 
 def own_part(whole: Tensor, like: DTensor) -> Tensor:

@@ -21,6 +21,7 @@ from lavis_lite.config import to_dict
 from lavis_lite.config.schema import TrainConfig
 from lavis_lite.data.loader import TrainData
 from lavis_lite.data.quarantine import Quarantine
+from lavis_lite.losses.step_info import StepInfo
 from lavis_lite.models import zoo
 from lavis_lite.modules.layers.tower_layers import recompute_activations
 from lavis_lite.runners.evaluate import (
@@ -40,7 +41,7 @@ from lavis_lite.runners.train.checks import check
 from lavis_lite.runners.train.freeze import freeze
 from lavis_lite.runners.train.hooks import StepResult
 from lavis_lite.runners.train.lora import Adapters
-from lavis_lite.runners.train.loss_module import Losses, parallelize, to_device
+from lavis_lite.runners.train.loss_module import LossModule, parallelize, to_device
 from lavis_lite.runners.train.nonfinite import SkippedSteps
 from lavis_lite.runners.train.optimizer import build_optimizer, learning_rate, set_learning_rate
 from lavis_lite.runners.train.resume import find_start
@@ -133,19 +134,21 @@ class TrainRunner:
         set_learning_rate(self.optimizer, lr)
         seed_everything(self.config.run.seed, self.step, distributed.rank())
         self.skipped.remember(self.model)
+        if hasattr(self.model, "update_momentum"):
+            self.model.update_momentum()
 
         # Gradients of the micro-batches add up to that of their mean loss.
         losses: dict[str, Tensor] = {}
         keys: list[str] = []
         num_micro = self.config.optim.accumulate
         for micro in range(num_micro):
-            samples = self._samples(next(batches), micro)
+            samples = to_device(next(batches), self.device)
             keys += samples["key"]
             # Processes exchange gradients once, in the last backward pass.
             exchange = nullcontext() if micro == num_micro - 1 else self.losses.no_sync()
             with exchange, distributed.watch("the exchange of gradients"):
                 with self.precision.autocast():
-                    found = self.losses(samples)
+                    found = self.losses(samples, self._step_info(micro))
                 self.precision.backward(found["loss"] / num_micro)
             if self.adapters is not None:
                 self.adapters.look_after_backward()
@@ -222,13 +225,9 @@ class TrainRunner:
         if self.data is not None:
             yield from self.data.batches(self.step * num_micro, max_steps * num_micro)
 
-    def _samples(self, batch: dict[str, Any], micro: int) -> dict[str, Any]:
-        return to_device(batch, self.device) | {
-            "progress": self.step / self.config.run.max_steps,
-            "step": self.step,
-            "micro_step": micro,
-            "seed": self.config.run.seed,
-        }
+    def _step_info(self, micro_step: int) -> StepInfo:
+        run = self.config.run
+        return StepInfo(self.step / run.max_steps, self.step, micro_step, run.seed)
 
     def _clip(self) -> Tensor:
         """() norm of all gradients, before they are clipped to ``optim.clip_norm``."""
@@ -289,12 +288,12 @@ class TrainRunner:
             run.max_bad_fraction,
         )
         self._restore(self.start.checkpoint)
-        losses = Losses(self.model, run.compile)
+        losses = LossModule(self.model, run.compile)
         # With no step left there is no batch to look at, nor gradients to exchange.
         trains = self.step < run.max_steps
         self.losses: Any = losses
         if trains:
-            self.losses = parallelize(losses, self._first_samples, self.optimizer, run.parallel)
+            self.losses = parallelize(losses, self._first_batch, self.optimizer, run.parallel)
         self.sharded = self.losses if run.parallel == "fsdp" and self.losses is not losses else None
         self.hooks = self._build_hooks()
 
@@ -331,11 +330,12 @@ class TrainRunner:
             self.average.load_state_dict(read_weights(checkpoint / AVERAGE))
         log.info("continues after step %d of %d", self.step, self.config.run.max_steps)
 
-    def _first_samples(self) -> dict[str, Any]:
+    def _first_batch(self) -> tuple[dict[str, Any], StepInfo]:
         # Training reads them again: it is there that bad ones are noted and judged.
         data = self._build_data(Quarantine(None, max_bad_fraction=1.0), num_workers=0)
         first = self.step * self.config.optim.accumulate
-        return self._samples(next(iter(data.batches(first, first + 1))), 0)
+        samples = to_device(next(iter(data.batches(first, first + 1))), self.device)
+        return samples, self._step_info(0)
 
     def _build_hooks(self) -> list[hooks.Hook]:
         """In the order in which they act after a step."""

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import dataclasses
 import shutil
 
 import pytest
 import torch
-from toy_runs import records, run, toy_config, weights
-from two_processes import ProcessFailed, run_on_two_processes
+from toy_runs import records, run, weights
+from two_processes import run_on_two_processes
 
 from lavis_lite import config, distributed
 from lavis_lite.errors import ConfigError
 from lavis_lite.models.zoo import create_model
 from lavis_lite.runners.train.fsdp import Sharded, sharding_units
-from lavis_lite.runners.train.loss_module import Losses
+from lavis_lite.runners.train.loss_module import LossModule
 from lavis_lite.runners.train.runner import TrainRunner
 
 STEP = "checkpoints/step-0000000"
@@ -120,7 +119,7 @@ def parts_held():
     count = sum(p.numel() for p in model.parameters())
     optimizer = torch.optim.AdamW(model.parameters())
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    sharded = Sharded(Losses(model), optimizer)
+    sharded = Sharded(LossModule(model), optimizer)
     held = sum(p.numel() for p in optimizer.param_groups[0]["params"])
     after = sharded.model_state()
     same = before.keys() == after.keys() and all(torch.equal(before[n], after[n]) for n in before)
@@ -157,9 +156,3 @@ def test_what_fsdp_does_not_do_is_refused(tmp_path):
     for key in ("optim.ema_decay", "optim.lora", "run.precision: fp16", "run.compile"):
         assert f"fsdp does not go with {key}" in str(refused.value)
     TrainRunner(pretraining(tmp_path, "ddp", *overrides))
-
-
-def test_a_copy_that_moves_by_itself_is_refused(tmp_path):
-    plain = toy_config(tmp_path, run__parallel="fsdp")
-    with pytest.raises(ProcessFailed, match="ToyModel lacks; use ddp"):
-        run_on_two_processes(run, dataclasses.replace(plain, evaluate=[]), timeout=120)
