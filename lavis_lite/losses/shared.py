@@ -162,12 +162,22 @@ class Shared:
             return compute()
 
 
-def similarities(rows: Tensor, columns: Tensor, temperature: Tensor) -> Tensor:
+def similarities(rows: Tensor, columns: Tensor, temperature: Tensor | float) -> Tensor:
     """(B, E) and (C, E) unit vectors to (B, C) cosines over the temperature.
 
     In fp32 also under autocast.
     """
     return cosines(rows, columns) / temperature
+
+
+def first_row(num_rows: int) -> int:
+    """Return the place of this process's row 0 in the joined batch of all processes.
+
+    Args:
+        num_rows: of this process; every process calls this at the same time.
+    """
+    counts = distributed.all_gather_object(num_rows)
+    return sum(counts[: distributed.rank()])
 
 
 def global_mean(total: Tensor, count: Tensor | int) -> Tensor:

@@ -24,6 +24,10 @@ class StepInfo:
     micro_step: int = 0
     seed: int = 0
 
+    def ramped(self, value: float, ramp: float) -> float:
+        """Return a value that grows linearly from 0 over the first ``ramp`` of the run."""
+        return value * min(1.0, self.progress / ramp if ramp else 1.0)
+
     @classmethod
     def of(cls, samples: Mapping[str, Any]) -> StepInfo:
         """Read the state from a batch whose caller put it there (``model({..., "step": 3})``).

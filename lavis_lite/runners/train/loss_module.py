@@ -84,7 +84,7 @@ def parallelize(
 
     Args:
         losses: with its model on this process's device.
-        first_batch: makes a batch, and says where it stands, to find out which parameters take part.
+        first_batch: makes a batch and its state, to find out which parameters take part.
         optimizer: of the model; FSDP2 moves it onto this process's shards.
         how: ``ddp`` or ``fsdp``.
     """
