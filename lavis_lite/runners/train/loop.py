@@ -60,7 +60,7 @@ def train_step(training: Training, batches: Iterator[dict[str, Any]]) -> StepRes
 
     losses, keys = accumulate_gradients(training, batches)
     if training.sharded is not None:
-        training.sharded.take_gradients()
+        training.sharded.average_kept_gradients()
 
     # Measure and clip; step only if every process found numbers.
     training.precision.unscale(training.optimizer)
@@ -118,10 +118,9 @@ def update_momentum(model: nn.Module) -> None:
 def limit_gradient_norm(training: Training) -> Tensor:
     """Clip the gradients to ``optim.clip_norm``; returns their () norm before."""
     parameters = [p for group in training.optimizer.param_groups for p in group["params"]]
-    if training.sharded is not None:
-        norm = training.sharded.total_norm()
-    else:
-        norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+    norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+    if hasattr(norm, "full_tensor"):  # of shards, under FSDP2
+        norm = norm.full_tensor()
     if clip_norm := training.config.optim.clip_norm:
         nn.utils.clip_grads_with_norm_(parameters, clip_norm, norm)
     return norm
