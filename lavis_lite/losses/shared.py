@@ -133,11 +133,11 @@ class Shared:
         return view
 
     def hand_out(self, **values: Tensor) -> None:
-        """Give what a loss computed on its way to whoever reads the model's output."""
+        """Add values that a loss computed on its way to the model's output."""
         self._handed_out |= values
 
     def extras(self) -> dict[str, Named]:
-        """What the step computed besides its losses, under LAVIS's names.
+        """Return the values that the step computed besides its losses, under LAVIS's names.
 
         Returns:
             ``sims``: the similarities of contrast (``sim_i2t``, ``sim_t2i``, those of the momentum

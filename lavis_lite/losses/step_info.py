@@ -1,4 +1,4 @@
-"""Where in a run a forward pass stands: what ramps and random draws depend on beside the batch."""
+"""The state of a step, on which ramps and random draws depend beside the batch."""
 
 from __future__ import annotations
 

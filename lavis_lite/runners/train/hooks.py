@@ -1,4 +1,4 @@
-"""What happens around training steps: logging, checkpoints, evaluation, stopping."""
+"""The hooks around training steps: logging, checkpoints, evaluation, stopping."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 
 
 class StepResult(NamedTuple):
-    """What a step found, for the hooks.
+    """The result of a step, for the hooks.
 
     ``losses`` are this process's () values, mean over micro-batches; ``num_samples`` counts those
     of all processes; ``stop`` says that a signal reached one of the processes.
@@ -39,7 +39,7 @@ class StepResult(NamedTuple):
 
 
 class Hook:
-    """Something that happens around steps; ``training.step`` is the number of steps done."""
+    """An action around steps; ``training.step`` is the number of steps done."""
 
     def before_training(self, training: Training) -> None:
         """Once, before the first step of this process."""
@@ -65,7 +65,7 @@ def guessing_values(model: nn.Module) -> dict[str, float]:
 
 
 def due(every: int, training: Training) -> bool:
-    """Whether something that happens every so many steps (0 never) is due after this step."""
+    """Tell whether an action of every so many steps (0 never) is due after this step."""
     return every > 0 and training.step % every == 0
 
 

@@ -1,4 +1,4 @@
-"""A model as the function from a batch to its losses, on one process or many."""
+"""The function from a batch to a model's losses, on one process or many."""
 
 from __future__ import annotations
 
@@ -133,7 +133,7 @@ def unused_parameters(
 
 
 def to_device(batch: dict[str, Any], device: torch.device) -> dict[str, Any]:
-    """The batch with its tensors on ``device``."""
+    """Return the batch with its tensors on ``device``."""
     return {
         key: value.to(device, non_blocking=True) if isinstance(value, Tensor) else value
         for key, value in batch.items()
