@@ -14,7 +14,8 @@ from lavis_lite import create_model, runners
 from lavis_lite.checkpoint.weights import load_state, read_weights
 from lavis_lite.config import load_and_bind
 from lavis_lite.modules.layers.tower_layers import recompute_activations
-from lavis_lite.runners.train.runner import TrainRunner
+from lavis_lite.runners.train import loop
+from lavis_lite.runners.train.training import Training
 
 DEVICE = "cuda"
 pytestmark = [
@@ -65,14 +66,14 @@ def test_a_run_trains_resumes_and_retrieves(
     precision: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = tmp_path / "run"
-    train_step = TrainRunner.train_step
+    train_step = loop.train_step
 
-    def stops(runner: TrainRunner, batches: Any) -> Any:
-        if runner.step == 2:
+    def stops(training: Training, batches: Any) -> Any:
+        if training.step == 2:
             raise Stopped
-        return train_step(runner, batches)
+        return train_step(training, batches)
 
-    monkeypatch.setattr(TrainRunner, "train_step", stops)
+    monkeypatch.setattr(loop, "train_step", stops)
     with pytest.raises(Stopped):
         runners.run(config(folder, DEVICE, precision))
     monkeypatch.undo()

@@ -17,9 +17,12 @@ from lavis_lite.modules.output import Samples
 
 
 class Answers(NamedTuple):
-    """All answers of a batch, their weights, and the number of the question that each belongs to.
+    """The answers to all questions of a batch, A in number.
 
-    A answers: texts, (A,) weights, (A,) row numbers.
+    Args:
+        texts: A answers.
+        weights: (A,) fp32.
+        owners: (A,) the row of each answer's question.
     """
 
     texts: list[str]
@@ -28,11 +31,13 @@ class Answers(NamedTuple):
 
 
 class Opinion(NamedTuple):
-    """What a momentum copy takes answers for, as far as it was computed.
+    """The momentum decoder's inputs for computing soft targets.
 
-    decoder: the copy's decoder.
-    kv, mask: what it looks at, as of ``answer_losses``.
-    share: of its opinion in the targets, in [0, 1].
+    Args:
+        decoder: the momentum copy's decoder.
+        kv: keys and values of its questions, as of ``answer_losses``.
+        mask: of its questions, as of ``answer_losses``.
+        share: weight of the soft targets, in [0, 1].
     """
 
     decoder: MedDecoder
@@ -42,7 +47,7 @@ class Opinion(NamedTuple):
 
 
 def answers_of(samples: Samples) -> Answers:
-    """The answers of a batch of B questions, with weight 1 where none is given.
+    """Collect the answers of a batch of B questions, with weight 1 where none is given.
 
     Args:
         samples: ``answers`` and ``weights``, of each question a list; or ``answer`` and
@@ -73,8 +78,24 @@ def answers_of(samples: Samples) -> Answers:
     return Answers(texts, torch.tensor(weights, dtype=torch.float32), rows)
 
 
+def weigh_answers(losses: Tensor, weights: Tensor, num_questions: int) -> Tensor:
+    """Average the losses of answers over questions: ``sum_a w_a l_a / B``.
+
+    Args:
+        losses: (A,) cross-entropy of each answer, summed over its tokens.
+        weights: (A,) how many people gave each answer, as a fraction of those asked.
+        num_questions: of the batch of all processes, B; each process counts its own.
+
+    Returns:
+        () loss.
+
+    Reference: BLIP, https://arxiv.org/abs/2201.12086, section 5.3.
+    """
+    return global_mean((weights.to(losses.device) * losses).sum(), num_questions)
+
+
 def _flat(weights: Any) -> list[float]:
-    """Weights as one list, from a tensor, a list, or a list of either."""
+    """Return weights as one list, from a tensor, a list, or a list of either."""
     if isinstance(weights, Tensor):
         return weights.flatten().tolist()
     if isinstance(weights, int | float):
@@ -90,10 +111,10 @@ class AnswerModelling(nn.Module):
 
     Args:
         label_smoothing: weight of the uniform distribution in the targets, in [0, 1).
-        alpha: share of the momentum copy's opinion in the targets, in [0, 1]; without effect in a
-            model that keeps none (``use_distill: false``).
+        alpha: weight of the momentum copy's predictions in the targets, in [0, 1]; without effect
+            in a model that keeps none (``use_distill: false``).
         ramp: fraction of the run over which ``alpha`` grows from 0.
-        model: says whether it keeps a momentum copy; the decoder is the model's.
+        model: its ``use_distill`` tells whether it keeps a momentum copy.
 
     Reference: BLIP, https://arxiv.org/abs/2201.12086, section 5.3; ALBEF,
     https://arxiv.org/abs/2107.07651, section 3.4.
@@ -126,14 +147,14 @@ class AnswerModelling(nn.Module):
         losses = model.answer_losses(
             select(kv, owners), mask[owners], texts, self.label_smoothing, opinion
         )
-        return global_mean((answers.weights.to(losses.device) * losses).sum(), len(states))
+        return weigh_answers(losses, answers.weights, len(states))
 
     @torch.no_grad()
     def _opinion(self, shared: Shared, owners: Tensor) -> Opinion:
-        """What the momentum copy would answer, from its own reading of image and question."""
+        """Prepare the soft targets, from the momentum copy's own reading of image and question."""
         copy = shared.momentum.model
         given = {**shared.samples, "image_tokens": shared.momentum.image_tokens}
         states, mask = copy.read_questions(given)
         kv = copy.text_decoder.bert.project(states)
-        share = self.alpha * min(1.0, shared.progress / self.ramp if self.ramp else 1.0)
+        share = shared.step_info.ramped(self.alpha, self.ramp)
         return Opinion(copy.text_decoder, select(kv, owners), mask[owners], share)

@@ -1,29 +1,28 @@
-"""Classification: which class is this image with its text?"""
+"""Classification: the class of an image with its text."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lavis_lite import registry
 from lavis_lite.errors import DataError
-from lavis_lite.losses.contrastive import soft_cross_entropy
+from lavis_lite.losses.cross_entropy import distilled_cross_entropy
 from lavis_lite.losses.shared import Shared, global_mean
 
 
 @registry.register("loss", "classification")
 class Classification(nn.Module):
-    """Cross-entropy of the class; with a momentum copy, mixed with what the copy finds.
+    """Cross-entropy of the class; with a momentum copy, mixed with that against its predictions.
 
     Args:
-        alpha: share of the momentum copy's opinion in the targets, in [0, 1]; without effect in a
-            model that keeps none (``use_distill: false``).
+        alpha: weight of the momentum copy's predictions in the targets, in [0, 1]; without effect
+            in a model that keeps none (``use_distill: false``).
         ramp: fraction of the run over which ``alpha`` grows from 0.
         label_smoothing: weight of the uniform distribution in the labels, in [0, 1).
-        model: says whether it keeps a momentum copy; the classifier is the model's.
+        model: its ``use_distill`` tells whether it keeps a momentum copy.
 
     Reference: ALBEF, https://arxiv.org/abs/2107.07651, section 3.4.
     """
@@ -53,16 +52,16 @@ class Classification(nn.Module):
             raise DataError(
                 "classification: the samples have no `label`, the number of their class"
             )
-        logits = shared.class_logits
-        labels = torch.as_tensor(labels, device=logits.device).long()
+        logits = shared.class_logits  # (B, C)
+        labels = torch.as_tensor(labels, device=logits.device).long()  # (B,)
         shared.hand_out(logits=logits)
-        loss = F.cross_entropy(
-            logits, labels, label_smoothing=self.label_smoothing, reduction="sum"
-        )
+        alpha, soft_targets = 0.0, None
         if self.alpha:
-            alpha = self.alpha * min(1.0, shared.progress / self.ramp if self.ramp else 1.0)
-            opinion = shared.momentum.class_logits
-            shared.hand_out(logits_m=opinion)
-            soft = soft_cross_entropy(logits, opinion.softmax(dim=1))
-            loss = (1 - alpha) * loss + alpha * soft
+            alpha = shared.step_info.ramped(self.alpha, self.ramp)
+            logits_m = shared.momentum.class_logits  # (B, C)
+            shared.hand_out(logits_m=logits_m)
+            soft_targets = logits_m.softmax(dim=1)  # (B, C)
+        loss = distilled_cross_entropy(
+            logits, labels, soft_targets, alpha, self.label_smoothing, "sum"
+        )
         return global_mean(loss, len(labels))

@@ -2,28 +2,158 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lavis_lite import distributed, registry
+from lavis_lite.losses.cross_entropy import Reduction, reduced, soft_cross_entropy
 from lavis_lite.losses.queue import FeatureQueue
-from lavis_lite.losses.shared import Shared, global_mean, similarities
+from lavis_lite.losses.shared import Shared, first_row, global_mean, similarities
 
 Scope = Literal["global", "local"]
 
 
-def soft_cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
-    """(B, C) logits against (B, C) target distributions: the sum over rows, ()."""
-    return -(F.log_softmax(logits, dim=1) * targets).sum()
+# ---- the mathematics
+
+
+def row_contrast(
+    rows: Tensor,
+    columns: Tensor,
+    temperature: Tensor | float,
+    first: int = 0,
+    reduction: Reduction = "mean",
+) -> Tensor:
+    """Cross-entropy of each row with its own column among all columns: one direction of InfoNCE.
+
+    ``-log(exp(r_i . c_i / t) / sum_j exp(r_i . c_j / t))``.
+
+    Args:
+        rows: (B, E) unit vectors r.
+        columns: (G, E) unit vectors c; row i belongs to column ``first + i``.
+        temperature: t, above 0.
+        first: the column of row 0.
+        reduction: over the rows.
+
+    Returns:
+        () loss.
+    """
+    logits = similarities(rows, columns, temperature)  # (B, G)
+    labels = torch.arange(len(rows), device=rows.device) + first  # (B,)
+    total = F.cross_entropy(logits, labels, reduction="sum")
+    return reduced(total, len(rows), reduction)
+
+
+def info_nce(image_features: Tensor, text_features: Tensor, temperature: Tensor | float) -> Tensor:
+    """Symmetric InfoNCE: each image finds its text among all texts, and the other way round.
+
+    Args:
+        image_features: (B, E) unit vectors.
+        text_features: (B, E) unit vectors; row i belongs to image i.
+        temperature: what cosine similarities are divided by; ``1 / scale``.
+
+    Returns:
+        () mean over rows and directions.
+
+    Reference: CLIP, https://arxiv.org/abs/2103.00020, fig. 3.
+    """
+    to_texts = row_contrast(image_features, text_features, temperature)
+    to_images = row_contrast(text_features, image_features, temperature)
+    return (to_texts + to_images) / 2
+
+
+class SoftContrast(NamedTuple):
+    """One direction of image-text contrast with soft targets.
+
+    Args:
+        loss: () sum over the rows.
+        sims: (B, C) similarities of the rows with the columns.
+        sims_m: (B, C) those of the momentum copy's rows.
+        targets: (B, C) distributions over the columns.
+    """
+
+    loss: Tensor
+    sims: Tensor
+    sims_m: Tensor
+    targets: Tensor
+
+
+def soft_contrast(
+    rows: Tensor,
+    rows_m: Tensor,
+    columns: Tensor,
+    labels: Tensor,
+    temperature: Tensor | float,
+    alpha: float,
+) -> SoftContrast:
+    """Contrast of rows with momentum columns, with targets that the momentum copy softens.
+
+    The targets are ``alpha softmax(r_m . c / t) + (1 - alpha) y``: ALBEF, equation 6.
+
+    Args:
+        rows: (B, E) unit vectors, with gradients.
+        rows_m: (B, E) the momentum copy's features of the same rows, r_m.
+        columns: (C, E) the momentum copy's features of the other modality, c: batch and queue.
+        labels: (B, C) true distributions y, see ``positives``.
+        temperature: t, above 0.
+        alpha: weight of the copy's distribution in the targets, in [0, 1].
+    """
+    with torch.no_grad():
+        sims_m = similarities(rows_m, columns, temperature)  # (B, C)
+        targets = alpha * F.softmax(sims_m, dim=1) + (1 - alpha) * labels  # (B, C)
+    sims = similarities(rows, columns, temperature)  # (B, C)
+    return SoftContrast(soft_cross_entropy(sims, targets), sims, sims_m, targets)
+
+
+def soft_itc(
+    image_features: Tensor,
+    text_features: Tensor,
+    image_features_m: Tensor,
+    text_features_m: Tensor,
+    temperature: Tensor | float,
+    alpha: float,
+) -> Tensor:
+    """Image-text contrast of a batch of pairs against its momentum features, without a queue.
+
+    Args:
+        image_features: (B, E) unit vectors.
+        text_features: (B, E) unit vectors.
+        image_features_m: (B, E) the momentum copy's.
+        text_features_m: (B, E) the momentum copy's.
+        temperature: what cosine similarities are divided by.
+        alpha: weight of the copy's distribution in the targets, in [0, 1].
+
+    Returns:
+        () mean over rows and directions.
+
+    Reference: ALBEF, https://arxiv.org/abs/2107.07651, eq. 1 and 6.
+    """
+    labels = torch.eye(len(image_features), device=image_features.device)  # (B, B)
+    directions = (
+        (image_features, image_features_m, text_features_m),
+        (text_features, text_features_m, image_features_m),
+    )
+    found = [soft_contrast(*features, labels, temperature, alpha) for features in directions]
+    return (found[0].loss + found[1].loss) / 2 / len(image_features)
 
 
 def positives(ids: Tensor, column_ids: Tensor) -> Tensor:
-    """(B,) and (C,) image ids to (B, C) rows that spread one over the columns of the same image."""
-    same = (ids[:, None] == column_ids[None, :]).float()
+    """Spread one in each row over the columns of the same image.
+
+    Args:
+        ids: (B,) image ids of the rows.
+        column_ids: (C,) image ids of the columns.
+
+    Returns:
+        (B, C) distributions.
+    """
+    same = (ids[:, None] == column_ids[None, :]).float()  # (B, C)
     return same / same.sum(dim=1, keepdim=True)
+
+
+# ---- the losses of a step
 
 
 @registry.register("loss", "itc")
@@ -31,11 +161,11 @@ class ImageTextContrast(nn.Module):
     """Image-text contrast against momentum features, with soft targets.
 
     Rows are this batch's features; columns are the momentum features of this batch and a queue of
-    earlier ones. Targets mix the true pairing with what the momentum copy finds similar.
+    earlier ones. Targets mix the true pairing with the momentum copy's similarities.
 
     Args:
         queue_size: earlier pairs to contrast against, Q.
-        alpha: share of the momentum copy's opinion in the targets.
+        alpha: weight of the momentum copy's distribution in the targets.
         ramp: fraction of the run over which ``alpha`` grows from 0.
         negatives: ``global`` gathers the batch of all processes, ``local`` does not.
         same_image_positive: pairs of one image (``image_id``) are each other's positives, as in
@@ -67,18 +197,18 @@ class ImageTextContrast(nn.Module):
         image_m, text_m, ids, first = self._columns(shared)
         queue = self.queue
         image_columns = torch.cat([image_m, queue.image_queue.T])  # (G + Q, E)
-        text_columns = torch.cat([text_m, queue.text_queue.T])
-        labels = self._labels(shared, ids, first, len(image_columns))
+        text_columns = torch.cat([text_m, queue.text_queue.T])  # (G + Q, E)
+        labels = self._labels(shared, ids, first, len(image_columns))  # (B, G + Q)
         momentum = shared.momentum
-        loss = self._direction(
-            shared, "i2t", shared.image_embeds, momentum.image_embeds, text_columns, labels
-        )
-        loss += self._direction(
-            shared, "t2i", shared.text_embeds, momentum.text_embeds, image_columns, labels
-        )
+        alpha = shared.step_info.ramped(self.alpha, self.ramp)
+        given = (labels, shared.temperature, alpha)
+        i2t = soft_contrast(shared.image_embeds, momentum.image_embeds, text_columns, *given)
+        t2i = soft_contrast(shared.text_embeds, momentum.text_embeds, image_columns, *given)
+        shared.hand_out(sim_i2t=i2t.sims, sim_i2t_m=i2t.sims_m, sim_i2t_targets=i2t.targets)
+        shared.hand_out(sim_t2i=t2i.sims, sim_t2i_m=t2i.sims_m, sim_t2i_targets=t2i.targets)
         if torch.is_grad_enabled():
             self._remember(image_m, text_m, ids)
-        return global_mean(loss / 2, len(shared.image_embeds))
+        return global_mean((i2t.loss + t2i.loss) / 2, len(labels))
 
     def _columns(self, shared: Shared) -> tuple[Tensor, Tensor, Tensor, int]:
         """Momentum features and image ids of the batch, and the column of this process's row 0."""
@@ -86,34 +216,15 @@ class ImageTextContrast(nn.Module):
         batch = momentum.image_embeds, momentum.text_embeds, shared.image_ids
         if self.negatives == "local":
             return *batch, 0
-        counts = distributed.all_gather_object(len(batch[2]))
+        first = first_row(len(batch[2]))
         image, text, ids = (distributed.all_gather(t) for t in batch)
-        return image, text, ids, sum(counts[: distributed.rank()])
+        return image, text, ids, first
 
     def _labels(self, shared: Shared, ids: Tensor, first: int, num_columns: int) -> Tensor:
         if self.queue.has_ids:
             return positives(shared.image_ids, torch.cat([ids, self.queue.idx_queue[0]]))
         own = torch.arange(len(shared.image_embeds), device=ids.device) + first
         return F.one_hot(own, num_columns).float()
-
-    def _direction(
-        self,
-        shared: Shared,
-        name: str,
-        rows: Tensor,
-        rows_m: Tensor,
-        columns: Tensor,
-        labels: Tensor,
-    ) -> Tensor:
-        with torch.no_grad():
-            alpha = self.alpha * min(1.0, shared.progress / self.ramp if self.ramp else 1.0)
-            opinion = similarities(rows_m, columns, shared.temperature)
-            targets = alpha * F.softmax(opinion, dim=1) + (1 - alpha) * labels
-        sims = similarities(rows, columns, shared.temperature)
-        shared.hand_out(
-            **{f"sim_{name}": sims, f"sim_{name}_m": opinion, f"sim_{name}_targets": targets}
-        )
-        return soft_cross_entropy(sims, targets)
 
     def _remember(self, image: Tensor, text: Tensor, ids: Tensor) -> None:
         if self.negatives == "local":  # the queue is one and the same on every process
@@ -127,29 +238,24 @@ class InfoNce(nn.Module):
 
     Args:
         negatives: ``global`` contrasts with the batch of all processes, ``local`` with this one's.
-        model: unused; the embeddings come with the step.
 
     Reference: CLIP, https://arxiv.org/abs/2103.00020, fig. 3.
     """
 
     requires = ("image_embeds", "text_embeds", "temperature")
 
-    def __init__(self, negatives: Scope = "global", *, model: Any = None) -> None:
+    def __init__(self, negatives: Scope = "global") -> None:
         super().__init__()
         self.negatives = negatives
 
     def forward(self, shared: Shared) -> Tensor:
         """() mean over both directions and all rows of all processes."""
-        image, text = shared.image_embeds, shared.text_embeds
+        image, text = shared.image_embeds, shared.text_embeds  # (B, E) each
         images, texts, first = image, text, 0
         if self.negatives == "global":
-            counts = distributed.all_gather_object(len(image))
-            first = sum(counts[: distributed.rank()])
-            images = distributed.gather_with_grad(image, even=False)
-            texts = distributed.gather_with_grad(text, even=False)
-        labels = torch.arange(len(image), device=image.device) + first
-        to_texts = similarities(image, texts, shared.temperature)
-        to_images = similarities(text, images, shared.temperature)
-        loss = F.cross_entropy(to_texts, labels, reduction="sum")
-        loss += F.cross_entropy(to_images, labels, reduction="sum")
-        return global_mean(loss / 2, len(image))
+            first = first_row(len(image))
+            images = distributed.gather_with_grad(image, even=False)  # (G, E)
+            texts = distributed.gather_with_grad(text, even=False)  # (G, E)
+        total = row_contrast(image, texts, shared.temperature, first, "sum")
+        total += row_contrast(text, images, shared.temperature, first, "sum")
+        return global_mean(total / 2, len(image))

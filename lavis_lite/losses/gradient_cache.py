@@ -19,6 +19,7 @@ from torch.utils.checkpoint import checkpoint
 
 from lavis_lite.errors import ConfigError
 from lavis_lite.losses.shared import Shared
+from lavis_lite.losses.step_info import StepInfo
 from lavis_lite.modules.output import Samples
 from lavis_lite.modules.text.text_batch import TextBatch
 
@@ -33,11 +34,20 @@ class CachedShared(Shared):
         model: what encodes.
         samples: the batch.
         chunk_size: rows that are encoded, and whose activations exist, at a time.
+        step_info: where the run stands; None reads it from the batch, see ``StepInfo.of``.
         grad: whether anything computed here may carry gradients.
     """
 
-    def __init__(self, model: Any, samples: Samples, chunk_size: int, *, grad: bool = True) -> None:
-        super().__init__(model, samples, grad=grad)
+    def __init__(
+        self,
+        model: Any,
+        samples: Samples,
+        chunk_size: int,
+        step_info: StepInfo | None = None,
+        *,
+        grad: bool = True,
+    ) -> None:
+        super().__init__(model, samples, step_info, grad=grad)
         self.chunk_size = chunk_size
 
     @cached_property

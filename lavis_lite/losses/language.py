@@ -2,15 +2,58 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lavis_lite import registry
+from lavis_lite.losses.cross_entropy import Reduction, reduced
 from lavis_lite.losses.shared import Shared, global_mean
 
 IGNORED = -100
+
+
+def next_tokens(ids: Tensor, mask: Tensor, prompt_length: int = 0) -> Tensor:
+    """Return the token that each position is to predict.
+
+    Args:
+        ids: (B, T).
+        mask: (B, T), 0 at padding.
+        prompt_length: leading tokens of a text that are given, not learnt.
+
+    Returns:
+        (B, T - 1) ids, ``IGNORED`` where the next token is padding or the prompt's.
+    """
+    targets = ids.masked_fill(~mask.bool(), IGNORED)[:, 1:].clone()  # (B, T - 1)
+    targets[:, : max(prompt_length - 1, 0)] = IGNORED
+    return targets
+
+
+def lm_cross_entropy(
+    logits: Tensor, targets: Tensor, label_smoothing: float = 0.0, reduction: Reduction = "mean"
+) -> Tensor:
+    """Cross-entropy of next tokens, ``-log p(w_t | w_<t, image)``, in fp32.
+
+    With label smoothing s the target is ``(1 - s) onehot(w_t) + s / V``.
+
+    Args:
+        logits: (B, T, V); the last position predicts nothing that is known.
+        targets: (B, T - 1) ids, as of ``next_tokens``.
+        label_smoothing: s, in [0, 1).
+        reduction: over the tokens that are not ``IGNORED``.
+
+    Returns:
+        () loss.
+
+    Reference: BLIP, https://arxiv.org/abs/2201.12086, section 3.2.
+    """
+    total = F.cross_entropy(
+        logits[:, :-1].flatten(0, 1).float(),  # (B * (T - 1), V)
+        targets.flatten(),
+        ignore_index=IGNORED,
+        label_smoothing=label_smoothing,
+        reduction="sum",
+    )
+    return reduced(total, (targets != IGNORED).sum(), reduction)
 
 
 @registry.register("loss", "lm")
@@ -21,14 +64,13 @@ class LanguageModelling(nn.Module):
 
     Args:
         label_smoothing: weight of the uniform distribution in the targets, in [0, 1).
-        model: unused; the decoder is the model's.
 
     Reference: BLIP, https://arxiv.org/abs/2201.12086, section 3.2.
     """
 
     requires = ("text_decoder", "tokenize")
 
-    def __init__(self, label_smoothing: float = 0.1, *, model: Any = None) -> None:
+    def __init__(self, label_smoothing: float = 0.1) -> None:
         super().__init__()
         self.label_smoothing = label_smoothing
 
@@ -38,15 +80,8 @@ class LanguageModelling(nn.Module):
         text = shared.text.replace_first(model.tokenizer.bos_id)
         logits = model.text_decoder(
             text.ids, text.mask, image_kv=shared.kv(model.text_decoder.bert)
-        )
-        targets = text.ids.masked_fill(~text.mask.bool(), IGNORED)[:, 1:].clone()
-        targets[:, : max(model.prompt_length - 1, 0)] = IGNORED
+        )  # (B, T, V)
+        targets = next_tokens(text.ids, text.mask, model.prompt_length)  # (B, T - 1)
         shared.hand_out(decoder_logits=logits, decoder_labels=targets)
-        total = F.cross_entropy(
-            logits[:, :-1].flatten(0, 1).float(),
-            targets.flatten(),
-            ignore_index=IGNORED,
-            label_smoothing=self.label_smoothing,
-            reduction="sum",
-        )
+        total = lm_cross_entropy(logits, targets, self.label_smoothing, "sum")
         return global_mean(total, (targets != IGNORED).sum())

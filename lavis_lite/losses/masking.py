@@ -1,16 +1,15 @@
-"""Masked language modelling: hidden words, found from the rest of the text and the image."""
+"""Masked language modelling: masked words, predicted from the rest of the text and the image."""
 
 from __future__ import annotations
 
 from typing import Any, NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lavis_lite import distributed, registry
 from lavis_lite.errors import ConfigError
-from lavis_lite.losses.contrastive import soft_cross_entropy
+from lavis_lite.losses.cross_entropy import Reduction, distilled_cross_entropy
 from lavis_lite.losses.shared import Shared, global_mean
 from lavis_lite.modules.text.text_batch import TextBatch
 
@@ -19,29 +18,88 @@ MASK_SHARE, RANDOM_SHARE = 0.8, 0.1  # of the chosen tokens; the rest stays as i
 
 
 class MaskedText(NamedTuple):
-    """A text with hidden words.
+    """A text with masked words.
 
-    text: ids with masks and random words in their places, (B, T), and the mask of padding.
-    chosen: (B, T) bool, which tokens are to be found.
+    Args:
+        text: ids with mask tokens and random words in their places, (B, T), and the padding mask.
+        chosen: (B, T) bool, the tokens to be predicted.
     """
 
     text: TextBatch
     chosen: Tensor
 
 
+def mask_words(
+    ids: Tensor,
+    maskable: Tensor,
+    choice: Tensor,
+    fate: Tensor,
+    random_words: Tensor,
+    probability: float,
+    mask_id: int,
+) -> tuple[Tensor, Tensor]:
+    """Corrupt a text as BERT does, from random numbers that the caller draws.
+
+    A token is chosen where ``choice < probability``. Of those chosen, ``fate`` below 0.8 makes a
+    mask token, from 0.8 to 0.9 a random word, and leaves the rest as it is.
+
+    Args:
+        ids: (B, T).
+        maskable: (B, T) bool, the tokens that may be chosen.
+        choice: (B, T) uniform in [0, 1).
+        fate: (B, T) uniform in [0, 1).
+        random_words: (B, T) ids.
+        probability: that a token is chosen, in (0, 1).
+        mask_id: of the mask token.
+
+    Returns:
+        The corrupted ids and the chosen tokens (bool), each (B, T).
+
+    Reference: BERT, https://arxiv.org/abs/1810.04805, section 3.1.
+    """
+    chosen = (choice < probability) & maskable  # (B, T)
+    masked = ids.masked_fill(chosen & (fate < MASK_SHARE), mask_id)
+    random = chosen & (fate >= MASK_SHARE) & (fate < MASK_SHARE + RANDOM_SHARE)  # (B, T)
+    return torch.where(random, random_words, masked), chosen
+
+
+def mlm_cross_entropy(
+    logits: Tensor,
+    targets: Tensor,
+    soft_targets: Tensor | None = None,
+    alpha: float = 0.0,
+    reduction: Reduction = "mean",
+) -> Tensor:
+    """Cross-entropy of masked words: ``(1 - alpha) H(y, p) + alpha H(q, p)``.
+
+    Args:
+        logits: (M, V) of the M masked words.
+        targets: (M,) their ids y.
+        soft_targets: (M, V) distributions q of the momentum copy; None is none.
+        alpha: weight of the soft targets, in [0, 1].
+        reduction: over the words.
+
+    Returns:
+        () loss.
+
+    Reference: ALBEF, https://arxiv.org/abs/2107.07651, eq. 4 and 7.
+    """
+    return distilled_cross_entropy(logits, targets, soft_targets, alpha, reduction=reduction)
+
+
 @registry.register("loss", "mlm")
 class MaskedLanguageModelling(nn.Module):
-    """Cross-entropy of words that are hidden, mixed with what the momentum copy takes them for.
+    """Cross-entropy of masked words, mixed with that against the momentum copy's predictions.
 
     Each word is chosen with the same probability; of those chosen 80 % become ``[MASK]``, 10 % a
-    random word, 10 % stay. The start and the end of a text are no words. What is chosen depends on
-    the step's seed and on a row's place in the joined batch: not on the number of processes.
+    random word, 10 % stay. The start and the end of a text are no words. The choice depends on the
+    step's seed and on a row's place in the joined batch, not on the number of processes.
 
     Args:
         probability: that a word is chosen, in (0, 1).
-        alpha: share of the momentum copy's opinion in the targets, in [0, 1].
+        alpha: weight of the momentum copy's predictions in the targets, in [0, 1].
         ramp: fraction of the run over which ``alpha`` grows from 0.
-        model: says how its tokenizer hides words; towers and head are the model's.
+        model: its tokenizer must have a mask token; towers and head are the model's.
 
     Reference: ALBEF, https://arxiv.org/abs/2107.07651, eq. 4 and 7; BERT,
     https://arxiv.org/abs/1810.04805, section 3.1.
@@ -71,41 +129,42 @@ class MaskedLanguageModelling(nn.Module):
         """() mean over the chosen words of all processes."""
         hidden, chosen = self.hide(shared)
         logits = _predict(shared, hidden, chosen)  # (M, V)
-        targets = shared.text.ids[chosen]
-        loss = F.cross_entropy(logits, targets, reduction="sum")
-        alpha = self.alpha * min(1.0, shared.progress / self.ramp if self.ramp else 1.0)
+        targets = shared.text.ids[chosen]  # (M,)
+        alpha = shared.step_info.ramped(self.alpha, self.ramp)
+        soft_targets = None
         if alpha:
             with torch.no_grad():
-                opinion = _predict(shared.momentum, hidden, chosen).softmax(dim=1)
-            loss = (1 - alpha) * loss + alpha * soft_cross_entropy(logits, opinion)
+                soft_targets = _predict(shared.momentum, hidden, chosen).softmax(dim=1)  # (M, V)
+        loss = mlm_cross_entropy(logits, targets, soft_targets, alpha, "sum")
         shared.hand_out(mlm_labels=targets.detach())
         return global_mean(loss, chosen.sum())
 
     @torch.no_grad()
     def hide(self, shared: Shared) -> MaskedText:
-        """The step's texts with words hidden."""
+        """Mask words of the step's texts."""
         model, text = shared.model, shared.text
         num_rows, length = text.ids.shape
         counts = distributed.all_gather_object(num_rows)
-        first = sum(counts[: distributed.rank()])
+        first, joined = sum(counts[: distributed.rank()]), sum(counts)
         generator, width = shared.generator(STREAM), max(model.max_length, length)
         # As wide as any text may be: the longest one of a process must not move the numbers.
-        drawn = torch.rand(2, sum(counts), width, generator=generator)
-        words = torch.randint(len(model.tokenizer), (sum(counts), width), generator=generator)
+        drawn = torch.rand(2, joined, width, generator=generator)  # (2, G, W)
+        words = torch.randint(len(model.tokenizer), (joined, width), generator=generator)  # (G, W)
         place = slice(first, first + num_rows), slice(length)
         (choice, fate), words = drawn[:, *place].to(text.ids.device), words[place].to(text.ids)
-        chosen = (choice < self.probability) & is_word(text, model.tokenizer)
-        ids = text.ids.masked_fill(chosen & (fate < MASK_SHARE), model.tokenizer.mask_id)
-        random = chosen & (fate >= MASK_SHARE) & (fate < MASK_SHARE + RANDOM_SHARE)
-        return MaskedText(TextBatch(torch.where(random, words, ids), text.mask), chosen)
+        maskable = is_word(text, model.tokenizer)  # (B, T)
+        ids, chosen = mask_words(
+            text.ids, maskable, choice, fate, words, self.probability, model.tokenizer.mask_id
+        )
+        return MaskedText(TextBatch(ids, text.mask), chosen)
 
 
 def is_word(text: TextBatch, tokenizer: Any) -> Tensor:
-    """(B, T) bool: neither padding nor the start or the end of a text."""
+    """Return (B, T) bool: neither padding nor the start or the end of a text."""
     framing = (text.ids == tokenizer.cls_id) | (text.ids == tokenizer.sep_id)
     return text.mask.bool() & ~framing
 
 
 def _predict(view: Shared, text: TextBatch, chosen: Tensor) -> Tensor:
-    """(M, V) logits, fp32, of the model or of its momentum copy."""
+    """Return (M, V) logits, fp32, of the model or of its momentum copy."""
     return view.model.predict_words(view.kv(view.model.text_tower), text, chosen).float()

@@ -1,9 +1,9 @@
-"""Image-text matching: does this text hold of this image?"""
+"""Image-text matching: does this text describe this image?"""
 
 from __future__ import annotations
 
 import math
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -11,9 +11,83 @@ from torch import Tensor, nn
 
 from lavis_lite import distributed, registry
 from lavis_lite.losses.contrastive import Scope
-from lavis_lite.losses.shared import Shared, global_mean, similarities
+from lavis_lite.losses.shared import Shared, first_row, global_mean, similarities
 from lavis_lite.modules.med.attention import select
 from lavis_lite.modules.text.text_batch import TextBatch
+
+# ---- the mathematics
+
+
+def draw_negatives(weights: Tensor, valid: Tensor, uniform: Tensor) -> Tensor:
+    """Draw one column per row, with probability proportional to its weight (Gumbel-max).
+
+    Args:
+        weights: (B, G) at least 0.
+        valid: (B, G) bool, the columns that may be drawn; a row without one gets any column.
+        uniform: (B, G) random numbers in [0, 1).
+
+    Returns:
+        (B,) columns.
+    """
+    gumbel = -torch.log(-torch.log(uniform.clamp(1e-9, 1 - 1e-7)))  # (B, G)
+    # A weight that underflowed to 0 still wins against a column that is not valid.
+    scores = weights.clamp(min=1e-30).log() + gumbel  # (B, G)
+    return scores.masked_fill(~valid, -math.inf).argmax(dim=1)
+
+
+def hard_negative_weights(
+    rows: Tensor, columns: Tensor, temperature: Tensor | float, epsilon: float
+) -> Tensor:
+    """Weigh negatives by their contrastive similarity, ``softmax(r . c / t) + epsilon``.
+
+    Args:
+        rows: (B, E) unit vectors r.
+        columns: (G, E) unit vectors c of the other modality.
+        temperature: t, above 0.
+        epsilon: added so that every negative can be drawn.
+
+    Returns:
+        (B, G) weights.
+
+    Reference: ALBEF, https://arxiv.org/abs/2107.07651, section 3.2.
+    """
+    return similarities(rows, columns, temperature).softmax(dim=1) + epsilon
+
+
+class MatchingLoss(NamedTuple):
+    """The matching loss of a batch.
+
+    Args:
+        total: () sum over the counted rows.
+        num_rows: () number of counted rows.
+        labels: (3, B) 1 for a match.
+    """
+
+    total: Tensor
+    num_rows: Tensor
+    labels: Tensor
+
+
+def itm_cross_entropy(logits: Tensor, has_negative: Tensor) -> MatchingLoss:
+    """Cross-entropy ``H(y, p(image, text))`` of true pairs and of their two negatives each.
+
+    Args:
+        logits: (3, B, 2) of the true pairs, of their texts with other images, and of their images
+            with other texts; column 1 is a match.
+        has_negative: (B,) bool; a pair without negatives counts with itself alone.
+
+    Reference: ALBEF, https://arxiv.org/abs/2107.07651, eq. 2.
+    """
+    labels = torch.zeros(logits.shape[:2], dtype=torch.long, device=logits.device)  # (3, B)
+    labels[0] = 1
+    counted = torch.stack([torch.ones_like(has_negative), has_negative, has_negative])  # (3, B)
+    losses = F.cross_entropy(
+        logits.flatten(0, 1).float(), labels.flatten(), reduction="none"
+    )  # (3 * B,)
+    return MatchingLoss((losses * counted.flatten()).sum(), counted.sum(), labels)
+
+
+# ---- the loss of a step
 
 
 class Pool:
@@ -29,23 +103,19 @@ class Pool:
         self.joined = scope == "global" and distributed.world_size() > 1
         gather = distributed.all_gather if self.joined else (lambda t: t)
         self.ids = gather(shared.image_ids)  # (G,)
-        counts = distributed.all_gather_object(len(shared.image_ids)) if self.joined else [0]
-        first = sum(counts[: distributed.rank()]) if self.joined else 0
+        first = first_row(len(shared.image_ids)) if self.joined else 0
         self.rows = torch.arange(len(shared.image_ids), device=self.ids.device) + first  # (B,)
         self.valid = shared.image_ids[:, None] != self.ids[None, :]  # (B, G) another image
 
     def draw(self, weights: Tensor, stream: int) -> Tensor:
-        """One column per row, with probability proportional to its weight: (B, G) -> (B,).
+        """Draw one column per row, with probability proportional to its weight: (B, G) -> (B,).
 
         The noise of a row depends on the step and on the row's place in the joined batch, so that
         the number of processes does not matter. Rows without a valid column get any one.
         """
         size = len(self.ids)
-        noise = torch.rand(size, size, generator=self.shared.generator(stream)).to(weights.device)
-        gumbel = -torch.log(-torch.log(noise.clamp(1e-9, 1 - 1e-7)))[self.rows]
-        # A weight that underflowed to 0 still wins against what is not valid.
-        scores = weights.clamp(min=1e-30).log() + gumbel
-        return scores.masked_fill(~self.valid, -math.inf).argmax(dim=1)
+        noise = torch.rand(size, size, generator=self.shared.generator(stream))  # (G, G)
+        return draw_negatives(weights, self.valid, noise.to(weights.device)[self.rows])
 
     def texts(self) -> TextBatch:
         """The tokenised texts of all pairs, padded alike."""
@@ -64,9 +134,9 @@ class Pool:
         return TextBatch(distributed.all_gather(ids), distributed.all_gather(mask))
 
     def text_states(self) -> tuple[Tensor, Tensor] | None:
-        """States of the texts alone, of this process's (B, T, D) and of all pairs (G, T, D).
+        """Return states of the texts alone, this process's (B, T, D) and all pairs' (G, T, D).
 
-        With gradients back to their processes. None where matching does not go on from them.
+        Gradients go back to their processes. None where matching does not start from such states.
         """
         if not getattr(self.shared.model, "fuses_states", False):
             return None
@@ -94,7 +164,6 @@ class ImageTextMatching(nn.Module):
         negatives: ``hard`` draws in proportion to the contrastive similarity, ``random`` uniformly.
         scope: where negatives come from: the batch of all processes, or this one's (as published).
         epsilon: added to the similarities' softmax, so that every negative can be drawn.
-        model: unused; the matching head is the model's.
 
     Reference: ALBEF, https://arxiv.org/abs/2107.07651, section 3.2; BLIP section 3.2.
     """
@@ -106,8 +175,6 @@ class ImageTextMatching(nn.Module):
         negatives: Literal["hard", "random", "all"] = "hard",
         scope: Scope = "global",
         epsilon: float = 1e-4,
-        *,
-        model: Any = None,
     ) -> None:
         super().__init__()
         self.negatives, self.scope, self.epsilon = negatives, scope, epsilon
@@ -130,30 +197,28 @@ class ImageTextMatching(nn.Module):
         has_negative = pool.valid.any(dim=1)  # (B,)
         image_index, text_index = self._choose(shared, pool)
         logits = self._logits(shared, pool, image_index, text_index)  # (3, B, 2)
-        labels = torch.zeros(logits.shape[:2], dtype=torch.long, device=logits.device)
-        labels[0] = 1
-        counted = torch.stack([torch.ones_like(has_negative), has_negative, has_negative])
-        shared.hand_out(itm_logits=logits.flatten(0, 1), itm_labels=labels.flatten())
-        losses = F.cross_entropy(logits.flatten(0, 1).float(), labels.flatten(), reduction="none")
-        return global_mean((losses * counted.flatten()).sum(), counted.sum())
+        found = itm_cross_entropy(logits, has_negative)
+        shared.hand_out(itm_logits=logits.flatten(0, 1), itm_labels=found.labels.flatten())
+        return global_mean(found.total, found.num_rows)
 
     @torch.no_grad()
     def _choose(self, shared: Shared, pool: Pool) -> tuple[Tensor, Tensor]:
-        """For every pair a negative image and a negative text: two times (B,) places."""
+        """Choose for every pair a negative image and a negative text: two times (B,) places."""
         if self.negatives == "random":
             uniform = torch.ones(pool.valid.shape, device=pool.ids.device)
             return pool.draw(uniform, 0), pool.draw(uniform, 1)
         images, texts = shared.image_embeds, shared.text_embeds
         if pool.joined:
             images, texts = distributed.all_gather(images), distributed.all_gather(texts)
-        to_images = similarities(shared.text_embeds, images, shared.temperature).softmax(dim=1)
-        to_texts = similarities(shared.image_embeds, texts, shared.temperature).softmax(dim=1)
-        return pool.draw(to_images + self.epsilon, 0), pool.draw(to_texts + self.epsilon, 1)
+        given = shared.temperature, self.epsilon
+        to_images = hard_negative_weights(shared.text_embeds, images, *given)  # (B, G)
+        to_texts = hard_negative_weights(shared.image_embeds, texts, *given)  # (B, G)
+        return pool.draw(to_images, 0), pool.draw(to_texts, 1)
 
     def _logits(
         self, shared: Shared, pool: Pool, image_index: Tensor, text_index: Tensor
     ) -> Tensor:
-        """(3, B, 2): true pairs, own text with the other image, own image with the other text."""
+        """Return (3, B, 2): true pairs, own text with the other image, own image with the other."""
         model, kv, text = shared.model, shared.kv(shared.model.match_tower), shared.text
         others, states = pool.texts(), pool.text_states()
         # Both texts of an image are folded onto its keys and values: no copy of them is made.
@@ -174,8 +239,8 @@ class ImageTextMatching(nn.Module):
         num_images = len(pool.valid)
         every = TextBatch(texts.ids.repeat(num_images, 1), texts.mask.repeat(num_images, 1))
         logits = model.match_pairs(shared.kv(model.match_tower), every)  # (B * G, 2)
-        labels = (~pool.valid).long().flatten()
-        losses = F.cross_entropy(logits.float(), labels, reduction="none")
+        labels = (~pool.valid).long().flatten()  # (B * G,)
+        losses = F.cross_entropy(logits.float(), labels, reduction="none")  # (B * G,)
         parts = [global_mean(losses[labels == c].sum(), (labels == c).sum()) for c in (0, 1)]
         return torch.stack(parts).mean()
 

@@ -37,7 +37,7 @@ class FeatureQueue(nn.Module):
 
     @property
     def has_ids(self) -> bool:
-        """Whether ``idx_queue`` exists."""
+        """Tell whether ``idx_queue`` exists."""
         return "idx_queue" in self._buffers
 
     @torch.no_grad()

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from lavis_lite import distributed
+from lavis_lite.losses.step_info import StepInfo
 from lavis_lite.modules.layers.modes import cosines
 from lavis_lite.modules.output import Named, Samples
 
@@ -26,13 +27,22 @@ class Shared:
 
     Args:
         model: what encodes: a model, or its momentum copy.
-        samples: the batch; ``progress`` in [0, 1], ``step``, ``seed`` where the runner gives them.
+        samples: the batch.
+        step_info: where the run stands; None reads it from the batch, see ``StepInfo.of``.
         grad: whether anything computed here may carry gradients.
     """
 
-    def __init__(self, model: Any, samples: Samples, *, grad: bool = True) -> None:
+    def __init__(
+        self,
+        model: Any,
+        samples: Samples,
+        step_info: StepInfo | None = None,
+        *,
+        grad: bool = True,
+    ) -> None:
         self.model = model
         self.samples = samples
+        self.step_info = step_info or StepInfo.of(samples)
         # Asked once: whoever computes something first may do so under no_grad, for itself alone.
         self._grad = grad and torch.is_grad_enabled()
         self._projected: dict[int, list[KeyValue]] = {}
@@ -40,22 +50,25 @@ class Shared:
 
     @property
     def progress(self) -> float:
-        """How far the run is, in [0, 1]; 1 outside a run."""
-        return float(self.samples.get("progress", 1.0))
+        """The completed fraction of the run, in [0, 1]; 1 outside a run."""
+        return self.step_info.progress
 
     @property
     def step(self) -> int:
         """The optimizer step, counted from 0."""
-        return int(self.samples.get("step", 0))
+        return self.step_info.step
 
     def generator(self, stream: int = 0) -> torch.Generator:
-        """Random numbers of this step: the same on every process, and for every world size.
+        """Return random numbers of this step: the same on every process, for every world size.
 
         Args:
             stream: one of several independent streams.
         """
-        counters = [int(self.samples.get(name, 0)) for name in ("seed", "step", "micro_step")]
-        return torch.Generator().manual_seed(hash((*counters, stream)) & (2**63 - 1))
+        info = self.step_info
+        # Python's hash of integers is the same in every process. Runs of earlier releases drew from
+        # it, and continue bit for bit: `data.seeding.stable_hash` would give other numbers.
+        seed = hash((info.seed, info.step, info.micro_step, stream))
+        return torch.Generator().manual_seed(seed & (2**63 - 1))
 
     @cached_property
     def text(self) -> TextBatch:
@@ -115,16 +128,16 @@ class Shared:
     @cached_property
     def momentum(self) -> Shared:
         """The same step seen by the model's momentum copy, without gradients."""
-        view = Shared(self.model.momentum, self.samples, grad=False)
+        view = Shared(self.model.momentum, self.samples, self.step_info, grad=False)
         view.__dict__["text"] = self.text
         return view
 
     def hand_out(self, **values: Tensor) -> None:
-        """Give what a loss computed on its way to whoever reads the model's output."""
+        """Add values that a loss computed on its way to the model's output."""
         self._handed_out |= values
 
     def extras(self) -> dict[str, Named]:
-        """What the step computed besides its losses, under LAVIS's names.
+        """Return the values that the step computed besides its losses, under LAVIS's names.
 
         Returns:
             ``sims``: the similarities of contrast (``sim_i2t``, ``sim_t2i``, those of the momentum
@@ -149,12 +162,22 @@ class Shared:
             return compute()
 
 
-def similarities(rows: Tensor, columns: Tensor, temperature: Tensor) -> Tensor:
+def similarities(rows: Tensor, columns: Tensor, temperature: Tensor | float) -> Tensor:
     """(B, E) and (C, E) unit vectors to (B, C) cosines over the temperature.
 
     In fp32 also under autocast.
     """
     return cosines(rows, columns) / temperature
+
+
+def first_row(num_rows: int) -> int:
+    """Return the place of this process's row 0 in the joined batch of all processes.
+
+    Args:
+        num_rows: of this process; every process calls this at the same time.
+    """
+    counts = distributed.all_gather_object(num_rows)
+    return sum(counts[: distributed.rank()])
 
 
 def global_mean(total: Tensor, count: Tensor | int) -> Tensor:

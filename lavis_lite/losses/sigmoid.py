@@ -2,35 +2,64 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lavis_lite import distributed, registry
 from lavis_lite.losses.contrastive import Scope
-from lavis_lite.losses.shared import Shared, global_mean, similarities
+from lavis_lite.losses.cross_entropy import Reduction, reduced
+from lavis_lite.losses.shared import Shared, first_row, global_mean, similarities
+
+
+def pairwise_sigmoid(
+    image_features: Tensor,
+    text_features: Tensor,
+    temperature: Tensor | float,
+    bias: Tensor | float,
+    first: int = 0,
+    reduction: Reduction = "mean",
+) -> Tensor:
+    """Binary cross-entropy of every pair, ``-log sigmoid(z_ij (x_i . y_j / t + b))``.
+
+    The sign z is 1 for a text with its own image and -1 for all others. Summed over the texts.
+
+    Args:
+        image_features: (B, E) unit vectors x.
+        text_features: (G, E) unit vectors y; image i belongs to text ``first + i``.
+        temperature: t, above 0.
+        bias: () b; low at first, because nearly all pairs are false.
+        first: the text of image 0.
+        reduction: over the images.
+
+    Returns:
+        () loss.
+
+    Reference: SigLIP, https://arxiv.org/abs/2303.15343, algorithm 1.
+    """
+    logits = similarities(image_features, text_features, temperature) + bias  # (B, G)
+    signs = torch.full_like(logits, -1.0)  # (B, G)
+    rows = torch.arange(len(logits), device=logits.device)
+    signs[rows, rows + first] = 1.0
+    return reduced(-F.logsigmoid(signs * logits).sum(), len(logits), reduction)
 
 
 @registry.register("loss", "sigmoid")
 class PairwiseSigmoid(nn.Module):
     """Binary cross-entropy of every image with every text: does this text belong to it?
 
-    The logit of a pair is its cosine over the temperature, plus the model's ``logit_bias``, which
-    starts low because nearly all pairs are false. Summed over the texts, mean over the images.
+    Temperature and ``logit_bias`` are the model's. Summed over the texts, mean over the images.
 
     Args:
         negatives: ``global`` pairs images with the texts of all processes, ``local`` with this
             one's.
-        model: unused; the bias is the model's.
 
     Reference: SigLIP, https://arxiv.org/abs/2303.15343, algorithm 1.
     """
 
     requires = ("image_embeds", "text_embeds", "temperature", "logit_bias")
 
-    def __init__(self, negatives: Scope = "global", *, model: Any = None) -> None:
+    def __init__(self, negatives: Scope = "global") -> None:
         super().__init__()
         self.negatives = negatives
 
@@ -38,11 +67,8 @@ class PairwiseSigmoid(nn.Module):
         """() mean over all images of all processes."""
         image, texts, first = shared.image_embeds, shared.text_embeds, 0
         if self.negatives == "global":
-            counts = distributed.all_gather_object(len(image))
-            first = sum(counts[: distributed.rank()])
-            texts = distributed.gather_with_grad(texts, even=False)
-        logits = similarities(image, texts, shared.temperature) + shared.model.logit_bias  # (B, G)
-        signs = torch.full_like(logits, -1.0)
-        rows = torch.arange(len(image), device=image.device)
-        signs[rows, rows + first] = 1.0
-        return global_mean(-F.logsigmoid(signs * logits).sum(), len(image))
+            first = first_row(len(image))
+            texts = distributed.gather_with_grad(texts, even=False)  # (G, E)
+        bias = shared.model.logit_bias
+        total = pairwise_sigmoid(image, texts, shared.temperature, bias, first, "sum")
+        return global_mean(total, len(image))

@@ -13,6 +13,7 @@ from lavis_lite import registry
 from lavis_lite.config.image_size import ImageSize
 from lavis_lite.errors import ConfigError
 from lavis_lite.losses.shared import Shared
+from lavis_lite.losses.step_info import StepInfo
 from lavis_lite.modules.layers.ema import momentum_update
 from lavis_lite.modules.output import ModelOutput, Samples
 from lavis_lite.registry.component import SYNONYMS, width_hint
@@ -51,17 +52,21 @@ class VisionLanguageModel(nn.Module):
         }
         self.losses = nn.ModuleDict(built)
 
-    def forward(self, samples: Samples) -> ModelOutput:
-        """The losses of a batch, and as extras what was computed on the way (``Shared.extras``).
+    def forward(self, samples: Samples, step_info: StepInfo | None = None) -> ModelOutput:
+        """Compute the losses of a batch, with the values computed on the way as extras.
 
         Args:
-            samples: ``image`` (B, 3, H, W), ``text_input`` B texts; ``image_id`` (B,) where known;
-                ``progress``, ``step``, ``micro_step``, ``seed`` as the train runner gives them.
+            samples: ``image`` (B, 3, H, W), ``text_input`` B texts; ``image_id`` (B,) where known.
+            step_info: where the run stands. Whoever passes it moves the momentum copy, as the train
+                runner does before each step. Without it a pass with gradients counts as a step of
+                its own, as in LAVIS: it moves the copy, and the state is read from the batch
+                (``StepInfo.of``).
         """
-        first = not samples.get("micro_step", 0) and samples.get("moves_momentum", True)
-        if torch.is_grad_enabled() and first:
-            self.update_momentum()
-        shared = Shared(self, samples)
+        if step_info is None:
+            step_info = StepInfo.of(samples)
+            if torch.is_grad_enabled() and not step_info.micro_step:
+                self.update_momentum()
+        shared = Shared(self, samples, step_info)
         losses = {name: loss(shared) for name, loss in self.losses.items()}
         return ModelOutput(losses, **shared.extras())
 

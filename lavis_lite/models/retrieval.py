@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from lavis_lite.config.image_size import ImageSize
+from lavis_lite.losses.step_info import StepInfo
 from lavis_lite.models.base import LossSpecs
 from lavis_lite.models.encoders import GroundedModel, JointSpace, Spec, add_projections
 from lavis_lite.models.momentum import add_momentum, momentum_view
@@ -58,11 +59,11 @@ class Retrieval(Matching, JointSpace, GroundedModel):
     def _add_parts(self, text: Spec) -> None:
         """Parts that a subclass has besides; before the momentum copy is taken."""
 
-    def forward(self, samples: Samples) -> ModelOutput:
-        """The losses of a batch; the temperature is held in [0.001, 0.5], as published."""
+    def forward(self, samples: Samples, step_info: StepInfo | None = None) -> ModelOutput:
+        """Compute the losses of a batch; the temperature is held in [0.001, 0.5], as published."""
         with torch.no_grad():
             self.temp.clamp_(0.001, 0.5)
-        return super().forward(samples)
+        return super().forward(samples, step_info)
 
     @property
     def temperature(self) -> Tensor:

@@ -21,11 +21,12 @@ KINDS: dict[str, Contract] = {
         """A builder of an nn.Module that is composed of built parts.
 
         Called with the keys of the config's ``model`` section. ``model(samples)`` returns a
-        ModelOutput with ``loss`` and each ``loss_<name>``. What else it can do (``encode_image``,
-        ``encode_text``, ``image_embeds``, ``text_embeds``, ``match``, ``rank``, ``localize``,
-        ``generate``, ``predict_answers``, ``predict``) is what its class defines; losses, metrics
-        and runners name what they require and are refused at config time where it is missing. A
-        builder function annotates the class that it returns."""
+        ModelOutput with ``loss`` and each ``loss_<name>``; a ``forward`` with an argument
+        ``step_info`` is told where the run stands (``losses.step_info.StepInfo``). What else it
+        can do (``encode_image``, ``encode_text``, ``image_embeds``, ``text_embeds``, ``match``,
+        ``rank``, ``localize``, ``generate``, ``predict_answers``, ``predict``) is what its class
+        defines; losses, metrics and runners name what they require and are refused at config time
+        where it is missing. A builder function annotates the class that it returns."""
     ),
     "vision_encoder": Contract(
         """An nn.Module from images (B, 3, H, W) to tokens (B, N, D), with ``width`` = D.

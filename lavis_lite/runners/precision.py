@@ -49,7 +49,7 @@ class Precision:
 
     @property
     def is_adapting(self) -> bool:
-        """Whether an overflow may just mean that the scale is still too high."""
+        """Tell whether an overflow may just mean that the scale is still too high."""
         return self.scaler.is_enabled() and self.scaler.get_scale() > 1.0
 
     def state_dict(self) -> dict[str, Any]:

@@ -65,6 +65,6 @@ class StopSignals:
             self._at_once = False
 
     def exit(self) -> SystemExit:
-        """What to raise to stop: the exit code is 128 plus the signal, 143 or 130."""
+        """Return what to raise to stop: the exit code is 128 plus the signal, 143 or 130."""
         # Another process of the run may have been the one that the signal reached.
         return SystemExit(128 + (self.received or signal.SIGTERM))

@@ -13,6 +13,7 @@ from lavis_lite import registry
 from lavis_lite.config.image_size import ImageSize
 from lavis_lite.errors import ConfigError, UnknownName
 from lavis_lite.losses.gradient_cache import CachedShared, check_cachable
+from lavis_lite.losses.step_info import StepInfo
 from lavis_lite.models.base import LossSpecs, VisionLanguageModel, unit, width_of
 from lavis_lite.modules import vision
 from lavis_lite.modules.layers.modes import eval_mode
@@ -120,14 +121,14 @@ class DualEncoder(VisionLanguageModel):
         check_cachable(self, gradient_cache)
         self.add_losses(losses)
 
-    def forward(self, samples: Samples) -> ModelOutput:
-        """The losses of a batch; the temperature is held above its bound first."""
+    def forward(self, samples: Samples, step_info: StepInfo | None = None) -> ModelOutput:
+        """Compute the losses of a batch; the temperature is held above its bound first."""
         if self.min_temperature:
             with torch.no_grad():
                 self.logit_scale.clamp_(max=-math.log(self.min_temperature))
         if not self.gradient_cache:
-            return super().forward(samples)
-        shared = CachedShared(self, samples, self.gradient_cache)
+            return super().forward(samples, step_info)
+        shared = CachedShared(self, samples, self.gradient_cache, step_info)
         return ModelOutput({name: loss(shared) for name, loss in self.losses.items()})
 
     @property

@@ -19,6 +19,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from lavis_lite import distributed, registry
+from lavis_lite.losses.step_info import StepInfo
 from lavis_lite.modules.interfaces import Evaluation
 from lavis_lite.modules.output import ModelOutput
 
@@ -76,26 +77,27 @@ class ToyModel(nn.Module):
         """(B, 3, H, W) -> (B,)."""
         return self.head(self.dropout(self.norm(self.inner(image.flatten(1))))).squeeze(1)
 
-    def forward(self, samples: dict) -> ModelOutput:
-        assert 0 <= samples["progress"] < 1
-        image = commit_fault(samples)
-        if not samples["micro_step"]:
-            self.momentum_updates += 1
-            for slow, fast in zip(self.head_m.parameters(), self.head.parameters(), strict=True):
-                slow.data.lerp_(fast.data, 0.1)
+    def update_momentum(self) -> None:
+        self.momentum_updates += 1
+        for slow, fast in zip(self.head_m.parameters(), self.head.parameters(), strict=True):
+            slow.data.lerp_(fast.data, 0.1)
+
+    def forward(self, samples: dict, step_info: StepInfo) -> ModelOutput:
+        assert 0 <= step_info.progress < 1
+        image = commit_fault(samples["image"], step_info)
         output = self.outputs(image)
-        if fault_of(samples) == "infgrad":
+        if fault_of(step_info) == "infgrad":
             output.register_hook(lambda gradient: gradient * float("inf"))
         target = samples["target"].to(output) + 0.0 * self.queue.sum()  # NaN stays NaN
         seen = distributed.all_gather(output)
         self.queue.copy_(torch.cat([seen.float(), self.queue])[: len(self.queue)])
         losses = {k: loss(output, target) for k, loss in self.losses.items()}
-        if fault_of(samples) == "nanloss":
+        if fault_of(step_info) == "nanloss":
             losses = {name: loss + float("nan") for name, loss in losses.items()}
         return ModelOutput(losses)
 
 
-def fault_of(samples: dict) -> str:
+def fault_of(step_info: StepInfo) -> str:
     """What TOY_FAULT asks for in this step of this process; nothing after torchrun's restart."""
     fault, _, when = os.environ.get("TOY_FAULT", "").partition(":")
     when, _, rank = when.partition("@")
@@ -104,12 +106,12 @@ def fault_of(samples: dict) -> str:
         return ""
     if rank and int(rank) != distributed.rank():
         return ""
-    return fault if int(first) <= samples["step"] <= int(last or first) else ""
+    return fault if int(first) <= step_info.step <= int(last or first) else ""
 
 
-def commit_fault(samples: dict) -> Tensor:
+def commit_fault(image: Tensor, step_info: StepInfo) -> Tensor:
     """The batch's image, or what becomes of it."""
-    fault, image = fault_of(samples), samples["image"]
+    fault = fault_of(step_info)
     if os.environ.get("TOY_FAULT", "").startswith(tuple(ROOM)):
         # Writing beyond it fails as on a full disk, but with EFBIG.
         hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
@@ -120,7 +122,7 @@ def commit_fault(samples: dict) -> Tensor:
         raise ValueError("the toy breaks")
     if fault == "hang":
         threading.Event().wait()
-    if fault in SIGNALS and not samples["micro_step"]:
+    if fault in SIGNALS and not step_info.micro_step:
         for number in SIGNALS[fault]:
             os.kill(os.getpid(), number)
     return image

@@ -79,6 +79,25 @@ def run(config: Any) -> dict[str, Any]:
     return runners.run(config)
 
 
+def build(config: Any) -> Any:
+    """A training run that stands before its first step, in its folder."""
+    from lavis_lite.runners.process import join
+    from lavis_lite.runners.run_folder import RunFolder
+    from lavis_lite.runners.train.build import build_training
+
+    folder, device = RunFolder(config.run.output_dir), join(config.run)
+    folder.claim(config, device)
+    return build_training(config, folder, device)
+
+
+def train(training: Any) -> None:
+    """Train what ``build`` made, with the hooks of any run."""
+    from lavis_lite.runners.train import loop
+    from lavis_lite.runners.train.hooks import build_hooks
+
+    loop.train(training, build_hooks(training))
+
+
 def run_in_process(config: Any, fault: str = "", timeout: float = 60) -> int | None:
     """Run a config in a process of its own; returns its exit code."""
     CONTEXT.set_forkserver_preload(PRELOADED)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,15 @@ import torch
 from bench_models import FeatureTowers, feature_towers, features
 from torch import Tensor
 
-from lavis_lite.losses.contrastive import ImageTextContrast, InfoNce, positives
+from lavis_lite.losses.contrastive import (
+    ImageTextContrast,
+    InfoNce,
+    info_nce,
+    positives,
+    row_contrast,
+    soft_contrast,
+    soft_itc,
+)
 from lavis_lite.losses.shared import Shared
 
 
@@ -155,18 +164,57 @@ def test_info_nce_equals_the_sum_written_out() -> None:
     text = torch.nn.functional.normalize(torch.stack(samples["text_input"])).double().numpy()
     logits = image @ text.T / 0.2
     rows = [-np.log(softmax(x))[range(5), range(5)].mean() for x in (logits, logits.T)]
-    value = InfoNce(model=model)(Shared(model, samples))
+    value = InfoNce()(Shared(model, samples))
     assert value.item() == pytest.approx(sum(rows) / 2, abs=1e-5)
 
 
-@pytest.mark.parametrize("kind", [ImageTextContrast, InfoNce])
-def test_similarities_stay_fp32_under_autocast(kind: Any) -> None:
+# Two unit vectors at a right angle, as images and as texts.
+AXES = torch.eye(2)
+
+
+def test_info_nce_of_orthogonal_pairs_is_what_the_temperature_says() -> None:
+    # Every row: logit 1 / t for its own column and 0 for the other.
+    loss = info_nce(AXES, AXES, temperature=0.5)
+    assert loss.item() == pytest.approx(math.log(1 + math.exp(-2)))
+    assert info_nce(AXES, AXES.flip(0), 0.5).item() == pytest.approx(math.log(1 + math.exp(2)))
+
+
+def test_a_row_is_contrasted_with_all_columns_of_the_joined_batch() -> None:
+    # One row, the last of three columns its own: logits 0, 0 and 1.
+    columns = torch.tensor([[0.0, 1.0], [0.0, -1.0], [1.0, 0.0]])
+    loss = row_contrast(AXES[:1], columns, 1.0, first=2)
+    assert loss.item() == pytest.approx(math.log(2 + math.e) - 1)
+    assert row_contrast(AXES, AXES, 1.0, reduction="sum").item() == pytest.approx(
+        2 * math.log(1 + math.exp(-1))
+    )
+
+
+@pytest.mark.parametrize("alpha", [0.0, 0.4, 1.0])
+def test_soft_itc_mixes_the_pairing_with_what_the_momentum_copy_finds(alpha: float) -> None:
+    # The online features match (own logit 1, other 0); the copy's image features are swapped, so
+    # that it takes each image for the other one, with probability s = sigmoid(1).
+    s = 1 / (1 + math.exp(-1))
+    target = alpha * (1 - s) + (1 - alpha)  # of the true pair
+    expected = -target * math.log(s) - (1 - target) * math.log(1 - s)
+    found = soft_contrast(AXES, AXES.flip(0), AXES, torch.eye(2), 1.0, alpha)
+    assert found.loss.item() == pytest.approx(2 * expected)
+    assert found.targets[0, 0].item() == pytest.approx(target)
+    assert found.sims.tolist() == AXES.tolist()
+    # A copy that agrees, in both directions.
+    agrees = alpha * s + (1 - alpha)
+    expected = -agrees * math.log(s) - (1 - agrees) * math.log(1 - s)
+    loss = soft_itc(AXES, AXES, AXES, AXES, 1.0, alpha)
+    assert loss.item() == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("make", [ImageTextContrast, lambda model: InfoNce()])
+def test_similarities_stay_fp32_under_autocast(make: Any) -> None:
     model = feature_towers(64)
     samples = features(16, 64)
     torch.manual_seed(0)
-    plain = kind(model=model)(Shared(model, samples))
+    plain = make(model=model)(Shared(model, samples))
     torch.manual_seed(0)
-    loss = kind(model=model)
+    loss = make(model=model)
     with torch.autocast("cpu", torch.bfloat16):
         mixed = loss(Shared(model, samples))
     assert mixed.dtype == torch.float32

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
@@ -10,7 +11,12 @@ import torch.nn.functional as F
 from bench_models import CAPTIONS, batch, bench_model
 from torch import Tensor
 
-from lavis_lite.losses.language import LanguageModelling
+from lavis_lite.losses.language import (
+    IGNORED,
+    LanguageModelling,
+    lm_cross_entropy,
+    next_tokens,
+)
 from lavis_lite.losses.shared import Shared
 
 
@@ -66,6 +72,26 @@ def test_label_smoothing_is_torch_s() -> None:
     expected = F.cross_entropy(logits[0, :-1], text.ids[0, 1:], label_smoothing=0.2)
     value = LanguageModelling(0.2)(Shared(model, samples))
     assert value.item() == pytest.approx(expected.item(), abs=1e-6)
+
+
+def test_next_tokens_leave_out_padding_and_the_prompt() -> None:
+    ids = torch.tensor([[7, 8, 9, 0], [7, 8, 9, 5]])
+    mask = torch.tensor([[1, 1, 1, 0], [1, 1, 1, 1]])
+    assert next_tokens(ids, mask).tolist() == [[8, 9, IGNORED], [8, 9, 5]]
+    assert next_tokens(ids, mask, prompt_length=2).tolist() == [
+        [IGNORED, 9, IGNORED],
+        [IGNORED, 9, 5],
+    ]
+
+
+def test_the_cross_entropy_of_tokens_by_hand() -> None:
+    # Probabilities (1/4, 3/4) at position 0, (1/2, 1/2) at 1; position 2 predicts nothing.
+    logits = torch.tensor([[[0.0, math.log(3)], [1.0, 1.0], [5.0, 0.0]]])
+    plain = lm_cross_entropy(logits, torch.tensor([[1, 0]]))
+    assert plain.item() == pytest.approx(-(math.log(3 / 4) + math.log(1 / 2)) / 2)
+    padded = lm_cross_entropy(logits, torch.tensor([[1, IGNORED]]), label_smoothing=0.2)
+    assert padded.item() == pytest.approx(-(0.9 * math.log(3 / 4) + 0.1 * math.log(1 / 4)))
+    assert lm_cross_entropy(logits, torch.tensor([[IGNORED, IGNORED]])).item() == 0
 
 
 def test_later_words_do_not_help_earlier_ones() -> None:

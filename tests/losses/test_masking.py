@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
@@ -10,7 +11,12 @@ from torch import Tensor
 
 from lavis_lite import create_model, distributed
 from lavis_lite.errors import ConfigError
-from lavis_lite.losses.masking import MaskedLanguageModelling, is_word
+from lavis_lite.losses.masking import (
+    MaskedLanguageModelling,
+    is_word,
+    mask_words,
+    mlm_cross_entropy,
+)
 from lavis_lite.losses.shared import Shared
 
 CAPTIONS = [
@@ -143,3 +149,23 @@ def test_a_probability_out_of_range_and_a_tokenizer_without_a_mask_are_refused()
     model.tokenizer.mask_id = None
     with pytest.raises(ConfigError, match="no mask token"):
         MaskedLanguageModelling(model=model)
+
+
+def test_chosen_words_become_masks_or_random_words_or_stay() -> None:
+    ids = torch.tensor([[10, 11, 12, 13, 14]])
+    maskable = torch.tensor([[False, True, True, True, True]])
+    choice = torch.tensor([[0.0, 0.1, 0.1, 0.1, 0.2]])  # the last one is not chosen
+    fate = torch.tensor([[0.0, 0.79, 0.85, 0.95, 0.0]])
+    words = torch.full((1, 5), 99)
+    masked, chosen = mask_words(ids, maskable, choice, fate, words, probability=0.15, mask_id=1)
+    assert chosen.tolist() == [[False, True, True, True, False]]
+    assert masked.tolist() == [[10, 1, 99, 13, 14]]
+
+
+def test_masked_words_cost_what_labels_and_teacher_say() -> None:
+    logits = torch.tensor([[0.0, math.log(3)]])  # probabilities 1/4 and 3/4
+    plain = mlm_cross_entropy(logits, torch.tensor([0]))
+    assert plain.item() == pytest.approx(math.log(4))
+    teacher = torch.tensor([[0.0, 1.0]])
+    mixed = mlm_cross_entropy(logits, torch.tensor([0]), teacher, alpha=0.4)
+    assert mixed.item() == pytest.approx(0.6 * math.log(4) - 0.4 * math.log(3 / 4))

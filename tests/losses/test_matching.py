@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
@@ -10,12 +11,18 @@ import torch.nn.functional as F
 from bench_models import CAPTIONS, batch, bench_model
 from torch import Tensor
 
-from lavis_lite.losses.matching import ImageTextMatching, Pool
+from lavis_lite.losses.matching import (
+    ImageTextMatching,
+    Pool,
+    draw_negatives,
+    hard_negative_weights,
+    itm_cross_entropy,
+)
 from lavis_lite.losses.shared import Shared
 
 
 def itm(negatives: Any = "hard", **options: Any) -> ImageTextMatching:
-    return ImageTextMatching(negatives, **options, model=None)
+    return ImageTextMatching(negatives, **options)
 
 
 @pytest.fixture(scope="module")
@@ -91,6 +98,36 @@ def test_a_negative_never_shows_the_same_image(negatives: str, model: Any) -> No
         shared = Shared(model, {**batch(8), "image_id": ids, "step": step})
         for drawn in loss._choose(shared, Pool(shared, "global")):
             assert (ids[drawn] != ids).all()
+
+
+def test_matching_costs_by_hand() -> None:
+    # Two pairs; the second one has no negatives. Column 1 is a match.
+    sure, unsure = [0.0, math.log(3)], [0.0, 0.0]
+    logits = torch.tensor([[sure, unsure], [sure, unsure], [unsure, unsure]])
+    found = itm_cross_entropy(logits, torch.tensor([True, False]))
+    assert found.labels.tolist() == [[1, 1], [0, 0], [0, 0]]
+    assert found.num_rows.item() == 4
+    expected = -math.log(3 / 4) - 2 * math.log(1 / 2) - math.log(1 / 4)
+    assert found.total.item() == pytest.approx(expected)
+
+
+def test_a_draw_takes_the_best_of_log_weight_plus_gumbel_noise() -> None:
+    half = torch.full((1, 3), 0.5)
+    valid = torch.tensor([[False, True, True]])
+    assert draw_negatives(torch.tensor([[9.0, 1.0, 2.0]]), valid, half).tolist() == [2]
+    # Noise u = 0.9 is worth -log(-log u) - -log(-log 0.5) = 1.88 in log weight: more than log 2.
+    uniform = torch.tensor([[0.5, 0.9, 0.5]])
+    assert draw_negatives(torch.tensor([[9.0, 1.0, 2.0]]), valid, uniform).tolist() == [1]
+    assert draw_negatives(torch.tensor([[9.0, 1.0, 7.0]]), valid, uniform).tolist() == [2]
+    # A weight of 0 still wins against a column that is not valid.
+    assert draw_negatives(torch.tensor([[9.0, 0.0, 0.0]]), valid, uniform).tolist() == [1]
+
+
+def test_hard_negatives_weigh_by_similarity() -> None:
+    weights = hard_negative_weights(torch.eye(2), torch.eye(2), temperature=0.5, epsilon=0.01)
+    s = 1 / (1 + math.exp(-2))
+    expected = torch.tensor([[s, 1 - s], [1 - s, s]]) + 0.01
+    torch.testing.assert_close(weights, expected)
 
 
 def test_draws_follow_the_weights() -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
+from typing import Any
 
 import pytest
 import torch
 from bench_models import batch, bench_model, feature_towers, features
 
 from lavis_lite.losses.shared import Shared, global_mean
+from lavis_lite.losses.step_info import StepInfo
 from lavis_lite.modules.layers.ema import momentum_update
 
 
@@ -70,11 +72,18 @@ def test_what_the_runner_does_not_say_has_defaults() -> None:
     assert shared.image_ids.tolist() == [0, 1]
 
 
-def test_random_numbers_depend_on_seed_step_and_stream_alone() -> None:
-    def draw(stream: int = 0, **samples: int) -> float:
-        return torch.rand((), generator=Shared(None, dict(samples)).generator(stream)).item()
+def test_a_batch_may_say_the_step_itself_and_a_step_info_goes_before_it() -> None:
+    samples = {"progress": 0.25, "step": 3, "micro_step": 1, "seed": 4}
+    assert Shared(None, samples).step_info == StepInfo(0.25, 3, 1, 4)
+    assert Shared(None, samples, StepInfo(step=9)).step_info == StepInfo(step=9)
 
-    assert draw(seed=1, step=2) == draw(seed=1, step=2, unrelated=9)
+
+def test_random_numbers_depend_on_seed_step_and_stream_alone() -> None:
+    def draw(stream: int = 0, **where: Any) -> float:
+        generator = Shared(None, {}, StepInfo(**where)).generator(stream)
+        return torch.rand((), generator=generator).item()
+
+    assert draw(seed=1, step=2) == draw(seed=1, step=2, progress=0.5)
     different = [
         draw(seed=1, step=2),
         draw(seed=2, step=2),

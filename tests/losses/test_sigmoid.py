@@ -10,7 +10,7 @@ from bench_models import FeatureTowers, features
 from torch import nn
 
 from lavis_lite.losses.shared import Shared
-from lavis_lite.losses.sigmoid import PairwiseSigmoid
+from lavis_lite.losses.sigmoid import PairwiseSigmoid, pairwise_sigmoid
 
 
 @pytest.mark.parametrize("negatives", ["global", "local"])
@@ -31,6 +31,16 @@ def test_it_equals_the_sum_over_pairs(negatives: str) -> None:
     loss.backward()
     assert model.logit_bias.grad != 0
     assert model.temp.grad != 0
+
+
+def test_the_loss_of_two_orthogonal_pairs_by_hand() -> None:
+    # Own logit 1 / t + b = 1, other logit b = -1: both cost softplus(-1).
+    axes = torch.eye(2)
+    loss = pairwise_sigmoid(axes, axes, temperature=0.5, bias=-1.0)
+    assert loss.item() == pytest.approx(2 * math.log1p(math.exp(-1)))
+    # The second image alone, whose text is the second one of the joined batch.
+    part = pairwise_sigmoid(axes[1:], axes, 0.5, -1.0, first=1, reduction="sum")
+    assert part.item() == pytest.approx(2 * math.log1p(math.exp(-1)))
 
 
 def test_a_pair_with_a_low_bias_costs_what_the_bias_says() -> None:

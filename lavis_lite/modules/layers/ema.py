@@ -1,4 +1,4 @@
-"""The exponential moving average that momentum towers follow."""
+"""The exponential moving average (EMA): of momentum towers, and of a whole run's weights."""
 
 from __future__ import annotations
 
@@ -22,5 +22,5 @@ def momentum_update(online: Iterable[Tensor], average: Iterable[Tensor], decay: 
 
 
 def local(tensor: Tensor) -> Tensor:
-    """What this process has of a tensor that FSDP divided; any other tensor itself."""
+    """Return this process's shard of a tensor that FSDP divided; any other tensor itself."""
     return tensor.to_local() if hasattr(tensor, "to_local") else tensor

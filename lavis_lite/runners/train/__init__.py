@@ -1,1 +1,5 @@
-"""The runner ``train``: the loop, its hooks, the optimizer, and how it runs on many devices."""
+"""The runner ``train``.
+
+``runner`` runs a config in its folder; ``build`` makes the ``Training`` of ``training``; ``loop``
+trains it, with the ``hooks`` around its steps; ``checkpoints`` saves and restores it.
+"""

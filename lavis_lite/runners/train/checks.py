@@ -1,4 +1,4 @@
-"""What is wrong with a training config beyond its keys, types and names."""
+"""The checks of a training config beyond its keys, types and names."""
 
 from __future__ import annotations
 

@@ -52,14 +52,14 @@ def freeze(model: nn.Module, patterns: Sequence[str]) -> None:
 
 
 def fits(name: str, pattern: str) -> bool:
-    """Whether a parameter is meant by a pattern: its own name, or that of a module around it."""
+    """Tell whether a pattern means a parameter: by its own name, or that of a module around it."""
     parts = name.split(".")
     prefixes = (".".join(parts[:end]) for end in range(1, len(parts) + 1))
     return any(fnmatch.fnmatchcase(prefix, pattern) for prefix in prefixes)
 
 
 def _frozen_whole(module: nn.Module, frozen: set[int]) -> Iterator[nn.Module]:
-    """The outermost modules of which every parameter is frozen."""
+    """Yield the outermost modules whose parameters are all frozen."""
     parameters = list(module.parameters())
     if parameters and all(id(p) in frozen for p in parameters):
         yield module

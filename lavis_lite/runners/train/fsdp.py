@@ -1,7 +1,7 @@
 """FSDP2: weights, gradients and optimizer state divided over the processes, gathered for use.
 
-The optimizer works on each process's own shards as on plain tensors, and checkpoints are written
-and read whole: they are those of a run under DDP, and either goes on with the other's.
+Checkpoints are written and read whole: they are those of a run under DDP, and either way of
+training continues from the other's.
 """
 
 from __future__ import annotations
@@ -12,16 +12,23 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.checkpoint.state_dict import (
+    StateDictOptions,
+    get_model_state_dict,
+    get_optimizer_state_dict,
+    set_optimizer_state_dict,
+)
 from torch.distributed.fsdp import FSDPModule, fully_shard
-from torch.distributed.tensor import DTensor, distribute_tensor
 
 from lavis_lite import distributed
-from lavis_lite.errors import ConfigError
+from lavis_lite.losses.step_info import StepInfo
 from lavis_lite.modules.layers.tower_layers import layers_of, towers
+
+WHOLE_ON_MAIN = StateDictOptions(full_state_dict=True, cpu_offload=True)
 
 
 class Sharded(nn.Module):
-    """``samples -> losses``, as ``Losses``, under FSDP2; moves the optimizer onto the shards.
+    """``LossModule`` under FSDP2; moves the optimizer onto the shards.
 
     Layers are gathered when they run and let go at once; the rest (embeddings, projections, heads)
     stays gathered during a step. Parameters without dimensions are kept whole on every process.
@@ -29,17 +36,15 @@ class Sharded(nn.Module):
     Args:
         losses: with its model whole and equal on all processes, and nothing but it trained.
         optimizer: of the model's parameters, perhaps with the state of an earlier run.
-
-    Raises:
-        ConfigError: a model whose momentum copy moves where nobody can see it.
     """
 
     def __init__(self, losses: nn.Module, optimizer: torch.optim.Optimizer) -> None:
         super().__init__()
         model = losses.get_submodule("model")
-        check_momentum(model)
-        whole = dict(model.named_parameters())
-        self._kept = [p for p in whole.values() if p.ndim == 0]
+        names = {parameter: name for name, parameter in model.named_parameters()}
+        self._names = [names[p] for group in optimizer.param_groups for p in group["params"]]
+        state = {self._names[n]: s for n, s in optimizer.state_dict()["state"].items()}
+        self._kept = [p for p in names if p.ndim == 0]
         for unit in sharding_units(model):
             fully_shard(unit, ignored_params=set(self._kept))
         fully_shard(losses, ignored_params=set(self._kept))
@@ -47,78 +52,73 @@ class Sharded(nn.Module):
         self._model: Any = model
         self._units = [m for m in losses.modules() if isinstance(m, FSDPModule)]
         self._optimizer = optimizer
-        self._shards: dict[nn.Parameter, DTensor] = {}  # what the optimizer moves -> of what
-        self._move_optimizer(whole, dict(model.named_parameters()))
+        sharded = dict(model.named_parameters())
+        for group in optimizer.param_groups:
+            group["params"] = [sharded[names[p]] for p in group["params"]]
+        optimizer.state.clear()
+        if state:
+            self._load_optimizer_state(state)
         # Whoever runs first would count as the outermost; an evaluation may run layers alone.
         losses._get_fsdp_state()._lazy_init()  # type: ignore[operator]
 
-    def _move_optimizer(
-        self, whole: dict[str, nn.Parameter], sharded: dict[str, nn.Parameter]
-    ) -> None:
-        names = {parameter: name for name, parameter in whole.items()}
-        for group in self._optimizer.param_groups:
-            for place, parameter in enumerate(group["params"]):
-                new: Any = sharded[names[parameter]]
-                if not isinstance(new, DTensor):
-                    continue
-                own = nn.Parameter(new.to_local().detach())
-                group["params"][place] = own
-                self._shards[own] = new
-                self._optimizer.state[own] = {
-                    key: own_part(value, new) if value.shape == parameter.shape else value
-                    for key, value in self._optimizer.state.pop(parameter, {}).items()
-                }
+    def _load_optimizer_state(self, state: dict[str, Any]) -> None:
+        """Take this process's shards of whole state, parameter name -> tensors."""
+        groups = self._optimizer.state_dict()["param_groups"]
+        named: Any = [{**g, "params": [self._names[n] for n in g["params"]]} for g in groups]
+        set_optimizer_state_dict(
+            self._model,
+            self._optimizer,
+            {"state": state, "param_groups": named},
+            options=StateDictOptions(full_state_dict=True, strict=False),
+        )
+        for group, before in zip(self._optimizer.param_groups, groups, strict=True):
+            before.pop("params")
+            group.update(before)  # the helper makes lists of tuples
+        # Parameters that never had a gradient have no state. They were given one with a step done.
+        for name, parameter in self._model.named_parameters():
+            if name not in state:
+                self._optimizer.state.pop(parameter, None)
 
-    def forward(self, samples: dict[str, Any]) -> dict[str, Tensor]:
-        """() each."""
-        if not samples.get("micro_step", 0) and hasattr(self._model, "update_momentum"):
-            # Here weights and copy are shards; gathered ones are let go, and so would the change.
-            self._model.update_momentum()
-        return self.losses({**samples, "moves_momentum": False})
+    def forward(self, samples: dict[str, Any], step_info: StepInfo) -> dict[str, Tensor]:
+        """Return () losses, each in fp32."""
+        return self.losses(samples, step_info)
 
     def no_sync(self) -> AbstractContextManager[None]:
         """Gradients are exchanged in every backward pass: kept whole they would fill the memory."""
         return nullcontext()
 
-    def take_gradients(self) -> None:
-        """Hand the gradients, averaged over all processes, to what the optimizer moves."""
-        for own, parameter in self._shards.items():
-            gradient: Any = parameter.grad
-            own.grad = None if gradient is None else gradient.to_local()
-            parameter.grad = None
+    def average_kept_gradients(self) -> None:
+        """Average over processes the gradients of what is kept whole: FSDP2 leaves them out."""
         for kept in self._kept:
             if kept.grad is not None:
                 kept.grad = distributed.all_reduce(kept.grad) / distributed.world_size()
 
-    def total_norm(self) -> Tensor:
-        """() norm of all gradients of all processes."""
-        own = nn.utils.get_total_norm([p.grad for p in self._shards if p.grad is not None])
-        kept = nn.utils.get_total_norm([p.grad for p in self._kept if p.grad is not None])
-        return (distributed.all_reduce(own.square()) + kept.square()).sqrt()
-
     def optimizer_state(self) -> dict[str, Any]:
-        """``optimizer.state_dict()`` as one process alone would have it; every process calls it."""
-        state = self._optimizer.state_dict()
-        parameters = [p for group in self._optimizer.param_groups for p in group["params"]]
-        for number, parameter in enumerate(parameters):
-            if parameter in self._shards and number in state["state"]:
-                state["state"][number] = {
-                    key: all_parts(value, self._shards[parameter])
-                    if value.shape == parameter.shape and value.ndim
-                    else value
-                    for key, value in state["state"][number].items()
-                }
-        return state
+        """Gather ``optimizer.state_dict()`` as one process alone would have it.
+
+        Returns:
+            It on the main process, on the CPU; nothing on the others. Every process calls it.
+        """
+        named: Any = {}
+        if self._optimizer.state:  # else the helper would make some
+            named = get_optimizer_state_dict(self._model, self._optimizer, options=WHOLE_ON_MAIN)
+        numbers = {name: number for number, name in enumerate(self._names)}
+        return {
+            "state": {numbers[name]: state for name, state in named.get("state", {}).items()},
+            "param_groups": self._optimizer.state_dict()["param_groups"],
+        }
 
     def model_state(self) -> dict[str, Tensor]:
-        """``model.state_dict()`` with whole tensors, a tied one once; every process calls it."""
-        found: dict[Tensor, Tensor] = {}
-        state = self._model.state_dict(keep_vars=True)
-        for tensor in state.values():
-            if tensor not in found:
-                whole = tensor.detach()
-                found[tensor] = whole.full_tensor() if isinstance(whole, DTensor) else whole
-        return {name: found[tensor] for name, tensor in state.items()}
+        """Gather ``model.state_dict()`` with whole tensors, a tied one once.
+
+        Returns:
+            It on the main process, on the CPU; nothing on the others. Every process calls it.
+        """
+        state: Any = get_model_state_dict(self._model, options=WHOLE_ON_MAIN)
+        first: dict[Tensor, str] = {}
+        for name, tensor in self._model.state_dict(keep_vars=True).items() if state else ():
+            state[name] = state[first.setdefault(tensor, name)]
+        return state
 
     @contextmanager
     def whole(self) -> Iterator[None]:
@@ -135,7 +135,7 @@ class Sharded(nn.Module):
 
 
 def sharding_units(model: nn.Module) -> list[list[nn.Module]]:
-    """The parts that are gathered one after the other: the layers of a model's towers.
+    """Return the parts that are gathered one after the other: the layers of a model's towers.
 
     A tower whose layers are not run as wholes names what is in ``sharding_units()``. Those of a
     momentum copy are among them; what towers share is there once.
@@ -148,25 +148,3 @@ def sharding_units(model: nn.Module) -> list[list[nn.Module]]:
         parts = own[0].sharding_units() if own else [[layer] for layer in layers_of(tower)]
         units |= {unit[0]: unit for unit in parts}
     return list(units.values())
-
-
-def check_momentum(model: nn.Module) -> None:
-    """Raises ConfigError where a model has a momentum copy and no ``update_momentum``."""
-    if getattr(model, "momentum_pairs", ()) and not hasattr(model, "update_momentum"):
-        raise ConfigError(
-            f"run.parallel: fsdp moves a momentum copy by `update_momentum`, which "
-            f"{type(model).__name__} lacks; use ddp"
-        )
-
-
-def own_part(whole: Tensor, like: DTensor) -> Tensor:
-    """This process's part of a tensor, divided as ``like`` is."""
-    return distribute_tensor(whole, like.device_mesh, like.placements).to_local()
-
-
-def all_parts(own: Tensor, like: DTensor) -> Tensor:
-    """The whole of a tensor of which every process has the part that it has of ``like``."""
-    parts = DTensor.from_local(
-        own, like.device_mesh, like.placements, shape=like.shape, stride=like.stride()
-    )
-    return parts.full_tensor()

@@ -82,7 +82,7 @@ class Adapters:
                 self.model.set_submodule(name, layer)
 
     def state_dict(self) -> dict[str, dict[str, Tensor]]:
-        """What the merged weights do not tell: the original weights, and the adapters."""
+        """Return what the merged weights do not tell: the original weights, and the adapters."""
         return {
             name: {k: v for k, v in layer.state_dict().items() if not k.endswith(".bias")}
             for name, layer in self._layers.items()
@@ -113,9 +113,9 @@ class Adapters:
 
 
 def targets(model: nn.Module, patterns: list[str]) -> list[str]:
-    """The layers that get adapters: those meant by ``patterns``, or those of the towers' layers.
+    """Return the layers that get adapters: those meant by ``patterns``, or those in the towers.
 
-    Of a tower's layers its linear ones, GPT's sort included; its convolutions where it has no
+    In a tower these are its linear layers, GPT's sort included; its convolutions where it has no
     linear ones. A momentum copy's are left out: they follow.
 
     Raises:
@@ -150,14 +150,14 @@ def _is_linear(module: nn.Module) -> bool:
 
 
 def _is_adaptable(module: nn.Module) -> bool:
-    """Whether peft can adapt a layer and merge the adapter: not so a convolution's in groups."""
+    """Tell whether peft can adapt a layer and merge the adapter; not a convolution in groups."""
     if isinstance(module, nn.Conv2d):
         return module.groups == 1
     return _is_linear(module) or isinstance(module, nn.Embedding)
 
 
 def _of_tower(name: str, tower: nn.Module) -> list[nn.Module]:
-    """What is adapted of a tower when nothing is said.
+    """Return the layers of a tower that are adapted by default.
 
     Raises:
         ConfigError: nothing: it would be frozen without a word.
@@ -220,7 +220,7 @@ def _inject(model: nn.Module, names: list[str], config: LoraConfig) -> None:
 
 
 def _twin(model: nn.Module, name: str) -> str | None:
-    """The layer of the momentum copy that follows a layer."""
+    """Return the layer of the momentum copy that follows a layer."""
     for part in getattr(model, "momentum_pairs", ()):
         if f"{name}.".startswith(f"{part}.") and getattr(model, f"{part}_m", None) is not None:
             return f"{part}_m{name.removeprefix(part)}"
@@ -232,7 +232,7 @@ def _copied(model: nn.Module, names: list[str]) -> list[str]:
 
 
 def _adapted(model: nn.Module) -> dict[str, Any]:
-    """The layers with adapters by name, the momentum copy's too."""
+    """Return the layers with adapters by name, the momentum copy's too."""
     from peft.tuners.lora import LoraLayer
 
     return {name: module for name, module in model.named_modules() if isinstance(module, LoraLayer)}

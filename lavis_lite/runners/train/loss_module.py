@@ -1,4 +1,4 @@
-"""A model as the function from a batch to its losses, on one process or many."""
+"""The function from a batch to a model's losses, on one process or many."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ from torch.nn.parallel import DistributedDataParallel
 
 from lavis_lite import distributed
 from lavis_lite.errors import ConfigError
+from lavis_lite.losses.step_info import StepInfo
+from lavis_lite.models.base import VisionLanguageModel
 from lavis_lite.modules.layers.compile import compile_towers
 from lavis_lite.runners.train.nonfinite import copy_all
 
@@ -23,23 +25,46 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-class Losses(nn.Module):
+class LossModule(nn.Module):
     """``samples -> {"loss": sum, "loss_<name>": each}``, plain tensors that DDP can follow.
+
+    A model whose ``forward`` has an argument ``step_info`` is told where the run stands.
 
     Args:
         model: returns a ModelOutput.
         compile: let torch.compile speed it up, see ``lavis_lite.modules.layers.compile``.
+
+    Raises:
+        ConfigError: the model's forward pass would lose the state of the step.
     """
 
     def __init__(self, model: nn.Module, compile: bool = False) -> None:
         super().__init__()
         self.model = model
+        self._takes_step_info = "step_info" in inspect.signature(model.forward).parameters
+        self._check_model()
         if compile:
             compile_towers(model, "run.compile")
 
-    def forward(self, samples: dict[str, Any]) -> dict[str, Tensor]:
-        """() each."""
-        output = self.model(samples)
+    def _check_model(self) -> None:
+        model, kind = self.model, type(self.model).__name__
+        has_copy = bool(getattr(model, "momentum_pairs", ()))
+        if has_copy and not hasattr(model, "update_momentum"):
+            raise ConfigError(
+                f"{kind}.momentum_pairs names a momentum copy: give {kind} the method "
+                "`update_momentum()`, which the runner calls before each step"
+            )
+        if (has_copy or isinstance(model, VisionLanguageModel)) and not self._takes_step_info:
+            raise ConfigError(
+                f"{kind}.forward: write `forward(self, samples, step_info=None)` and hand "
+                "`step_info` on; without it losses do not know the step, and the momentum copy "
+                "would move twice"
+            )
+
+    def forward(self, samples: dict[str, Any], step_info: StepInfo) -> dict[str, Tensor]:
+        """Return () losses, each in fp32."""
+        known = {"step_info": step_info} if self._takes_step_info else {}
+        output = self.model(samples, **known)
         if output.loss is None:
             raise ConfigError("model.losses: name at least one loss to train with")
         return {"loss": output.loss, **{f"loss_{k}": v for k, v in output.losses.items()}}
@@ -50,16 +75,16 @@ class Losses(nn.Module):
 
 
 def parallelize(
-    losses: Losses,
-    first_samples: Callable[[], dict[str, Any]],
+    losses: LossModule,
+    first_batch: Callable[[], tuple[dict[str, Any], StepInfo]],
     optimizer: torch.optim.Optimizer,
     how: str = "ddp",
-) -> Losses | DistributedDataParallel | Sharded:
+) -> LossModule | DistributedDataParallel | Sharded:
     """``losses`` as it is on one process, under DDP or FSDP2 on several.
 
     Args:
         losses: with its model on this process's device.
-        first_samples: makes a batch to find out which parameters take part.
+        first_batch: makes a batch and its state, to find out which parameters take part.
         optimizer: of the model; FSDP2 moves it onto this process's shards.
         how: ``ddp`` or ``fsdp``.
     """
@@ -70,7 +95,7 @@ def parallelize(
 
         with distributed.watch("the division of weights"):
             return Sharded(losses, optimizer)
-    unused = unused_parameters(losses, first_samples())
+    unused = unused_parameters(losses, *first_batch())
     unused = sorted({name for names in distributed.all_gather_object(unused) for name in names})
     if unused:
         log.info("%d parameters get no gradient, such as %s", len(unused), unused[0])
@@ -82,14 +107,15 @@ def parallelize(
         return DistributedDataParallel(losses, find_unused_parameters=bool(unused), **options)
 
 
-def unused_parameters(losses: Losses, samples: dict[str, Any]) -> list[str]:
+def unused_parameters(
+    losses: LossModule, samples: dict[str, Any], step_info: StepInfo
+) -> list[str]:
     """Names of trainable parameters that the losses of ``samples`` do not depend on.
 
-    A forward pass that leaves no trace: buffers are put back, and ``micro_step`` 1 tells the model
-    that this is no new step.
+    The forward pass leaves no trace: buffers are put back.
     """
     before = [buffer.clone() for buffer in losses.model.buffers()]
-    loss = losses({**samples, "micro_step": 1})["loss"]
+    loss = losses(samples, step_info)["loss"]
     copy_all(list(losses.model.buffers()), before)
     used: set[int] = set()
     seen: set[Any] = set()
@@ -107,7 +133,7 @@ def unused_parameters(losses: Losses, samples: dict[str, Any]) -> list[str]:
 
 
 def to_device(batch: dict[str, Any], device: torch.device) -> dict[str, Any]:
-    """The batch with its tensors on ``device``."""
+    """Return the batch with its tensors on ``device``."""
     return {
         key: value.to(device, non_blocking=True) if isinstance(value, Tensor) else value
         for key, value in batch.items()

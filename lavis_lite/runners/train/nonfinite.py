@@ -112,7 +112,7 @@ class SkippedSteps:
         )
 
     def state_dict(self) -> dict[str, int]:
-        """The counts."""
+        """Return the counts."""
         return {"total": self.total, "in_a_row": self.in_a_row}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
@@ -121,7 +121,7 @@ class SkippedSteps:
 
 
 def written_in_forward(model: nn.Module) -> list[Tensor]:
-    """The buffers of a model, and the parameters of its momentum copy where it has one.
+    """Return the buffers of a model, and the parameters of its momentum copy if it has one.
 
     A copy is known by ``momentum_pairs``, see VisionLanguageModel. Other frozen weights, which may
     be most of a model, are not written and cost nothing here.

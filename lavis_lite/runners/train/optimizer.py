@@ -97,7 +97,7 @@ def build_optimizer(model: nn.Module, config: OptimConfig) -> torch.optim.AdamW:
 
 
 def learning_rate(config: OptimConfig, max_steps: int) -> Schedule:
-    """The learning rate as a function of the number of steps done (0 before the first one).
+    """Return the learning rate as a function of the number of steps done (0 before the first).
 
     A linear warm-up from ``warmup_lr`` to ``lr``, which its last step has; the first is one part
     above ``warmup_lr``, since a step at the rate 0 would train nothing. Then ``cosine`` falls to

@@ -1,4 +1,4 @@
-"""Where a training run starts: what its folder already holds, and whether it is the same run."""
+"""A training run starts at step 0, or at the newest checkpoint of its folder."""
 
 from __future__ import annotations
 
@@ -17,18 +17,22 @@ log = logging.getLogger(__name__)
 
 
 class Start(NamedTuple):
-    """What a run continues from.
+    """Where a run starts.
 
-    ``checkpoint`` is None for a new run. ``measures_anew`` says that what is evaluated has changed
-    since, so that figures of before do not count. ``is_complete`` leaves nothing to do.
+    Args:
+        checkpointer: the checkpoints of its folder.
+        checkpoint: the one that it continues from; None for a new run.
+        measures_anew: what is evaluated has changed since, so that earlier metrics do not count.
+        is_complete: nothing is left to do.
     """
 
+    checkpointer: Checkpointer
     checkpoint: Path | None
     measures_anew: bool
     is_complete: bool
 
 
-def find_start(config: TrainConfig, folder: RunFolder, checkpointer: Checkpointer) -> Start:
+def find_start(config: TrainConfig, folder: RunFolder) -> Start:
     """Look into the folder; every process comes to the same result.
 
     A folder without a checkpoint is a new run, whatever was tried in it before.
@@ -37,10 +41,14 @@ def find_start(config: TrainConfig, folder: RunFolder, checkpointer: Checkpointe
         ConfigError: it holds another kind of run, or one with settings that make it another.
         NothingToResume: it holds checkpoints, and none is whole.
     """
+    run = config.run
+    checkpointer = Checkpointer(
+        folder.checkpoints, run.keep_last, run.keep_best, on_error=run.on_disk_full
+    )
     folder.refuse_other_kind(config.runner.name)
     newest, is_complete = checkpointer.newest(), folder.summary() is not None
     if newest is None and not is_complete:
-        return Start(None, measures_anew=False, is_complete=False)
+        return Start(checkpointer, None, measures_anew=False, is_complete=False)
     old, new = folder.last_settings() or {}, settings(config, distributed.world_size())
     unused, ignored = set(at_default(config)), without_effect(config)
     if changed := differences(old, new, evaluation=False, unused=unused, ignored=ignored):
@@ -59,4 +67,4 @@ def find_start(config: TrainConfig, folder: RunFolder, checkpointer: Checkpointe
             )
         log.info("only what is evaluated has changed: evaluates the finished model again")
         folder.reopen()
-    return Start(newest, measures_anew, is_complete and not measures_anew)
+    return Start(checkpointer, newest, measures_anew, is_complete and not measures_anew)

@@ -1,4 +1,4 @@
-"""The moving average of a run's weights (EMA), which often evaluates better than the weights."""
+"""The moving average of a run's weights (EMA), which often evaluates better than they do."""
 
 from __future__ import annotations
 

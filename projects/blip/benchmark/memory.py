@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from lavis_lite import registry
+from lavis_lite.losses.step_info import StepInfo
 from lavis_lite.projects.blip.benchmark.pretrain import CLOSE, PretrainStep
 from lavis_lite.projects.blip.benchmark.recomputing import recomputing
 from lavis_lite.runners.benchmark.agreement import Difference
@@ -52,8 +53,10 @@ class TrainingMemory(PretrainStep):
         with recomputing(self.model) if recomputes else nullcontext():
             for number, start in enumerate(range(0, self.amount, micro), first):
                 part = {key: value[start : start + micro] for key, value in self.samples.items()}
+                if number == 0:
+                    self.model.update_momentum()
                 with autocast():
-                    loss = self.model({**part, "micro_step": number}).loss
+                    loss = self.model(part, StepInfo(micro_step=number)).loss
                 loss = loss * len(part["text_input"]) / self.amount
                 loss.backward()
                 total += loss.item()

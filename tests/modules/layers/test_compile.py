@@ -20,7 +20,7 @@ from lavis_lite.modules.layers.prepack import prepack
 from lavis_lite.modules.layers.tower_layers import layers_of, recompute_activations
 from lavis_lite.modules.med.absorbed_attention import Unprojected
 from lavis_lite.modules.med.decoder import GroundedDecoder
-from lavis_lite.runners.train.loss_module import Losses
+from lavis_lite.runners.train.loss_module import LossModule
 
 LOSSES = {"itc": {"queue_size": 16}}
 WORDS = [
@@ -231,7 +231,7 @@ def test_packed_weights_and_compiled_layers_exclude_each_other(quickly: None) ->
     packed = captioner()
     prepack(packed)
     with pytest.raises(ConfigError, match=r"run\.compile: .*packed weights of `prepack`"):
-        Losses(packed, compile=True)
+        LossModule(packed, compile=True)
     compiled = captioner()
     compile_towers(compiled)
     with pytest.raises(ConfigError, match=r"prepack: compiled layers would not use"):
@@ -256,8 +256,8 @@ def test_a_model_can_be_loaded_compiled(quickly: None) -> None:
 def test_a_missing_compiler_is_said_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "which", lambda name: None)
     with pytest.raises(ConfigError, match=r"needs a C\+\+ compiler.*use run.compile: false"):
-        Losses(nn.Linear(2, 2), compile=True)
-    Losses(nn.Linear(2, 2), compile=False)
+        LossModule(nn.Linear(2, 2), compile=True)
+    LossModule(nn.Linear(2, 2), compile=False)
     check_compiler(torch.device("cuda"), "run.compile")
 
 

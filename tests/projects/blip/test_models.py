@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from lavis_lite import create_model, registry
 from lavis_lite.checkpoint.weights import save_weights
 from lavis_lite.errors import ConfigError
+from lavis_lite.losses.step_info import StepInfo
 from lavis_lite.modules.output import ModelOutput
 from lavis_lite.projects.blip.caption import BlipCaption
 
@@ -156,6 +157,17 @@ def test_the_momentum_copy_moves_once_per_training_step(
     with torch.set_grad_enabled(grad):
         model({**batch(2), **samples})
     assert (not torch.equal(model.text_proj_m.weight, before)) == moves
+
+
+def test_whoever_says_the_step_moves_the_momentum_copy_itself() -> None:
+    model = bench_model("blip_retrieval")
+    with torch.no_grad():
+        model.text_proj.weight.add_(1)
+    before = model.text_proj_m.weight.clone()
+    model(batch(2), StepInfo())
+    assert torch.equal(model.text_proj_m.weight, before)
+    model.update_momentum()
+    assert not torch.equal(model.text_proj_m.weight, before)
 
 
 def test_the_momentum_copy_is_not_trained() -> None:

@@ -11,7 +11,7 @@ import pytest
 from two_processes import ProcessFailed, run_on_two_processes
 
 from lavis_lite import config, runners
-from lavis_lite.runners.train.runner import TrainRunner
+from lavis_lite.runners.train import loop
 
 STEPS, STOP = 6, 2
 
@@ -37,14 +37,14 @@ def pretrain(folder: str, processes: int) -> None:
 
 def begin(folder: str, processes: int) -> None:
     """The first steps, ended by SIGTERM."""
-    train_step = TrainRunner.train_step
+    train_step = loop.train_step
 
-    def signalled(self, batches):
-        if self.step == STOP - 1:
+    def signalled(training, batches):
+        if training.step == STOP - 1:
             os.kill(os.getpid(), signal.SIGTERM)
-        return train_step(self, batches)
+        return train_step(training, batches)
 
-    TrainRunner.train_step = signalled  # this process ends with it
+    loop.train_step = signalled  # this process ends with it
     pretrain(folder, processes)
 
 
@@ -70,7 +70,7 @@ def test_blip_goes_on_with_the_same_losses_on_another_number_of_processes(
             run_on_two_processes(begin, str(tmp_path), 2)
         pretrain(str(tmp_path), 1)
     else:
-        monkeypatch.setattr(TrainRunner, "train_step", TrainRunner.train_step)  # put back after
+        monkeypatch.setattr(loop, "train_step", loop.train_step)  # put back after
         with pytest.raises(SystemExit, match="143"):
             begin(str(tmp_path), 1)
         monkeypatch.undo()

@@ -14,7 +14,8 @@ from two_processes import run_on_two_processes
 from lavis_lite import create_model, distributed
 from lavis_lite.errors import ConfigError
 from lavis_lite.losses.gradient_cache import by_chunks
-from lavis_lite.runners.train.loss_module import Losses, parallelize
+from lavis_lite.losses.step_info import StepInfo
+from lavis_lite.runners.train.loss_module import LossModule, parallelize
 
 COUNT = 8
 LOSSES = {"clip": {"nce": {"name": "info_nce"}}, "siglip": {"sigmoid": {"name": "sigmoid"}}}
@@ -29,8 +30,10 @@ def step(name: str, parts: list[int], overrides: dict[str, Any]) -> dict[str, An
         key: value[own] if isinstance(value, list | Tensor) else value
         for key, value in batch(COUNT).items()
     }
-    losses = parallelize(Losses(model), lambda: samples, torch.optim.SGD(model.parameters()))
-    found = losses(samples)
+    batch_and_step = samples, StepInfo()
+    optimizer = torch.optim.SGD(model.parameters())
+    losses = parallelize(LossModule(model), lambda: batch_and_step, optimizer)
+    found = losses(*batch_and_step)
     found["loss"].backward()
     loss = distributed.all_reduce(found["loss"].detach()) / distributed.world_size()
     gradients = {key: p.grad for key, p in model.named_parameters() if p.grad is not None}

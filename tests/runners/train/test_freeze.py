@@ -4,31 +4,24 @@ from __future__ import annotations
 
 import pytest
 import torch
-from toy_runs import run, run_in_process, toy_config, weights
+from toy_runs import build, run, run_in_process, toy_config, train, weights
 
 from lavis_lite import create_model
 from lavis_lite.errors import ConfigError
 from lavis_lite.modules.layers.modes import eval_mode
 from lavis_lite.runners.train.freeze import fits, freeze
-from lavis_lite.runners.train.runner import TrainRunner
 
 
 def test_frozen_parts_are_unchanged_and_not_in_the_optimizer(tmp_path):
-    runner = TrainRunner(toy_config(tmp_path, optim__freeze=["inner", "norm.weight"]))
-    build, before = runner.build, {}
-
-    def remember():
-        build()
-        before.update({k: v.clone() for k, v in runner.model.state_dict().items()})
-
-    runner.build = remember
-    runner.run()
+    training = build(toy_config(tmp_path, optim__freeze=["inner", "norm.weight"]))
+    before = {k: v.clone() for k, v in training.model.state_dict().items()}
+    train(training)
     after = weights(tmp_path)
     same = {name for name in before if torch.equal(before[name], after[name])}
     assert {"inner.weight", "inner.bias", "norm.weight"} <= same
     assert not same & {"norm.bias", "head.weight", "head.bias"}
-    optimized = {id(p) for group in runner.optimizer.param_groups for p in group["params"]}
-    trained = {k for k, p in runner.model.named_parameters() if id(p) in optimized}
+    optimized = {id(p) for group in training.optimizer.param_groups for p in group["params"]}
+    trained = {k for k, p in training.model.named_parameters() if id(p) in optimized}
     assert trained == {"norm.bias", "head.weight", "head.bias"}
     state = torch.load(tmp_path / "checkpoints/step-00000012/state.pt", weights_only=True)
     assert len(state["optimizer"]["state"]) == 3

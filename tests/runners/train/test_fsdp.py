@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-import dataclasses
+import copy
 import shutil
 
 import pytest
 import torch
-from toy_runs import records, run, toy_config, weights
-from two_processes import ProcessFailed, run_on_two_processes
+from torch import nn
+from toy_runs import records, run, weights
+from two_processes import run_on_two_processes
 
 from lavis_lite import config, distributed
 from lavis_lite.errors import ConfigError
+from lavis_lite.losses.step_info import StepInfo
 from lavis_lite.models.zoo import create_model
+from lavis_lite.modules.layers.ema import local
+from lavis_lite.modules.output import ModelOutput
 from lavis_lite.runners.train.fsdp import Sharded, sharding_units
-from lavis_lite.runners.train.loss_module import Losses
+from lavis_lite.runners.train.loss_module import LossModule
 from lavis_lite.runners.train.runner import TrainRunner
 
 STEP = "checkpoints/step-0000000"
@@ -120,18 +124,76 @@ def parts_held():
     count = sum(p.numel() for p in model.parameters())
     optimizer = torch.optim.AdamW(model.parameters())
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    sharded = Sharded(Losses(model), optimizer)
-    held = sum(p.numel() for p in optimizer.param_groups[0]["params"])
+    sharded = Sharded(LossModule(model), optimizer)
+    held = sum(local(p).numel() for p in optimizer.param_groups[0]["params"])
     after = sharded.model_state()
-    same = before.keys() == after.keys() and all(torch.equal(before[n], after[n]) for n in before)
-    tied = after["text_encoder.embeddings.word_embeddings.weight"].data_ptr() == (
-        after["text_decoder.cls.predictions.decoder.weight"].data_ptr()
-    )
+    same = tied = not after  # the others hold nothing
+    if distributed.is_main():
+        same = before.keys() == after.keys()
+        same = same and all(torch.equal(before[n], after[n]) for n in before)
+        tied = after["text_encoder.embeddings.word_embeddings.weight"].data_ptr() == (
+            after["text_decoder.cls.predictions.decoder.weight"].data_ptr()
+        )
     with sharded.whole(), torch.no_grad():
         image = torch.zeros(1 + distributed.rank(), 3, model.image_size, model.image_size)
         for _ in range(1 + distributed.rank()):  # not as often on every process
             assert model.encode_image(image).isfinite().all()
     return held, count, same, tied
+
+
+class PartlyTrained(nn.Module):
+    """A matrix and a number that are trained, and a matrix that never gets a gradient."""
+
+    def __init__(self):
+        super().__init__()
+        self.used, self.unused = nn.Linear(5, 3), nn.Linear(3, 3)
+        self.scale = nn.Parameter(torch.tensor(0.5))
+
+    def forward(self, samples):
+        return ModelOutput({"fit": (self.used(samples["image"]) * self.scale).square().mean()})
+
+
+def step(losses, optimizer, clip_norm):
+    samples = {"image": torch.ones(2, 5) * (1 + distributed.rank())}
+    losses(samples, StepInfo())["loss"].backward()
+    if isinstance(losses, Sharded):
+        losses.average_kept_gradients()
+    nn.utils.clip_grad_norm_([p for p in losses.parameters() if p.grad is not None], clip_norm)
+    optimizer.step()
+    optimizer.zero_grad()
+
+
+def saved_and_loaded():
+    """Optimizer state saved after a step whole, then divided, loaded into another, saved again."""
+    found = []
+    for state in ("none", "some"):
+        torch.manual_seed(0)
+        losses = LossModule(PartlyTrained())
+        optimizer = torch.optim.AdamW(losses.parameters(), lr=0.1, betas=(0.8, 0.9))
+        if state == "some":
+            step(losses, optimizer, 1.0)
+        before = copy.deepcopy(optimizer.state_dict())
+        sharded = Sharded(losses, optimizer)
+        after = copy.deepcopy(sharded.optimizer_state())
+        step(sharded, optimizer, 1.0)
+        found.append((before, after, sorted(sharded.optimizer_state()["state"])))
+    return found
+
+
+def assert_equal_state(one, other):
+    assert one["param_groups"] == other["param_groups"]
+    assert one["state"].keys() == other["state"].keys()
+    for number, state in one["state"].items():
+        assert state.keys() == other["state"][number].keys()
+        assert all(torch.equal(state[key], other["state"][number][key]) for key in state)
+
+
+def test_optimizer_state_is_that_of_one_process_also_where_a_parameter_has_none():
+    (main, _) = run_on_two_processes(saved_and_loaded, timeout=120)
+    for before, after, _ in main:
+        assert_equal_state(before, after)
+    # scale, used.weight and used.bias; the unused ones have no state after a step either.
+    assert [numbers for *_, numbers in main] == [[0, 1, 2], [0, 1, 2]]
 
 
 def test_a_process_holds_its_part_and_can_have_the_whole():
@@ -157,9 +219,3 @@ def test_what_fsdp_does_not_do_is_refused(tmp_path):
     for key in ("optim.ema_decay", "optim.lora", "run.precision: fp16", "run.compile"):
         assert f"fsdp does not go with {key}" in str(refused.value)
     TrainRunner(pretraining(tmp_path, "ddp", *overrides))
-
-
-def test_a_copy_that_moves_by_itself_is_refused(tmp_path):
-    plain = toy_config(tmp_path, run__parallel="fsdp")
-    with pytest.raises(ProcessFailed, match="ToyModel lacks; use ddp"):
-        run_on_two_processes(run, dataclasses.replace(plain, evaluate=[]), timeout=120)

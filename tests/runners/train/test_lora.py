@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 import transformers
-from toy_runs import run, run_in_process, toy_config, weights
+from toy_runs import build, run, run_in_process, toy_config, weights
 
 from lavis_lite import create_model
 from lavis_lite.config.schema import LoraConfig
@@ -224,9 +224,7 @@ def test_checkpoints_are_those_of_the_plain_model(tmp_path: Path) -> None:
     lora, plain = weights(tmp_path / "lora"), weights(tmp_path / "plain")
     assert {k: v.shape for k, v in lora.items()} == {k: v.shape for k, v in plain.items()}
     frozen = ("norm.weight", "norm.bias", "inner.bias", "head.bias")
-    start = TrainRunner(toy_config(tmp_path / "start", run__max_steps=0))
-    start.run()
-    fresh = start.model.state_dict()
+    fresh = build(toy_config(tmp_path / "start", run__max_steps=0)).model.state_dict()
     assert all(torch.equal(lora[name], fresh[name]) for name in frozen)
     assert not torch.equal(lora["inner.weight"], fresh["inner.weight"])
     update = lora["inner.weight"] - fresh["inner.weight"]

@@ -8,11 +8,12 @@ import re
 
 import pytest
 import torch
-from toy_runs import records, run, toy_config, toy_evaluator, weights
+from toy_runs import build, records, run, toy_config, toy_evaluator, train, weights
 from two_processes import ProcessFailed, run_on_two_processes
 
 from lavis_lite.checkpoint.weights import read_weights
 from lavis_lite.data.quarantine import Quarantine
+from lavis_lite.runners.train import build as build_module
 from lavis_lite.runners.train.runner import TrainRunner
 
 
@@ -125,15 +126,15 @@ def run_hanging(config):
 
 
 def train_with_unused(folder):
-    runner = TrainRunner(toy_config(folder, model__args={"unused": True, "dropout": 0.0}))
-    runner.run()
-    return runner.losses.find_unused_parameters
+    training = build(toy_config(folder, model__args={"unused": True, "dropout": 0.0}))
+    train(training)
+    return training.loss_module.find_unused_parameters
 
 
 def finds_unused(folder):
-    runner = TrainRunner(without_dropout(folder))
-    runner.run()
-    return runner.losses.find_unused_parameters
+    training = build(without_dropout(folder))
+    train(training)
+    return training.loss_module.find_unused_parameters
 
 
 def test_parameters_that_get_no_gradient_are_found_and_do_not_stop_training(tmp_path):
@@ -173,21 +174,21 @@ def test_a_finished_run_measures_what_its_changed_config_asks_for(tmp_path):
 
 
 def samples_judged(folder):
-    runner = TrainRunner(without_dropout(folder, run__max_steps=2, data__num_workers=1))
-    judged, loaders = [], []
-    seen, build_data = Quarantine.seen, runner._build_data
+    judged, loaders = {}, []
+    seen, build_data = Quarantine.seen, build_module.build_data
 
     def count(self, num_samples):
-        judged.append(num_samples if self is runner.quarantine else 0)
+        judged[self] = judged.get(self, 0) + num_samples
         seen(self, num_samples)
 
-    def note(quarantine, num_workers):
+    def note(config, datasets, model, quarantine, num_workers):
         loaders.append(num_workers)
-        return build_data(quarantine, 0)  # processes of tests may start none
+        return build_data(config, datasets, model, quarantine, 0)  # tests' processes start none
 
-    Quarantine.seen, runner._build_data = count, note
-    runner.run()
-    return sum(judged), loaders
+    Quarantine.seen, build_module.build_data = count, note
+    training = build(without_dropout(folder, run__max_steps=2, data__num_workers=1))
+    train(training)
+    return judged[training.quarantine], loaders
 
 
 def test_looking_for_unused_parameters_counts_no_samples_and_starts_no_workers(tmp_path):

@@ -7,14 +7,24 @@ import logging
 
 import pytest
 import torch
-from toy_runs import TOYS, hold_folder, records, run, toy_config, toy_evaluator, weights
+from toy_runs import (
+    TOYS,
+    build,
+    hold_folder,
+    records,
+    run,
+    toy_config,
+    toy_evaluator,
+    train,
+    weights,
+)
 
 from lavis_lite.checkpoint.checkpointer import read_manifest
 from lavis_lite.checkpoint.weights import read_weights
 from lavis_lite.config.schema import Evaluator, TrainDataset
 from lavis_lite.errors import ConfigError, DataError
 from lavis_lite.registry.component import Component
-from lavis_lite.runners.train.runner import TrainRunner
+from lavis_lite.runners.train.loop import train_step
 
 
 def train_records(folder):
@@ -72,34 +82,28 @@ def test_accumulated_micro_batches_learn_what_one_large_batch_learns(tmp_path):
 
 def test_clipping_bounds_the_step_and_the_record_shows_the_norm_before_it(tmp_path):
     config = toy_config(tmp_path, optim__clip_norm=1e-3, run__max_steps=2)
-    runner = TrainRunner(config)
-    runner.run()
+    training = build(config)
+    train(training)
     assert train_records(tmp_path)[0]["grad_norm"] > 1e-3
-    batches = iter([b for b in runner.data.batches(0, 1)])
+    batches = iter([b for b in training.data.batches(0, 1)])
     seen = []
-    runner.precision.step = lambda optimizer: seen.append(
+    training.precision.step = lambda optimizer: seen.append(
         torch.nn.utils.get_total_norm(
-            [p.grad for p in runner.model.parameters() if p.requires_grad]
+            [p.grad for p in training.model.parameters() if p.requires_grad]
         )
     )
-    runner.step = 0
-    runner.train_step(batches)
+    training.progress.step = 0
+    train_step(training, batches)
     assert seen[0] <= 1e-3 * 1.0001
 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
 def test_lower_precision_trains_and_saves_its_scale(tmp_path, precision):
     config = toy_config(tmp_path, run__precision=precision, run__max_steps=40)
-    runner = TrainRunner(config)
+    training = build(config)
     dtypes = []
-    original = runner.build
-
-    def build():
-        original()
-        runner.model.inner.register_forward_hook(lambda *a: dtypes.append(a[2].dtype))
-
-    runner.build = build
-    runner.run()
+    training.model.inner.register_forward_hook(lambda *a: dtypes.append(a[2].dtype))
+    train(training)
     assert set(dtypes) == {torch.bfloat16 if precision == "bf16" else torch.float16}
     losses = [record["loss"] for record in train_records(tmp_path)]
     assert sum(losses[-10:]) < 0.7 * sum(losses[:10])
@@ -109,17 +113,11 @@ def test_lower_precision_trains_and_saves_its_scale(tmp_path, precision):
 
 def test_an_fp16_scale_that_is_too_high_adapts_without_counting_as_a_failure(tmp_path):
     config = toy_config(tmp_path, run__precision="fp16", run__max_skipped_steps=0)
-    runner = TrainRunner(config)
-    original = runner.build
-
-    def build():
-        original()
-        runner.precision.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**40)
-
-    runner.build = build
-    runner.run()
-    assert runner.skipped.total > 3
-    assert runner.skipped.in_a_row == 0
+    training = build(config)
+    training.precision.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**40)
+    train(training)
+    assert training.skipped.total > 3
+    assert training.skipped.in_a_row == 0
     assert all(torch.isfinite(w).all() for w in weights(tmp_path).values())
 
 

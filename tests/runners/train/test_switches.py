@@ -8,7 +8,7 @@ from toy_runs import records, run, weights
 
 from lavis_lite import config
 from lavis_lite.checkpoint.weights import read_weights
-from lavis_lite.runners.train.runner import TrainRunner
+from lavis_lite.runners.train import loop
 
 SWITCHES = [
     "run.gradient_checkpointing={vision: 2, text: -1}",
@@ -41,14 +41,14 @@ class Broken(Exception):
 
 def test_a_run_with_every_switch_on_resumes_bit_for_bit(tmp_path, monkeypatch):
     run(captioner(tmp_path / "straight", *SWITCHES))
-    step = TrainRunner.train_step
+    step = loop.train_step
 
-    def breaks(self, batches):
-        if self.step == 3:
+    def breaks(training, batches):
+        if training.step == 3:
             raise Broken
-        return step(self, batches)
+        return step(training, batches)
 
-    monkeypatch.setattr(TrainRunner, "train_step", breaks)
+    monkeypatch.setattr(loop, "train_step", breaks)
     with pytest.raises(Broken):
         run(captioner(tmp_path / "broken", *SWITCHES))
     monkeypatch.undo()

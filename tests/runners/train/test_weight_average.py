@@ -6,11 +6,13 @@ import signal
 
 import pytest
 import torch
-from toy_runs import TOYS, records, run, run_in_process, toy_config, toy_evaluator, weights
+from toy_runs import TOYS, build, records, run, run_in_process, toy_config, toy_evaluator, weights
 
 from lavis_lite import create_model
 from lavis_lite.checkpoint.weights import load_state, read_weights
 from lavis_lite.errors import ConfigError
+from lavis_lite.runners.train import loop
+from lavis_lite.runners.train.hooks import Hook, build_hooks
 from lavis_lite.runners.train.runner import TrainRunner
 from lavis_lite.runners.train.weight_average import WeightAverage
 
@@ -22,24 +24,20 @@ def averaged(folder):
 
 
 def test_it_is_the_recurrence_over_the_weights_after_each_step(tmp_path):
-    runner = TrainRunner(toy_config(tmp_path, optim__ema_decay=0.9))
-    build, train_step, expected = runner.build, runner.train_step, {}
+    training = build(toy_config(tmp_path, optim__ema_decay=0.9))
 
     def trained():
-        return {k: p.detach().clone() for k, p in runner.model.named_parameters() if "_m" not in k}
+        named = training.model.named_parameters()
+        return {k: p.detach().clone() for k, p in named if "_m" not in k}
 
-    def build_and_start():
-        build()
-        expected.update(trained())
+    expected = trained()
 
-    def step_and_follow(batches):
-        result = train_step(batches)
-        for name, value in trained().items():
-            expected[name] = expected[name] * 0.9 + value * (1 - 0.9)
-        return result
+    class Follow(Hook):
+        def after_step(self, training, result):
+            for name, value in trained().items():
+                expected[name] = expected[name] * 0.9 + value * (1 - 0.9)
 
-    runner.build, runner.train_step = build_and_start, step_and_follow
-    runner.run()
+    loop.train(training, [Follow(), *build_hooks(training)])
     found, last = averaged(tmp_path), weights(tmp_path)
     assert found.keys() == last.keys()
     for name, value in expected.items():
