@@ -14,6 +14,7 @@ from torch import Tensor
 from lavis_lite.checkpoint.load_state import load_state
 from lavis_lite.checkpoint.weights import read_weights
 from lavis_lite.errors import CheckpointError, ConfigError, DownloadError
+from lavis_lite.io.paths import local_path
 from lavis_lite.modules.layers.init import INIT_STD
 from lavis_lite.modules.med.model import Layer, Med, MedDecoder
 from lavis_lite.modules.text.hub_files import locate
@@ -56,7 +57,7 @@ def load_bert(model: Med | MedDecoder, source: str | Path) -> None:
         ConfigError, DownloadError: nothing at ``source``.
     """
     where = f"BERT checkpoint {source}"
-    path = Path(source).expanduser()
+    path = Path(local_path(source))
     if not path.exists():
         path = locate(source, ("model.safetensors", "pytorch_model.bin"), "BERT checkpoint")
     weights = plain_names(raw := read_weights(path))
@@ -78,7 +79,7 @@ def load_bert(model: Med | MedDecoder, source: str | Path) -> None:
 
 def read_config(source: str | Path) -> dict[str, Any]:
     """The ``config.json`` that comes with a checkpoint; empty where none does."""
-    path = Path(source).expanduser()
+    path = Path(local_path(source))
     folder = path.parent if path.is_file() else path
     try:
         found = locate(folder if path.exists() else source, ("config.json",), "BERT's config")
