@@ -13,7 +13,7 @@ from setuptools import find_packages, setup
 ROOT = Path(__file__).resolve().parent
 
 PROJECTS = find_packages(str(ROOT / "projects"))
-DATA = ["py.typed", "*.yaml", "*.md", "*.txt", "*.json", "*.safetensors"]
+DATA = ["py.typed", "*.yaml", "*.md", "*.txt", "*.json", "*.safetensors", "templates/*.jinja"]
 
 EXTRAS = {
     "data": ["pyarrow>=15"],
@@ -81,6 +81,7 @@ setup(
     package_data={
         "": DATA,
         "lavis_lite.cli": ["templates/**/*.txt"],
+        "lavis_lite.report": ["templates/*.css"],
         "lavis_lite.configs": ["**/*.yaml"],
         "lavis_lite.data": ["**/*.txt"],
         "lavis_lite.modules.text": ["**/*.txt"],

@@ -63,6 +63,9 @@ def test_the_files_that_users_rely_on_are_in_the_wheel(wheel: zipfile.ZipFile) -
         "lavis_lite/projects/blip/__init__.py",
         "lavis_lite/projects/blip/zoo.yaml",
         "lavis_lite/projects/blip/README.md",
+        "lavis_lite/report/templates/page.html.jinja",
+        "lavis_lite/report/templates/page.css",
+        "lavis_lite/projects/blip/capfilt/templates/pairs.html.jinja",
     ):
         assert name in packed
 

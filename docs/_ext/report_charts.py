@@ -2,27 +2,28 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
 from docutils import nodes
 from sphinx.application import Sphinx
 
-from lavis_lite.report.markup import Html, tag
-from lavis_lite.report.style import CHARTS
+from lavis_lite import report
+from lavis_lite.report.render import TEMPLATES
 
 FILE = "charts.css"
 
 
-def chart_node(chart: Html) -> nodes.Node:
+def chart_node(chart: report.Html) -> nodes.Node:
     """A chart of ``lavis_lite.report`` as a node of a page."""
-    return nodes.raw("", str(tag("div", chart, class_="drawn")), format="html")
+    return nodes.raw("", str(report.side_by_side([chart], "drawn")), format="html")
 
 
 def write_style(app: Sphinx, error: Exception | None) -> None:
     """Put the reports' style of charts beside the pages."""
     if error is None and app.builder.format == "html":
-        Path(app.outdir, "_static", FILE).write_text(CHARTS, encoding="utf-8")
+        shutil.copy(TEMPLATES / FILE, Path(app.outdir, "_static"))
 
 
 def setup(app: Sphinx) -> dict[str, Any]:

@@ -1,7 +1,8 @@
 """Reports: one self-contained HTML page about a run or a pipeline.
 
 ``report_pipeline`` reads what runs left in their folders. ``write_report`` takes sections of one's
-own, built from plain data by the functions named here; nothing needs a model.
+own, built from plain data by the functions named here; nothing needs a model. Their bodies are
+``Html`` (``markupsafe.Markup``), which ``render`` makes from a template of jinja2, or plain text.
 """
 
 from __future__ import annotations
@@ -14,8 +15,14 @@ from typing import Any
 
 from lavis_lite import registry
 from lavis_lite.report import compose, examples
-from lavis_lite.report.charts.histograms import Histogram, histogram_chart
-from lavis_lite.report.charts.lines import Chart, Line, legend, line_chart
+from lavis_lite.report.charts.lines import (
+    Chart,
+    Histogram,
+    Line,
+    histogram_chart,
+    legend,
+    line_chart,
+)
 from lavis_lite.report.environment import environment
 from lavis_lite.report.gallery import (
     Example,
@@ -27,10 +34,17 @@ from lavis_lite.report.gallery import (
     image_queries,
     text_queries,
 )
-from lavis_lite.report.markup import Html, join, tag
 from lavis_lite.report.page import Headline, Section, write_report
+from lavis_lite.report.render import Html, render, side_by_side
 from lavis_lite.report.runs import Pictures, Run, read_run
-from lavis_lite.report.tables import Change, Column, before_after, key_values, metric_table
+from lavis_lite.report.tables import (
+    Change,
+    Column,
+    before_after,
+    figure_table,
+    key_values,
+    metric_table,
+)
 
 log = logging.getLogger(__name__)
 
@@ -52,18 +66,19 @@ __all__ = [
     "TextQuery",
     "before_after",
     "environment",
+    "figure_table",
     "gallery",
     "histogram_chart",
     "image_queries",
-    "join",
     "key_values",
     "legend",
     "line_chart",
     "metric_table",
     "read_run",
+    "render",
     "report_pipeline",
     "report_run",
-    "tag",
+    "side_by_side",
     "text_queries",
     "write_report",
 ]

@@ -2,42 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Mapping, Sequence
 
 from lavis_lite import registry
-from lavis_lite.report.charts.lines import Chart, Line, legend, line_chart
-from lavis_lite.report.figures import (
-    chief_of,
-    columns_for,
-    figure_of,
-    headline_of,
-    title_of,
-)
-from lavis_lite.report.markup import join, tag
+from lavis_lite.report.charts.lines import Chart, Line, line_chart
+from lavis_lite.report.figures import chief_of, columns_for, figure_of, headline_of, title_of
 from lavis_lite.report.page import Headline, Section
+from lavis_lite.report.render import side_by_side
 from lavis_lite.report.runs import Evaluated, Run
-from lavis_lite.report.tables import Change, Column, before_after, metric_table
+from lavis_lite.report.tables import Change, Column, before_after, figure_table, metric_table
 
 Pair = tuple[Run, Run]  # before, after
 
 
 def results(runs: Sequence[Run]) -> Section | None:
-    """A table per metric, a row per run (and evaluation, where a run has several)."""
-    by_metric: dict[str, dict[str, dict[str, float]]] = {}
+    """Return a table per metric, with a column per run (and evaluation, if there are several)."""
+    by_metric: dict[str, dict[str, Evaluated]] = {}
     for run in runs:
         for evaluated in run.evaluations:
             several = sum(e.metric == evaluated.metric for e in run.evaluations) > 1
-            row = f"{run.name}: {evaluated.name}" if several else run.name
-            by_metric.setdefault(evaluated.metric, {})[row] = evaluated.figures
+            name = f"{run.name}: {evaluated.name}" if several else run.name
+            by_metric.setdefault(evaluated.metric, {})[name] = evaluated
     if not by_metric:
         return None
     tables = [
-        metric_table(
-            columns_for(metric, [key for figures in rows.values() for key in figures]),
-            rows,
+        figure_table(
+            columns_for(metric, [key for one in found.values() for key in one.figures]),
+            {name: one.figures for name, one in found.items()},
             title_of(metric),
+            _of(found),
         )
-        for metric, rows in by_metric.items()
+        for metric, found in by_metric.items()
     ]
     notes = ["The best of several runs is emphasised."] if len(runs) > 1 else []
     missing = {
@@ -47,21 +43,33 @@ def results(runs: Sequence[Run]) -> Section | None:
         for key, reason in evaluated.missing.items()
     }
     note = " ".join([*notes, *sorted(missing)])
-    return Section("Results", tag("div", tables, class_="tables"), note)
+    return Section("Results", side_by_side(tables, "tables"), note)
+
+
+def _of(found: Mapping[str, Evaluated]) -> str:
+    """Return how many of what the figures stand for; by run where these differ."""
+    counts = {name: one.counted() for name, one in found.items()}
+    if len(set(counts.values())) > 1:
+        return "; ".join(f"{name}: {count or 'of unknown size'}" for name, count in counts.items())
+    return next(iter(counts.values()), "")
 
 
 def headline(runs: Sequence[Run], pairs: Sequence[Pair] = ()) -> list[Headline]:
-    """The chief figure of each metric, from the last run that has it, and what it was before."""
+    """Return the chief figure of each metric from the last run that has it, and what it was."""
     found: dict[str, Headline] = {}
     earlier = {after.name: before for before, after in pairs}
     for run in runs:
         for evaluated in run.evaluations:
-            run_name = run.name if len(runs) > 1 else ""
-            where = ", ".join(filter(None, [run_name, evaluated.counted()]))
-            if old := _named(earlier.get(run.name), evaluated.name):
-                where = f"{where}; before: {figure_of(evaluated.metric, old.figures)}"
-            if figure := headline_of(evaluated.metric, evaluated.figures, where):
-                found[evaluated.metric] = figure
+            where = [run.name] if len(runs) > 1 else []
+            before = earlier.get(run.name)
+            old = _named(before, evaluated.name)
+            if before and old:
+                where = [f"{before.name} → {run.name}"]
+            if count := evaluated.counted():
+                where.append(count)
+            if figure := headline_of(evaluated.metric, evaluated.figures, ", ".join(where)):
+                was = figure_of(evaluated.metric, old.figures) if old else ""
+                found[evaluated.metric] = dataclasses.replace(figure, before=was)
     return list(found.values())
 
 
@@ -85,12 +93,11 @@ def curves(runs: Sequence[Run]) -> Section | None:
         )
         for key in losses
     ] + _progress(trained)
-    names = legend([run.name for run in trained]) if len(trained) > 1 else None
-    grid = tag("div", [line_chart(chart) for chart in charts], class_="charts")
     note = "The values of single steps; where there are many, they stand faintly behind their mean."
     if priors:
         note += " A loss that stays on its dashed line has learnt nothing yet."
-    return Section("Training", join(names, grid), note)
+    drawn = [line_chart(chart) for chart in charts]
+    return Section("Training", side_by_side(drawn, "charts"), note)
 
 
 def _priors(run: Run) -> dict[str, float]:
@@ -128,8 +135,8 @@ def stages(runs: Sequence[Run]) -> Section | None:
     rows = {run.name: _effort(run) for run in runs}
     columns = [
         Column("steps", "steps", digits=0, better=0),
-        Column("seconds", "seconds", digits=0, better=0),
-        Column("speed", "samples/s", digits=0, better=0),
+        Column("seconds", "time", digits=0, better=0, unit="s"),
+        Column("speed", "speed", digits=0, better=0, unit="samples/s"),
         Column("first", "first", "loss", digits=3, better=0),
         Column("last", "last", "loss", digits=3, better=0),
     ]
@@ -152,12 +159,18 @@ def _effort(run: Run) -> dict[str, float | None]:
 def comparison(pairs: Sequence[Pair]) -> Section | None:
     """Figures that two runs have in common, side by side, for each pair of runs."""
     tables = [
-        before_after(_changes(old, evaluated), before.name, after.name, title_of(evaluated.metric))
+        before_after(
+            _changes(old, evaluated),
+            before.name,
+            after.name,
+            title_of(evaluated.metric),
+            _of({before.name: old, after.name: evaluated}),
+        )
         for before, after in pairs
         for evaluated in after.evaluations
         if (old := _named(before, evaluated.name))
     ]
-    return Section("Before and after", tag("div", tables, class_="tables")) if tables else None
+    return Section("Before and after", side_by_side(tables, "tables")) if tables else None
 
 
 def _named(run: Run | None, name: str) -> Evaluated | None:
@@ -167,11 +180,12 @@ def _named(run: Run | None, name: str) -> Evaluated | None:
 def _changes(before: Evaluated, after: Evaluated) -> list[Change]:
     return [
         Change(
-            f"{column.group}, {column.label}" if column.group else column.label,
+            column.name,
             before.figures.get(column.key),
             after.figures.get(column.key),
             column.digits,
             column.better,
+            column.unit,
         )
         for column in columns_for(after.metric, after.figures)
     ]

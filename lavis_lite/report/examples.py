@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, TypeVar
 
-from lavis_lite.report.charts.histograms import Histogram, histogram_chart
-from lavis_lite.report.charts.lines import legend
+from lavis_lite.report.charts.lines import Histogram, histogram_chart
 from lavis_lite.report.gallery import (
     Example,
     FoundImage,
@@ -17,8 +16,8 @@ from lavis_lite.report.gallery import (
     image_queries,
     text_queries,
 )
-from lavis_lite.report.markup import join, tag
 from lavis_lite.report.page import Section
+from lavis_lite.report.render import render, side_by_side
 from lavis_lite.report.runs import Evaluated, Pictures, Record, Run
 
 if TYPE_CHECKING:
@@ -135,16 +134,14 @@ def matching(runs: Sequence[Run]) -> Section | None:
                 charts.append((run.name, series))
     if not charts:
         return None
-    names = list(dict.fromkeys(name for _, series in charts for name in series))
     drawn = [
         histogram_chart(
             Histogram(name, series, threshold=(0.5, "decides"), x="probability of a match")
         )
         for name, series in charts
     ]
-    body = join(legend(names), tag("div", drawn, class_="charts"))
     note = "How probable the model finds each image's own text, and another image's."
-    return Section("Matching", body, note)
+    return Section("Matching", side_by_side(drawn, "charts"), note)
 
 
 def retrieval(runs: Sequence[Run], pictures: Pictures) -> Section | None:
@@ -176,11 +173,10 @@ def retrieval(runs: Sequence[Run], pictures: Pictures) -> Section | None:
         )
         for row in evenly([row for row in rows if row["query"] == "image"], NUM_QUERIES)
     ]
-    body = join(
-        tag("h3", "Images found by a text"),
-        text_queries(by_text),
-        tag("h3", "Texts found by an image"),
-        image_queries(by_image),
+    body = render(
+        "retrieval.html.jinja",
+        by_text=text_queries(by_text),
+        by_image=image_queries(by_image),
     )
     note = (
         f"By {run.name}: the five best of the whole test set, best first, with its score (match"

@@ -11,27 +11,27 @@ from pathlib import Path
 
 from lavis_lite.io.redaction import redacted_urls
 from lavis_lite.report.environment import environment as here
-from lavis_lite.report.markup import Html, join, tag
-from lavis_lite.report.style import STYLE
+from lavis_lite.report.render import Html, printable, render
 from lavis_lite.report.tables import key_values
 
 
 @dataclass(frozen=True)
 class Section:
-    """A titled part of the page; ``note`` says what one sees."""
+    """A titled part of the page; ``note`` says what one sees. A body that is a string is text."""
 
     title: str
-    body: Html
+    body: Html | str
     note: str = ""
 
 
 @dataclass(frozen=True)
 class Headline:
-    """A large figure at the top of the page: ``72.4`` ``%`` with what it is."""
+    """A large figure at the top of the page: ``72.4`` ``%`` with what it is and was ``before``."""
 
     value: str
     label: str
     unit: str = ""
+    before: str = ""
 
 
 def write_report(
@@ -63,69 +63,23 @@ def write_report(
     """
     facts = {**(here() if environment is None else environment)}
     facts.setdefault("written", time.strftime("%Y-%m-%d %H:%M"))
-    made = join(tag("pre", command) if command else None, key_values(facts))
+    made = render("made.html.jinja", command=command, facts=key_values(facts))
     sections = [*sections, Section("How this was made", made)]
-    page = join(Html("<!doctype html>\n"), _page(sections, title, headline, summary))
-    text = redacted_urls(page)  # pages are sent around
+    page = render(
+        "page.html.jinja",
+        title=title,
+        summary=summary,
+        headline=headline,
+        sections=sections,
+        anchors=_anchors([section.title for section in sections]),
+    )
+    text = printable(redacted_urls(page))  # pages are sent around
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     temporary.write_text(text, "utf-8")
     os.replace(temporary, path)
     return str(path)
-
-
-def _page(
-    sections: Sequence[Section], title: str, headline: Sequence[Headline], summary: str
-) -> Html:
-    # The page runs and fetches nothing, whatever a caption says: the browser holds it to that.
-    policy = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
-    head = tag(
-        "head",
-        tag("meta", charset="utf-8"),
-        tag("meta", http_equiv="Content-Security-Policy", content=policy),
-        tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
-        tag("title", title),
-        tag("style", Html(STYLE)),
-    )
-    anchors = _anchors([section.title for section in sections])
-    links = [
-        tag("a", section.title, href=f"#{anchor}")
-        for section, anchor in zip(sections, anchors, strict=True)
-    ]
-    top = tag(
-        "header",
-        tag(
-            "div",
-            tag("p", "lavis_lite report", class_="eyebrow"),
-            tag("h1", title),
-            tag("p", summary, class_="summary") if summary else None,
-            _headline(headline),
-            tag("nav", links),
-        ),
-    )
-    parts = [
-        tag(
-            "section",
-            tag("h2", section.title),
-            tag("p", section.note, class_="note") if section.note else None,
-            section.body,
-            id=anchor,
-        )
-        for section, anchor in zip(sections, anchors, strict=True)
-    ]
-    foot = tag("footer", tag("div", "One file; it loads nothing and can be sent as it is."))
-    return tag("html", head, tag("body", top, tag("main", parts), foot), lang="en")
-
-
-def _headline(figures: Sequence[Headline]) -> Html | None:
-    if not figures:
-        return None
-    cells = []
-    for figure in figures:
-        unit = tag("small", figure.unit) if figure.unit else None
-        cells.append(tag("div", tag("dd", figure.value, unit), tag("dt", figure.label)))
-    return tag("dl", cells, class_="headline")
 
 
 def _anchors(titles: Sequence[str]) -> list[str]:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 Record = dict[str, Any]
+_ROWS = {"question": "questions", "image_id": "images"}  # what rows with such a key are
 _NO_FIGURES = ("step", "evaluate", "seconds")
 
 
@@ -50,7 +51,7 @@ class Evaluated:
         return self.history[-1][1]
 
     def counted(self) -> str:
-        """Of how many of what the figures are: ``300 images``; empty where it is not known."""
+        """Return how many of what the figures stand for: ``300 images``; empty if unknown."""
         return count_of(self.metric, self.rows())
 
     def rows(self) -> list[Record]:

@@ -8,36 +8,84 @@ from dataclasses import dataclass
 from itertools import groupby
 
 from lavis_lite.metrics.columns import Column as Column
-from lavis_lite.report.markup import Html, join, tag
+from lavis_lite.report.render import Html, render
 
 Row = Mapping[str, float | None]
 
 
-def metric_table(columns: Sequence[Column], rows: Mapping[str, Row], caption: str = "") -> Html:
-    """Rows are runs, columns figures; a missing figure is a dash."""
+@dataclass(frozen=True)
+class Cell:
+    """A cell's text; ``verdict`` is ``best``, ``gain``, ``loss`` or ``none``, which mutes it."""
+
+    text: str
+    verdict: str | None = None
+    span: int = 1
+
+
+@dataclass(frozen=True)
+class TableRow:
+    """A row of a table: what it is about, a remark on that, and its cells."""
+
+    label: str
+    cells: Sequence[Cell]
+    note: str = ""
+
+
+def render_table(
+    head: Sequence[str],
+    rows: Sequence[TableRow],
+    caption: str = "",
+    *,
+    kind: str = "metrics",
+    of: str = "",
+    groups: Sequence[tuple[str, int]] = (),
+) -> Html:
+    """Return a table in a box that scrolls where the page is narrower.
+
+    Args:
+        head: names of the columns, the labels' first; none leaves the head out.
+        rows: from top to bottom.
+        caption: what the table shows.
+        kind: CSS classes; ``metrics`` has numbers, ``pairs`` texts that wrap.
+        of: how many of what its figures stand for, such as ``300 images``.
+        groups: names that stand over so many columns each, after the labels' one.
+    """
+    return render(
+        "table.html.jinja",
+        head=head, rows=rows, caption=caption, kind=kind, of=of, groups=groups,
+    )  # fmt: skip
+
+
+def metric_table(
+    columns: Sequence[Column],
+    rows: Mapping[str, Row],
+    caption: str = "",
+    *,
+    row_name: str = "run",
+) -> Html:
+    """Return a table whose rows are runs and whose columns are figures; a gap is a dash."""
     best = {column.key: _best(column, rows) for column in columns}
     body = [
-        tag(
-            "tr",
-            tag("th", name, scope="row"),
-            [_cell(column, row.get(column.key), best[column.key]) for column in columns],
-        )
+        TableRow(name, [_cell(column, row.get(column.key), best[column.key]) for column in columns])
         for name, row in rows.items()
     ]
-    return _table(_head(columns), body, caption, "metrics")
+    grouped = groupby(columns, lambda column: column.group)
+    groups = [(name, len(list(part))) for name, part in grouped]
+    head = [f"{c.label}, {c.unit}" if c.unit else c.label for c in columns]
+    shown = groups if any(name for name, _ in groups) else []
+    return render_table([row_name, *head], body, caption, groups=shown)
 
 
-def _head(columns: Sequence[Column]) -> Html:
-    rows = []
-    if any(column.group for column in columns):
-        groups = [(name, len(list(part))) for name, part in groupby(columns, lambda c: c.group)]
-        cells = [
-            tag("th", name, colspan=count, class_="group" if name else None)
-            for name, count in groups
-        ]
-        rows.append(tag("tr", tag("td"), cells))
-    labels = [tag("th", column.label, scope="col") for column in columns]
-    return tag("thead", rows, tag("tr", tag("td"), labels))
+def figure_table(
+    columns: Sequence[Column], runs: Mapping[str, Row], caption: str = "", of: str = ""
+) -> Html:
+    """Return a table whose rows are figures, with their units, and whose columns are runs."""
+    body = []
+    for column in columns:
+        best = _best(column, runs)
+        cells = [_cell(column, row.get(column.key), best) for row in runs.values()]
+        body.append(TableRow(column.name, cells, column.unit))
+    return render_table(["figure", *runs], body, caption, of=of)
 
 
 def _best(column: Column, rows: Mapping[str, Row]) -> float | None:
@@ -51,34 +99,36 @@ def _best(column: Column, rows: Mapping[str, Row]) -> float | None:
     return max(values) if column.better > 0 else min(values)
 
 
-def _cell(column: Column, value: float | None, best: float | None) -> Html:
+def _cell(column: Column, value: float | None, best: float | None) -> Cell:
     if value is None:
-        return tag("td", "–", class_="none")
-    text = f"{value:.{column.digits}f}"
-    return tag("td", text, class_="best" if best is not None and value == best else None)
+        return Cell("–", "none")
+    verdict = "best" if best is not None and value == best else None
+    return Cell(f"{value:.{column.digits}f}", verdict)
 
 
 @dataclass(frozen=True)
 class Change:
-    """A figure before and after; ``better`` as for Column."""
+    """A figure before and after; ``better`` and ``unit`` as for Column."""
 
     label: str
     before: float | None
     after: float | None
     digits: int = 1
     better: int = 1
+    unit: str = ""
 
 
-def before_after(changes: Sequence[Change], before: str, after: str, caption: str = "") -> Html:
-    """Figures of two runs side by side, with the difference and whether it is an improvement."""
-    head = tag(
-        "thead",
-        tag("tr", tag("td"), [tag("th", text, scope="col") for text in (before, after, "change")]),
+def before_after(
+    changes: Sequence[Change], before: str, after: str, caption: str = "", of: str = ""
+) -> Html:
+    """Return figures of two runs side by side, with the difference and whether it is a gain."""
+    rows = [TableRow(change.label, _change_cells(change), change.unit) for change in changes]
+    return render_table(
+        ["figure", before, after, "change"], rows, caption, of=of, kind="metrics changes"
     )
-    return _table(head, [_change_row(change) for change in changes], caption, "metrics changes")
 
 
-def _change_row(change: Change) -> Html:
+def _change_cells(change: Change) -> list[Cell]:
     def number(value: float | None, sign: str = "") -> str:
         return "–" if value is None else f"{value:{sign}.{change.digits}f}"
 
@@ -87,24 +137,14 @@ def _change_row(change: Change) -> Html:
         difference = change.after - change.before
     gain = (difference or 0) * change.better
     verdict = "gain" if gain > 0 else "loss" if gain < 0 else None
-    return tag(
-        "tr",
-        tag("th", change.label, scope="row"),
-        tag("td", number(change.before)),
-        tag("td", number(change.after)),
-        tag("td", number(difference, "+").replace("-", "−"), class_=verdict),
-    )
+    return [
+        Cell(number(change.before)),
+        Cell(number(change.after)),
+        Cell(number(difference, "+").replace("-", "−"), verdict),
+    ]
 
 
 def key_values(values: Mapping[str, object], caption: str = "") -> Html:
-    """Names with their values, two columns; long values may wrap."""
-    body = [
-        tag("tr", tag("th", name, scope="row"), tag("td", value)) for name, value in values.items()
-    ]
-    return _table(None, body, caption, "pairs")
-
-
-def _table(head: Html | None, body: Sequence[Html], caption: str, class_: str) -> Html:
-    heading = tag("caption", caption) if caption else None
-    table = tag("table", join(heading, head, tag("tbody", body)), class_=class_)
-    return tag("div", table, class_="scroll")
+    """Return names with their values in two columns; long values may wrap."""
+    rows = [TableRow(name, [Cell(str(value))]) for name, value in values.items()]
+    return render_table([], rows, caption, kind="pairs")

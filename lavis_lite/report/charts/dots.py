@@ -1,16 +1,23 @@
-"""A few values as dots, a row for each name, as inline SVG."""
+"""A few values as dots, a row for each name."""
 
 from __future__ import annotations
 
+import functools
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from lavis_lite.report.charts.lines import NUM_COLOURS, Scale, figure, label, legend, ticks
-from lavis_lite.report.markup import Html, join, tag
+from lavis_lite.report.charts.lines.style import MUTED, NUM_COLOURS, colour
+from lavis_lite.report.charts.lines.svg import draw, figure, set_ticks, wrapped
+from lavis_lite.report.render import Html
 
-_WIDTH, _LEFT, _RIGHT, _ROW, _BOTTOM = 340, 118, 12, 19, 22
-_LONGEST = 20  # letters of a name that fit
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+_LINE, _GAP, _AXIS = 14, 6, 24  # pixels
+_LETTERS = 18  # of a name in a line
+Rows = Mapping[str, Sequence[float | None]]
 
 
 @dataclass(frozen=True)
@@ -26,45 +33,42 @@ class Dots:
     """
 
     title: str
-    rows: Mapping[str, Sequence[float | None]]
+    rows: Rows
     kinds: Sequence[str] = ()
     about: str = "a dot per seed"
 
 
 def dot_chart(dots: Dots) -> Html:
-    """One chart as a figure with its title."""
-    values = [value for row in dots.rows.values() for value in row if value is not None]
-    if not values:
-        return figure(dots.title, tag("p", "no values yet", class_="note"))
-    room = (max(values) - min(values)) * 0.06 or abs(values[0]) * 0.1 or 1.0
-    x = Scale(min(values) - room, max(values) + room, _LEFT, _WIDTH - _RIGHT)
-    bottom = len(dots.rows) * _ROW + 6
-    drawn = [_grid(x, bottom)]
-    for number, (name, row) in enumerate(dots.rows.items()):
-        drawn.append(_row(name, row, x, number * _ROW + _ROW / 2 + 3, bool(dots.kinds)))
-    box = f"0 0 {_WIDTH} {bottom + _BOTTOM}"
-    described = f"{dots.title}: {dots.about}"
-    picture = tag("svg", drawn, viewBox=box, role="img", aria_label=described)
-    return figure(dots.title, join(picture, legend(dots.kinds) if dots.kinds else None))
+    """Return one chart as a figure with its title, and a legend of the kinds."""
+    if not any(value is not None for row in dots.rows.values() for value in row):
+        return figure(dots.title, None)
+    lines = max(wrapped(name, _LETTERS).count("\n") + 1 for name in dots.rows)
+    described = [
+        f"{name}: {', '.join(f'{v:,.4g}' for v in row if v is not None) or 'no values'}"
+        for name, row in dots.rows.items()
+    ]
+    drawing = draw(
+        functools.partial(_paint, dots.rows, bool(dots.kinds)),
+        f"{dots.title}: {dots.about}",
+        "; ".join(described),
+        height=len(dots.rows) * (lines * _LINE + _GAP) + _AXIS,
+    )
+    names = [(name, number % NUM_COLOURS) for number, name in enumerate(dots.kinds)]
+    return figure(dots.title, drawing, names)
 
 
-def _grid(x: Scale, bottom: float) -> Html:
-    drawn = []
-    for value in ticks(x.low, x.high):
-        place = x(value)
-        drawn.append(tag("line", x1=place, x2=place, y1=2, y2=bottom, class_="grid"))
-        drawn.append(label(place, bottom + 14, f"{value:,g}", "middle"))
-    return join(drawn)
-
-
-def _row(name: str, row: Sequence[float | None], x: Scale, y: float, coloured: bool) -> Html:
-    short = name if len(name) <= _LONGEST else name[: _LONGEST - 1] + "…"
-    found = [(number, value) for number, value in enumerate(row) if value is not None]
-    drawn = [label(_LEFT - 8, y + 4, short, "end")]
-    if found and not coloured:
-        mean = x(statistics.fmean(value for _, value in found))
-        drawn.append(tag("line", x1=mean, x2=mean, y1=y - 6, y2=y + 6, class_="axis"))
-    for number, value in found:
-        colour = number % NUM_COLOURS if coloured else 0
-        drawn.append(tag("circle", cx=x(value), cy=y, r=3.2, class_=f"dot c{colour}"))
-    return join(drawn)
+def _paint(rows: Rows, coloured: bool, axes: Axes) -> None:
+    for place, row in enumerate(rows.values()):
+        found = [(number, value) for number, value in enumerate(row) if value is not None]
+        if found and not coloured:
+            mean = statistics.fmean(value for _, value in found)
+            axes.plot([mean], [place], "|", color=MUTED, markersize=12, markeredgewidth=1)
+        for number, value in found:
+            axes.plot([value], [place], "o", color=colour(number if coloured else 0))
+    axes.set_yticks(range(len(rows)), [wrapped(name, _LETTERS) for name in rows])
+    axes.set_ylim(len(rows) - 0.5, -0.5)
+    axes.margins(x=0.06)
+    axes.grid(False, axis="y")
+    axes.grid(True, axis="x")
+    axes.spines.bottom.set_visible(False)
+    set_ticks(axes.xaxis, 4, "{:,g}".format)

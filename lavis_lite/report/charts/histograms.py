@@ -1,27 +1,21 @@
-"""Histograms as inline SVG."""
+"""Histograms."""
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-from lavis_lite.report.charts.lines import (
-    BOTTOM,
-    HEIGHT,
-    LEFT,
-    NUM_COLOURS,
-    RIGHT,
-    TOP,
-    WIDTH,
-    Scale,
-    figure,
-    label,
-    rule,
-    svg,
-    ticks,
-)
-from lavis_lite.report.markup import Html, join, tag
+from lavis_lite.report.charts.lines.style import CARD, FONT_SIZE, INK, MUTED, NUM_COLOURS, colour
+from lavis_lite.report.charts.lines.svg import draw, figure, set_ticks, wrapped
+from lavis_lite.report.render import Html
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+_LETTERS = 44  # of a name in a line
 
 
 @dataclass(frozen=True)
@@ -47,49 +41,74 @@ class Histogram:
 
 
 def histogram_chart(histogram: Histogram) -> Html:
-    """One histogram as a figure with its title."""
-    shares = {name: _shares(values, histogram) for name, values in histogram.series.items()}
-    top = max((share for bars in shares.values() for share in bars), default=0) or 1.0
-    x = Scale(histogram.low, histogram.high, LEFT, WIDTH - RIGHT)
-    y = Scale(0, top * 1.08, HEIGHT - BOTTOM, TOP)
-    drawn = [_share_axes(x, y, histogram.x)]
-    for number, bars in enumerate(shares.values()):
-        drawn.append(_bars(bars, histogram, x, y, f"c{number % NUM_COLOURS}"))
-    if histogram.threshold:
-        value, label = histogram.threshold
-        drawn.append(tag("line", x1=x(value), x2=x(value), y1=TOP, y2=y(0), class_="guide"))
-        drawn.append(tag("text", label, x=x(value) + 4, y=TOP + 9, class_="guide-label"))
-    return figure(histogram.title, svg(f"{histogram.title}: shares by {histogram.x}", drawn))
+    """Return one histogram as a figure with its title and legend."""
+    finite = {name: _finite(values) for name, values in histogram.series.items()}
+    drawing = draw(
+        functools.partial(_paint, histogram, [shares(v, histogram) for v in finite.values()]),
+        f"{histogram.title}: shares by {histogram.x}",
+        "; ".join(_described(name, values) for name, values in finite.items()) or "no values",
+    )
+    names = [(name, number % NUM_COLOURS) for number, name in enumerate(finite)]
+    return figure(histogram.title, drawing, names)
 
 
-def _share_axes(x: Scale, y: Scale, x_label: str) -> Html:
-    drawn = []
-    for value in ticks(0, y.high):
-        drawn.append(rule(y(value), "grid"))
-        drawn.append(label(LEFT - 6, y(value) + 3.5, f"{100 * value:g} %", "end"))
-    for value in ticks(x.low, x.high, 5):
-        drawn.append(label(x(value), HEIGHT - BOTTOM + 15, f"{value:g}", "middle"))
-    drawn.append(rule(HEIGHT - BOTTOM, "axis"))
-    drawn.append(label(WIDTH - RIGHT, HEIGHT - 2, x_label, "end"))
-    return join(drawn)
-
-
-def _shares(values: Sequence[float], histogram: Histogram) -> list[float]:
+def shares(values: Sequence[float], histogram: Histogram) -> list[float]:
+    """Return the share of the finite values in each bar of a histogram."""
     counts = [0] * histogram.num_bars
-    kept = [value for value in values if math.isfinite(value)]
-    for value in kept:
+    finite = _finite(values)
+    for value in finite:
         share = (value - histogram.low) / (histogram.high - histogram.low)
         counts[min(max(int(share * histogram.num_bars), 0), histogram.num_bars - 1)] += 1
-    return [count / max(1, len(kept)) for count in counts]
+    return [count / max(1, len(finite)) for count in counts]
 
 
-def _bars(bars: list[float], histogram: Histogram, x: Scale, y: Scale, colour: str) -> Html:
+def _finite(values: Sequence[float]) -> list[float]:
+    return [value for value in values if math.isfinite(value)]
+
+
+def _described(name: str, values: Sequence[float]) -> str:
+    if not values:
+        return f"{name}: no values"
+    middle = sorted(values)[len(values) // 2]
+    return f"{name}: {len(values):,} values, median {middle:.3g}"
+
+
+def _paint(histogram: Histogram, series: Sequence[Sequence[float]], axes: Axes) -> None:
     width = (histogram.high - histogram.low) / histogram.num_bars
-    corners = [(x(histogram.low), y(0))]
-    for number, share in enumerate(bars):
-        left = histogram.low + number * width
-        corners += [(x(left), y(share)), (x(left + width), y(share))]
-    corners.append((x(histogram.high), y(0)))
-    return tag(
-        "polyline", points=" ".join(f"{a:g},{b:g}" for a, b in corners), class_=f"bars {colour}"
+    edges = [histogram.low + width * number for number in range(histogram.num_bars + 1)]
+    for number, bars in enumerate(series):
+        axes.stairs(
+            bars,
+            edges,
+            fill=True,
+            facecolor=(colour(number), 0.28),
+            edgecolor=colour(number),
+            linewidth=1.5,
+        )
+    top = max((share for bars in series for share in bars), default=0) or 1.0
+    axes.set_ylim(0, 1.08 * top)
+    axes.set_xlim(histogram.low, histogram.high)
+    set_ticks(axes.yaxis, 4, lambda share: f"{100 * share:g} %")
+    set_ticks(axes.xaxis, 5, "{:g}".format)
+    axes.set_xlabel(wrapped(histogram.x, _LETTERS), loc="right")
+    if histogram.threshold:
+        _threshold(*histogram.threshold, axes)
+
+
+def _threshold(value: float, label: str, axes: Axes) -> None:
+    axes.axvline(value, color=MUTED, linewidth=1, linestyle=(0, (4, 3)))
+    low, high = axes.get_xlim()
+    right = value > (low + high) / 2 + 0.1 * (high - low)  # the label stands left of the line
+    text = axes.annotate(
+        wrapped(label, _LETTERS),
+        (value, 1),
+        xycoords=("data", "axes fraction"),
+        xytext=(-4 if right else 4, -1),
+        textcoords="offset points",
+        horizontalalignment="right" if right else "left",
+        verticalalignment="top",
+        color=INK,
+        fontsize=FONT_SIZE,
+        bbox={"facecolor": CARD, "edgecolor": "none", "alpha": 0.75, "pad": 1},
     )
+    text.set_in_layout(False)  # the axes keep their room

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from lavis_lite.io.files import publish
-from lavis_lite.report.charts.lines import Chart, Line, legend, line_chart
-from lavis_lite.report.charts.ratios import Ratio, ratio_chart
-from lavis_lite.report.markup import Html, join, tag
+from lavis_lite.report.charts.lines import Chart, Line, Ratio, line_chart, ratio_chart
 from lavis_lite.report.page import Section, write_report
+from lavis_lite.report.render import Html, side_by_side
+from lavis_lite.report.tables import Cell, TableRow, key_values, render_table
 
 OURS = "ours"
 COLUMNS = (
@@ -27,8 +27,8 @@ COLUMNS = (
     *("transformers", "Python", "commit", "started", "command"),
 )
 LABELS = (
-    *("seconds", "per second", "GFLOP", "share", "memory added", "memory in all"),
-    *("time ratio", "added ratio", "in all ratio", "wanted"),
+    *("seconds", "per second", "GFLOP", "share of the rate", "memory added, MiB"),
+    *("memory in all, MiB", "time ratio", "added ratio", "in all ratio", "wanted"),
 )
 _MEMORY = ("memory", "total_memory")  # ratios
 BOUNDS = ("at_most", "at_least")
@@ -99,18 +99,17 @@ def write_page(table: Mapping[str, Any], title: str, path: Path) -> str:
         Section(
             "Side by side",
             _table(table),
-            "Median ± standard deviation of the runs, taken in turns; a ratio is ours divided by "
-            "the baseline's. The share is of the machine's own rate at matrix products. Memory in "
-            "MiB: what a run adds at its highest, and all that its process, which does nothing "
-            "else, holds then, weights and libraries included (and our model, where that of a "
-            "baseline is a copy of it).",
+            f"Median ± standard deviation of {_num_runs(table)}, taken in turns; a ratio is ours "
+            "divided by the baseline's. The share is of the machine's own rate at matrix products. "
+            "Memory in MiB: what a run adds at its highest, and all that its process, which does "
+            "nothing else, holds then, weights and libraries included (and our model, where that "
+            "of a baseline is a copy of it).",
         )
     ]
     if failed := table.get("failed"):
-        items = [tag("li", f"{title}: {why}") for title, why in failed.items()]
-        sections.append(Section("Not measured", tag("ul", items)))
+        sections.append(Section("Not measured", key_values(failed)))
     if drawn := plots(table):
-        sections.append(Section("Plots", tag("div", drawn, class_="charts")))
+        sections.append(Section("Plots", side_by_side(drawn, "charts")))
     sections.append(Section("Same results?", _differences(table), "Looked at before any timing."))
     wanted = [one for case in table["cases"] for one in case["reach"]]
     reached = sum(one["reached"] for one in wanted)
@@ -123,6 +122,13 @@ def write_page(table: Mapping[str, Any], title: str, path: Path) -> str:
         environment={**table["environment"], "device": table["device"]},
         summary=f"{len(table['cases'])} cases. {said}{table['seconds'] / 60:.1f} minutes in all.",
     )
+
+
+def _num_runs(table: Mapping[str, Any]) -> str:
+    """Return how many runs a figure is the median of: ``5 runs``, ``3 to 5 runs``."""
+    found = [len(case[OURS]["runs"]) for case in table["cases"]] or [0]
+    low, high = min(found), max(found)
+    return f"{low} runs" if low == high else f"{low} to {high} runs"
 
 
 def plots(table: Mapping[str, Any]) -> list[Html]:
@@ -160,8 +166,7 @@ def growth(plot: Mapping[str, Any], cases: Sequence[Case]) -> Iterator[Html]:
         if lines:
             title = f"{plot['title']}: {label}"
             measured = sorted({x for line in lines for x, _ in line.points})
-            chart = line_chart(Chart(title, lines, x=argument, smooth=False, measured=measured))
-            yield tag("div", legend([line.name for line in lines]), chart)
+            yield line_chart(Chart(title, lines, x=argument, smooth=False, measured=measured))
 
 
 def _points(
@@ -185,23 +190,24 @@ def _target(case: Case, against: str, measure: str) -> float | None:
 
 
 def _table(table: Mapping[str, Any]) -> Html:
-    head = tag("tr", tag("td"), [tag("th", label, scope="col") for label in LABELS])
-    body = []
-    for case in table["cases"]:
-        for name, found in contenders(case).items():
-            body.append(_row(case, name, found))
-    drawn = tag("table", tag("thead", head), tag("tbody", body), class_="metrics")
-    return tag("div", drawn, class_="scroll")
+    """Return a row for each contender; a column that none has a figure for is left out."""
+    every = [(case, *one) for case in table["cases"] for one in contenders(case).items()]
+    cells = [_cells(*one) for one in every if "seconds" in one[2]]
+    shown = [n for n in range(len(LABELS)) if any(row[n].text not in ("", "–") for row in cells)]
+    rows = []
+    for case, name, found in every:
+        title = f"{case['title']}, {case['precision']}" if name == OURS else ""
+        if "seconds" in found:
+            row = [cell for n, cell in enumerate(_cells(case, name, found)) if n in shown]
+        else:
+            row = [Cell(not_timed(found), span=len(shown))]
+        rows.append(TableRow(title, row, name))
+    return render_table(["case", *(LABELS[n] for n in shown)], rows)
 
 
-def _row(case: Case, name: str, found: Mapping[str, Any]) -> Html:
+def _cells(case: Case, name: str, found: Mapping[str, Any]) -> list[Cell]:
+    """Return the cells of a contender that was timed, one for each of ``LABELS``."""
     reach = [one for one in case["reach"] if one["against"] == name]
-    title = join(case["title"], f", {case['precision']}") if name == OURS else ""
-    label = join(title, tag("span", f" {name}", class_="none"))
-    if "seconds" not in found:
-        return tag(
-            "tr", tag("th", label, scope="row"), tag("td", not_timed(found), colspan=len(LABELS))
-        )
     share = found.get("share_of_rate")
     ratio = found.get("ratio", {})
     cells = [
@@ -216,12 +222,7 @@ def _row(case: Case, name: str, found: Mapping[str, Any]) -> Html:
         ", ".join(f"{one['measure'].replace('_', ' ')} {bound(one)}" for one in reach),
     ]
     verdict = ("gain" if all(one["reached"] for one in reach) else "loss") if reach else None
-    marked = [*[None] * (len(cells) - 1), verdict]
-    return tag(
-        "tr",
-        tag("th", label, scope="row"),
-        [tag("td", text, class_=class_) for text, class_ in zip(cells, marked, strict=True)],
-    )
+    return [*map(Cell, cells[:-1]), Cell(cells[-1], verdict)]
 
 
 def _number(value: float | None, format: str) -> str:
@@ -229,18 +230,17 @@ def _number(value: float | None, format: str) -> str:
 
 
 def _differences(table: Mapping[str, Any]) -> Html:
-    head = [tag("th", text, scope="col") for text in ("compared", "difference", "at most")]
-    body = [
-        tag(
-            "tr",
-            tag("th", f"{case['title']}: {name}", scope="row"),
-            tag("td", one["what"]),
-            tag("td", f"{one['value']:.3g}", class_=None if one["agrees"] else "loss"),
-            tag("td", f"{one['tolerance']:g}"),
+    rows = [
+        TableRow(
+            f"{case['title']}: {name}",
+            [
+                Cell(one["what"]),
+                Cell(f"{one['value']:.3g}", None if one["agrees"] else "loss"),
+                Cell(f"{one['tolerance']:g}"),
+            ],
         )
         for case in table["cases"]
         for name, found in case["baselines"].items()
         for one in found["differences"]
     ]
-    drawn = tag("table", tag("thead", tag("tr", tag("td"), head)), tag("tbody", body))
-    return tag("div", drawn, class_="scroll")
+    return render_table(["case", "compared", "difference", "at most"], rows, kind="differences")

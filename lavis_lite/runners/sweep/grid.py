@@ -6,18 +6,21 @@ import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from lavis_lite.report.charts.dots import Dots, dot_chart
-from lavis_lite.report.markup import Html, join, tag
+from lavis_lite.report.charts.lines import Dots, dot_chart
+from lavis_lite.report.render import Html, side_by_side
+from lavis_lite.report.tables import Cell, TableRow, render_table
 from lavis_lite.runners.sweep.seeds import written
 
 
 class Grid(NamedTuple):
     """A measure by rows (all axes but the last, combined) and columns (the last axis).
 
-    ``cells`` maps row and column to a statistic, see ``lavis_lite.runners.sweep.seeds``.
+    ``down`` names the axes of the rows; ``cells`` maps row and column to a statistic, see
+    ``lavis_lite.runners.sweep.seeds``.
     """
 
     measure: str
+    down: str
     rows: Sequence[str]
     columns: Sequence[str]
     cells: Mapping[tuple[str, str], Mapping[str, Any]]
@@ -37,7 +40,7 @@ def read_grid(table: Mapping[str, Any], measure: str) -> Grid:
         for row in rows
         for column in across
     }
-    return Grid(measure, rows, across, cells)
+    return Grid(measure, ", ".join(list(table["grid"])[:-1]), rows, across, cells)
 
 
 def dots(grid: Grid) -> Dots:
@@ -50,24 +53,13 @@ def dots(grid: Grid) -> Dots:
 def grids(table: Mapping[str, Any]) -> Html:
     """All measures: tables, then charts of the means."""
     found = [(read_grid(table, name), what) for name, what in table["measures"].items()]
-    charts = tag("div", [dot_chart(dots(grid)) for grid, _ in found], class_="charts")
-    return join(tag("div", [_matrix(*grid) for grid in found], class_="tables"), charts)
+    tables = side_by_side([_matrix(*grid) for grid in found], "tables")
+    return tables + side_by_side([dot_chart(dots(grid)) for grid, _ in found], "charts")
 
 
 def _matrix(grid: Grid, what: Mapping[str, Any]) -> Html:
-    head = tag("tr", tag("td"), [tag("th", name, scope="col") for name in grid.measured])
-    body = [
-        tag(
-            "tr",
-            tag("th", row, scope="row"),
-            [tag("td", written(grid.cells[row, c], what["digits"])) for c in grid.measured],
-        )
+    rows = [
+        TableRow(row, [Cell(written(grid.cells[row, c], what["digits"])) for c in grid.measured])
         for row in grid.rows
     ]
-    return tag(
-        "table",
-        tag("caption", grid.measure),
-        tag("thead", head),
-        tag("tbody", body),
-        class_="metrics",
-    )
+    return render_table([grid.down, *grid.measured], rows, grid.measure)

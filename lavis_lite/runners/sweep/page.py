@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from lavis_lite.io.files import publish
-from lavis_lite.report.charts.dots import Dots, dot_chart
-from lavis_lite.report.charts.lines import Chart, Line, legend, line_chart
-from lavis_lite.report.markup import Html, join, tag
+from lavis_lite.report.charts.lines import Chart, Dots, Line, dot_chart, line_chart
 from lavis_lite.report.page import Section, write_report
+from lavis_lite.report.render import Html, side_by_side
+from lavis_lite.report.tables import Cell, TableRow, render_table
 from lavis_lite.runners.sweep.grid import grids
 from lavis_lite.runners.sweep.seeds import difference, statistic, written
+
+_MOST_MEASURES = 6  # in a table
 
 
 def summarise(config: Any, cells: Mapping[str, Mapping[int, Mapping[str, Any]]]) -> dict[str, Any]:
@@ -77,7 +80,7 @@ def write_page(table: Mapping[str, Any], config: Any, start: Mapping[str, Any], 
         path: of the HTML file.
     """
     sections = [
-        Section("Results", _results(table), "Mean ± standard deviation over the seeds."),
+        Section("Results", _results(table), f"Mean ± standard deviation over {_num_seeds(table)}."),
         Section("Seed by seed", _dots(table), "A dot per seed, a bar at the mean."),
     ]
     if any(arm["against"] is not None for arm in table["arms"].values()):
@@ -87,7 +90,7 @@ def write_page(table: Mapping[str, Any], config: Any, start: Mapping[str, Any], 
         sections.insert(0, Section("Grid", grids(table), "The mean over the seeds."))
     if config.charts:
         charts = [_chart(title, chart, table) for title, chart in config.charts.items()]
-        sections.append(Section("Trends", tag("div", charts, class_="charts")))
+        sections.append(Section("Trends", side_by_side(charts, "charts")))
     state = f"{table['complete']} of {table['runs']} runs are complete; "
     return write_report(
         sections,
@@ -97,6 +100,14 @@ def write_page(table: Mapping[str, Any], config: Any, start: Mapping[str, Any], 
         environment=start.get("environment"),
         summary=f"{len(table['arms'])} arms. {state}{table['seconds'] / 60:.0f} minutes in all.",
     )
+
+
+def _num_seeds(table: Mapping[str, Any]) -> str:
+    """Return how many seeds a figure is the mean of: ``1 seed``, ``2 to 5 seeds``."""
+    arms = table["arms"].values()
+    found = [n for arm in arms for value in arm["values"].values() if (n := len(value["seeds"]))]
+    low, high = min(found, default=0), max(found, default=0)
+    return f"{low} seed{'s' * (low != 1)}" if low == high else f"{low} to {high} seeds"
 
 
 def _results(table: Mapping[str, Any]) -> Html:
@@ -114,23 +125,21 @@ def _differences(table: Mapping[str, Any]) -> Html:
 
 
 def _statistics(table: Mapping[str, Any], rows: Mapping[str, Any], sign: str = "") -> Html:
-    measures = table["measures"]
-    head = tag("tr", tag("td"), [tag("th", name, scope="col") for name in measures])
-    body = []
-    for row, values in rows.items():
-        about = table["arms"].get(row, {}).get("about")
-        cells = [
-            tag(
-                "td",
-                written(values[m], what["digits"], sign),
-                class_=_verdict(values[m], what, sign),
-            )
-            for m, what in measures.items()
-        ]
-        label = join(row, tag("span", f" {about}", class_="none") if about else None)
-        body.append(tag("tr", tag("th", label, scope="row"), cells))
-    drawn = tag("table", tag("thead", head), tag("tbody", body), class_="metrics")
-    return tag("div", drawn, class_="scroll")
+    """Return a row per arm; many measures are divided among tables that a page has room for."""
+    measures = list(table["measures"])
+    size = math.ceil(len(measures) / math.ceil(len(measures) / _MOST_MEASURES))
+    tables = []
+    for start in range(0, len(measures), size):
+        shown = {name: table["measures"][name] for name in measures[start : start + size]}
+        body = []
+        for row, values in rows.items():
+            cells = [
+                Cell(written(values[m], what["digits"], sign), _verdict(values[m], what, sign))
+                for m, what in shown.items()
+            ]
+            body.append(TableRow(row, cells, table["arms"].get(row, {}).get("about") or ""))
+        tables.append(render_table(["arm", *shown], body))
+    return side_by_side(tables, "tables")
 
 
 def _verdict(found: Mapping[str, Any], what: Mapping[str, Any], sign: str) -> str | None:
@@ -149,7 +158,7 @@ def _dots(table: Mapping[str, Any]) -> Html:
             for name, arm in table["arms"].items()
         }
         charts.append(dot_chart(Dots(measure, {n: v for n, v in rows.items() if v})))
-    return tag("div", charts, class_="charts")
+    return side_by_side(charts, "charts")
 
 
 def _chart(title: str, chart: Any, table: Mapping[str, Any]) -> Html:
@@ -158,8 +167,7 @@ def _chart(title: str, chart: Any, table: Mapping[str, Any]) -> Html:
         Line(name, _points(arms, table, part, chart.measure), colour)
         for colour, (name, arms) in enumerate(chart.lines.items())
     ]
-    drawn = line_chart(Chart(title, lines, x=chart.x, smooth=False))
-    return tag("div", legend([line.name for line in lines]), drawn)
+    return line_chart(Chart(title, lines, x=chart.x, smooth=False))
 
 
 def _points(

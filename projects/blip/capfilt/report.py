@@ -15,9 +15,8 @@ from lavis_lite.projects.blip.capfilt.records import Record
 from lavis_lite.projects.blip.capfilt.report_pairs import galleries, is_right
 from lavis_lite.projects.blip.capfilt.stats import NUM_BARS, RANGES
 from lavis_lite.projects.blip.capfilt.throughput import read_timings
-from lavis_lite.report import Chart, Column, Headline, Line, Section, line_chart
-from lavis_lite.report.charts.bars import Part, divided_bars
-from lavis_lite.report.markup import Html, join, tag
+from lavis_lite.report import Chart, Column, Headline, Html, Line, Section, line_chart, side_by_side
+from lavis_lite.report.charts.lines import Part, divided_bars
 from lavis_lite.runners.run_folder import read_json
 
 _SHARDS_LOOKED_AT = 20
@@ -56,9 +55,11 @@ def _headline(total: dict[str, Any]) -> list[Headline]:
     found = []
     for origin, label in (("web", "web texts kept"), ("synthetic", "synthetic texts kept")):
         if total[origin]["texts"]:
-            found.append(Headline(_percent(total[origin]), label, "%"))
+            of = f"{label}, of {total[origin]['texts']:,}"
+            found.append(Headline(_percent(total[origin]), of, "%"))
     share = 100 * total["images_with_a_text"] / max(1, total["images"])
-    found.append(Headline(f"{share:.1f}", "images with a text afterwards", "%"))
+    label = f"images with a text afterwards, of {total['images']:,}"
+    found.append(Headline(f"{share:.1f}", label, "%"))
     truth = total.get("truth") or {}
     for name, label in (
         ("precision", "of the web texts kept are right"),
@@ -76,12 +77,12 @@ def _percent(part: dict[str, Any]) -> str:
 def _kept(total: dict[str, Any]) -> Section:
     rows = {
         f"{origin} texts": [
-            Part("kept", part["kept"], colour),
+            Part("kept", part["kept"], 0),
             Part("rejected", part["texts"] - part["kept"] - part["empty"] - part["repeated"]),
             Part("empty", part["empty"], 4),
             Part("repeats another text of the image", part["repeated"], 3),
         ]
-        for colour, origin in enumerate(("web", "synthetic"))
+        for origin in ("web", "synthetic")
         if (part := total[origin])["texts"]
     }
     known = {
@@ -91,13 +92,10 @@ def _kept(total: dict[str, Any]) -> Section:
     note = "A text is kept (coloured) when the filter finds that it fits its image; both may be."
     if total["keys_in_several_shards"]:
         note += f" {total['keys_in_several_shards']:,} samples have the key of another one."
-    body = join(
-        divided_bars(rows),
-        join(tag("h3", "Web texts by what they are known to be"), divided_bars(known))
-        if known
-        else None,
-    )
-    return Section("What was kept", body, note)
+    charts = [divided_bars("Texts by where they are from", rows)]
+    if known:
+        charts.append(divided_bars("Web texts by what they are known to be", known))
+    return Section("What was kept", side_by_side(charts, "charts"), note)
 
 
 def _scores(config: CapfiltConfig, total: dict[str, Any], records: list[Record]) -> Section | None:
@@ -116,30 +114,27 @@ def _scores(config: CapfiltConfig, total: dict[str, Any], records: list[Record])
         for origin in ("web", "synthetic")
         if sum(total[origin]["histogram"])
     }
-    charts = [_histogram("Web and synthetic texts", origins, shared)]
+    charts = [
+        report.histogram_chart(report.Histogram("Web and synthetic texts", origins, **shared))
+    ]
     if config.data.label is not None and config.data.right:
         known: dict[str, list[float]] = {"right": [], "wrong": []}
         for record in records:
             if (score := record["scores"]["web"]) is not None:
                 known["right" if is_right(record, config) else "wrong"].append(score)
-        charts.append(_histogram("Web texts, right and wrong ones", known, shared))
+        title = "Web texts, right and wrong ones"
+        charts.append(report.histogram_chart(report.Histogram(title, known, **shared)))
     if "roc" in (truth := total.get("truth") or {}):
         charts.append(_curve(truth))
-    body = tag("div", charts, class_="charts")
+    body = side_by_side(charts, "charts")
     return Section("Scores", body, "Shares of the texts of each kind.")
-
-
-def _histogram(title: str, series: dict[str, list[float]], shared: dict[str, Any]) -> Html:
-    drawn = report.histogram_chart(report.Histogram(title, series, **shared))
-    return tag("div", drawn, report.legend(list(series)))
 
 
 def _curve(truth: dict[str, Any]) -> Html:
     title = f"Right web texts kept, by threshold (area {truth['auc']:.3f})"
     points = [(wrong, right) for wrong, right in truth["roc"]]
     lines = [Line("filter", points), Line("by chance", [(0.0, 0.0), (1.0, 1.0)], 5)]
-    chart = Chart(title, lines, x="share of the wrong ones kept", smooth=False)
-    return tag("div", line_chart(chart))
+    return line_chart(Chart(title, lines, x="share of the wrong ones kept", smooth=False))
 
 
 def _values(counts: list[int], low: float, high: float) -> list[float]:
@@ -168,16 +163,17 @@ def _quarantine(folder: Folder, total: dict[str, Any]) -> Section | None:
     with folder.quarantine.open(encoding="utf-8") as file:
         rows = [json.loads(line) for line in itertools.islice(file, _QUARANTINE_ROWS)]
     listed = {f"{row['key']} (shard {row['shard']})": row["reason"] for row in rows}
-    body = join(
-        report.key_values(dict(counts), "samples by reason") if counts else None,
-        report.key_values(listed, f"the first {len(rows)} of {folder.quarantine.name}")
-        if rows
-        else None,
-        report.key_values(problems, "files that are not read in full") if problems else None,
-        report.key_values(left_out, f"left out of the {source['seen']:,} entries of the source")
-        if left_out
-        else None,
-    )
+    tables = [
+        report.key_values(values, caption)
+        for values, caption in (
+            (dict(counts), "samples by reason"),
+            (listed, f"the first {len(rows)} of {folder.quarantine.name}"),
+            (problems, "files that are not read in full"),
+            (left_out, f"left out of the {source.get('seen', 0):,} entries of the source"),
+        )
+        if values
+    ]
+    body = side_by_side(tables, "column")
     return Section("Quarantine", body, "Samples that were set aside or left out.")
 
 
@@ -192,12 +188,14 @@ def _throughput(folder: Folder) -> Section | None:
         for stage, seconds in {**found.stages, "all": found.total}.items()
     }
     columns = [
-        Column("seconds", "seconds of all workers", better=0),
-        Column("speed", "images/s of one worker", better=0),
+        Column("seconds", "time of all workers", better=0, unit="s"),
+        Column("speed", "speed of one worker", better=0, unit="images/s"),
     ]
-    body = join(
-        report.legend(list(found.stages)),
-        divided_bars({"time": parts}, digits=1, unit=" s"),
-        report.metric_table(columns, rows),
+    body = side_by_side(
+        [
+            divided_bars("Time by stage", {"all workers": parts}, digits=1, unit=" s"),
+            report.metric_table(columns, rows, row_name="stage"),
+        ],
+        "tables",
     )
     return Section("Throughput", body, f"{found.images:,} images; `read` is waiting for them.")

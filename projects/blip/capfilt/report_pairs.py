@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from lavis_lite import registry
@@ -11,13 +12,25 @@ from lavis_lite.data.files import images
 from lavis_lite.projects.blip.capfilt.config import CapfiltConfig
 from lavis_lite.projects.blip.capfilt.records import KEPT, Record, Slot, slots
 from lavis_lite.projects.blip.capfilt.stats import RANGES
-from lavis_lite.report import Section
-from lavis_lite.report.markup import Html, tag
-from lavis_lite.report.pictures import picture
+from lavis_lite.report import Section, render
 
 log = logging.getLogger(__name__)
+_TEMPLATES = Path(__file__).parent / "templates"
 _CARDS = 8
-_TEXTS = 3  # synthetic ones on a card
+_NUM_SYNTHETIC = 3  # texts on a card
+
+
+class Text(NamedTuple):
+    """A text on a card: where it is from, what is known about it, and its fate.
+
+    ``share`` is its score as a share of the score's range; None where it was not scored.
+    """
+
+    slot: Slot
+    origin: str
+    known: str
+    why: str
+    share: float | None
 
 
 class Choice(NamedTuple):
@@ -33,8 +46,16 @@ def galleries(records: list[Record], config: CapfiltConfig) -> Iterator[Section]
     pictures = Pictures(config)
     for choice in _choices(records, config):
         if choice.records:
-            cards = [_card(record, pictures, config) for record in choice.records[:_CARDS]]
-            yield Section(choice.title, tag("div", cards, class_="gallery texts"), choice.note)
+            cards = [
+                {
+                    "image": pictures[record["index"]],
+                    "alt": record["web_text"],
+                    "texts": _texts(record, config),
+                }
+                for record in choice.records[:_CARDS]
+            ]
+            body = render("pairs.html.jinja", folder=_TEMPLATES, cards=cards)
+            yield Section(choice.title, body, choice.note)
 
 
 def _choices(records: list[Record], config: CapfiltConfig) -> list[Choice]:
@@ -115,41 +136,24 @@ def _gap(record: Record) -> float:
     return best - (record["scores"]["web"] or 0.0)
 
 
-def _card(record: Record, pictures: Pictures, config: CapfiltConfig) -> Html:
-    """An image with the web's text and some synthetic ones, the best first."""
+def _texts(record: Record, config: CapfiltConfig) -> list[Text]:
+    """Return the web's text of an image and some synthetic ones, the best first."""
     web, *written = slots(record)
     written.sort(key=lambda slot: -(slot.score if slot.score is not None else -1.0))
     known = ""
     if config.data.label is not None and (value := record["fields"].get(config.data.label)):
         known = f"{config.data.label}: {value}"
-    texts = [_text(web, "web", config, known)]
-    texts += [_text(slot, "synthetic", config) for slot in written[:_TEXTS]]
-    image = picture(pictures[record["index"]], record["web_text"])
-    return tag("figure", image, tag("figcaption", texts))
+    synthetic = [_text(slot, "synthetic", config) for slot in written[:_NUM_SYNTHETIC]]
+    return [_text(web, "web", config, known), *synthetic]
 
 
-def _text(slot: Slot, origin: str, config: CapfiltConfig, known: str = "") -> Html:
-    mark = tag("span", "✓" if slot.kept else "✗", class_="mark good" if slot.kept else "mark bad")
-    why = None
-    if slot.score is None and slot.reason != KEPT:
-        why = tag("p", slot.reason, class_="reference")
-    return tag(
-        "div",
-        tag("p", tag("span", origin), tag("span", known), class_="origin"),
-        tag("p", mark, slot.text or "(empty)", class_="said"),
-        why,
-        _meter(slot, config),
-        class_="text" if slot.kept else "text rejected",
-    )
-
-
-def _meter(slot: Slot, config: CapfiltConfig) -> Html | None:
-    if slot.score is None or config.filter is None:
-        return None
-    low, high = RANGES[config.filter.score]
-    width = f"width:{100 * (slot.score - low) / (high - low):.0f}%"
-    bar = tag("span", tag("i", style=width, class_=None if slot.kept else "low"), class_="bar")
-    return tag("p", bar, tag("span", f"{slot.score:.2f}"), class_="meter")
+def _text(slot: Slot, origin: str, config: CapfiltConfig, known: str = "") -> Text:
+    why = slot.reason if slot.score is None and slot.reason != KEPT else ""
+    share = None
+    if slot.score is not None and config.filter is not None:
+        low, high = RANGES[config.filter.score]
+        share = (slot.score - low) / (high - low)
+    return Text(slot, origin, known, why, share)
 
 
 class Pictures:

@@ -1,4 +1,4 @@
-"""Statistics of a sweep, and how they are written and drawn."""
+"""Statistics of a sweep, and how they are written."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import itertools
 
 import pytest
 
-from lavis_lite.report.charts.dots import Dots, dot_chart
+from lavis_lite.runners.sweep import page
 from lavis_lite.runners.sweep.grid import dots, read_grid
 from lavis_lite.runners.sweep.seeds import difference, statistic, written
 
@@ -36,25 +36,18 @@ def test_statistics_are_written_with_their_spread() -> None:
     assert written({"mean": None, "spread": None}, 1) == "–"
 
 
-def test_a_dot_stands_where_its_value_is() -> None:
-    drawn = dot_chart(Dots("accuracy", {"low <b>": [10.0, 20.0], "high": [30.0]}))
-    places = [float(part.split('"')[1]) for part in drawn.split("cx=")[1:]]
-    assert len(places) == 3
-    assert places[0] < places[1] < places[2]
-    assert places[2] - places[1] == pytest.approx(places[1] - places[0], abs=0.2)
-    assert "low &lt;b&gt;" in drawn
-
-
-def test_a_chart_of_nothing_yet_says_so() -> None:
-    assert "no values yet" in dot_chart(Dots("accuracy", {}))
-
-
-def test_dots_of_several_kinds_have_a_colour_each() -> None:
-    drawn = dot_chart(Dots("accuracy", {"low": [10.0, None, 30.0]}, kinds=["a", "b", "c"]))
-    assert 'class="dot c0"' in drawn
-    assert 'class="dot c1"' not in drawn  # there is no value of this kind
-    assert 'class="dot c2"' in drawn
-    assert all(f"</i>{name}</span>" in drawn for name in "abc")
+@pytest.mark.parametrize(
+    ("measures", "expected"), [(1, [1]), (6, [6]), (10, [5, 5]), (13, [5, 5, 3])]
+)
+def test_many_measures_are_divided_among_tables(measures: int, expected: list[int]) -> None:
+    names = {f"m{n}": {"digits": 1, "better": 1} for n in range(measures)}
+    table = {
+        "measures": names,
+        "arms": {"a": {"about": "one", "values": {m: statistic({0: 1.0}) for m in names}}},
+    }
+    drawn = page._results(table)
+    tables = drawn.split("</table>")[:-1]
+    assert [one.count('<th scope="col">m') for one in tables] == expected
 
 
 def test_a_grid_is_read_by_its_last_axis() -> None:

@@ -140,6 +140,8 @@ def test_the_table_is_written_as_json_csv_and_a_page(finished):
         assert text in page
     spread = found["arms"]["slow"]["values"]["error"]["spread"]
     assert f"± {spread:.1f}" in page
+    seeds = {len(arm["values"]["error"]["seeds"]) for arm in found["arms"].values()}
+    assert f"{max(seeds)} seeds." in page
 
 
 def test_started_again_it_runs_nothing_that_is_there(tmp_path, sweep):
