@@ -116,6 +116,17 @@ def test_a_table_in_a_folder_below_speaks_of_the_images_there(folder):
     assert len({row["key"] for row in build(folder)}) == 4
 
 
+def test_a_table_of_something_else_in_a_folder_below_is_a_problem_and_no_end(folder):
+    (folder / "more" / "metadata.csv").write_text("camera,lens\nx,y\n")
+    (folder / "more" / "c.txt").write_text("a far cat")
+    dataset = build(folder)
+    assert pairs(dataset, folder) == [("a.png", ""), ("b.JPG", ""), ("more/c.webp", "a far cat")]
+    assert "no column of the images" in dataset.problems[0]
+    (folder / "metadata.csv").write_text("camera,lens\nx,y\n")
+    with pytest.raises(DataError, match="no column of the images"):
+        build(folder)
+
+
 def test_a_table_may_list_images_by_their_whole_paths(folder):
     (folder / "captions.txt").write_text(f"{folder}/more/c.webp\tx\n")
     assert build(folder).counts.left_out == {"not listed in captions.txt": 2}
