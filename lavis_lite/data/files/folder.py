@@ -99,8 +99,13 @@ class Folder(Annotations):
         for image in self._found.paths:
             while image := os.path.dirname(image):
                 folders.add(image)
-        tables = (_captions_file(self._folder / below) for below in sorted(folders))
-        return [table for table in tables if table]
+        tables = []
+        for below in sorted(folders):
+            every = (self._folder / below / name for name in _CAPTION_FILES)
+            here = [table for table in every if table.is_file()]
+            tables += here[:1]
+            self.problems += [f"{one}: not read, as {here[0].name} comes first" for one in here[1:]]
+        return tables
 
     def _all(
         self, tables: list[Path], captions: str | None, columns: tuple[str | None, ...]
@@ -185,10 +190,6 @@ class Folder(Annotations):
         except OSError as error:
             return BadRow(f"unreadable file: {side} ({error.strerror})")
         return {**row, "image": image, "caption": caption}
-
-
-def _captions_file(folder: Path) -> Path | None:
-    return next((folder / one for one in _CAPTION_FILES if (folder / one).is_file()), None)
 
 
 def _is_said(row: Row | BadRow) -> bool:
