@@ -112,7 +112,10 @@ class Fuzzer:
         for batch in EvalData(dataset, PROCESSORS, batch_size=4, quarantine=quarantine).batches():
             ids = self.tokenizer.encode(batch["text_input"], 35).ids
             assert int(ids.max()) < len(self.tokenizer)
-            json.dumps([batch["key"], batch["text_input"]], ensure_ascii=False).encode()
+            json.dumps(batch["text_input"], ensure_ascii=False).encode()
+            # A key may be the name of a file that is no UTF-8: it is written and read again.
+            keys = json.dumps(batch["key"], ensure_ascii=False).encode(errors="backslashreplace")
+            assert json.loads(keys) == batch["key"]
         bad = dict(quarantine.counts)
         return Outcome("quarantined", str(bad)) if bad else Outcome("read")
 

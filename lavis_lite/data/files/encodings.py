@@ -22,8 +22,8 @@ _MARKS = (  # that of UTF-32 begins like that of UTF-16
 _COMMON = ("utf-8", "cp1252", "latin-1", "utf-16-le", "utf-16-be", "gb18030", "shift_jis", "cp1251")
 _BYTES = re.compile("[\udc80-\udcff]")  # what "surrogateescape" makes of bytes that are no UTF-8
 ADVICE = (
-    "bytes that are not UTF-8; if the file has another encoding, give it (encoding: cp1252) or"
-    " convert it (iconv -f cp1252 -t utf-8 OLD > NEW)"
+    "bytes that are not UTF-8; if the file has another encoding, give it (encoding: cp1252, where"
+    " the dataset takes that) or convert it (iconv -f cp1252 -t utf-8 OLD > NEW)"
 )
 
 

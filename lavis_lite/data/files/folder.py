@@ -99,25 +99,33 @@ class Folder(Annotations):
         for image in self._found.paths:
             while image := os.path.dirname(image):
                 folders.add(image)
-        tables = (_captions_file(self._folder / below) for below in sorted(folders))
-        return [table for table in tables if table]
+        tables = []
+        for below in sorted(folders):
+            every = (self._folder / below / name for name in _CAPTION_FILES)
+            here = [table for table in every if table.is_file()]
+            tables += here[:1]
+            self.problems += [f"{one}: not read, as {here[0].name} comes first" for one in here[1:]]
+        return tables
 
     def _all(
         self, tables: list[Path], captions: str | None, columns: tuple[str | None, ...]
     ) -> Iterator[Row | BadRow]:
         """The rows of all tables, then those of images that none of them lists."""
-        expand, listed = self._expand, set[str]()
+        expand, listed, good = self._expand, set[str](), list[Path]()
         for table in tables:
+            before = len(self.problems)
             below = os.path.relpath(table.parent, self._folder) if captions is None else "."
-            for row in expand(self._table(table), str(table), columns):
+            for row in self._attempt(expand(self._table(table), str(table), columns), below):
                 if isinstance(row, dict) and row["image"] and isinstance(row["image"], str):
                     if below != "." and "://" not in row["image"]:
                         row["image"] = os.path.join(below, row["image"])
                     at = os.path.join(self._folder, row["image"])
                     listed.add(os.path.relpath(at, self._folder))
                 yield row
+            if len(self.problems) == before:
+                good.append(table)
         rest = [image for image in self._found.paths if image not in listed]
-        if not tables:
+        if not good:
             yield from expand(self._beside_all(rest), str(self._folder), _SIDE_COLUMNS)
             return
         if captions is None:
@@ -125,7 +133,17 @@ class Folder(Annotations):
             yield from expand(sides.values(), str(self._folder), _SIDE_COLUMNS)
             rest = [image for image in rest if image not in sides]
         if rest:
-            self._found.left_out[f"not listed in {tables[0].name}"] = len(rest)
+            self._found.left_out[f"not listed in {good[0].name}"] = len(rest)
+
+    def _attempt(self, rows: Iterator[Row | BadRow], below: str) -> Iterator[Row | BadRow]:
+        """The rows of a table; one in a folder below that is something else is a problem only."""
+        try:
+            yield from rows
+        except DataError as error:
+            if below == ".":
+                raise
+            self.problems.append(f"{error}; the file is not taken for captions")
+            logger.warning("%s", self.problems[-1])
 
     def _table(self, path: Path) -> Iterator[Row | BadRow]:
         kind = path.suffix.removeprefix(".")
@@ -154,8 +172,9 @@ class Folder(Annotations):
         row: Row = {}
         try:
             if (side := path.with_suffix(".json")).is_file():
+                written = read_text(side, self._encoding)
                 try:
-                    row = parse_json(read_text(side, self._encoding))
+                    row = parse_json(written)
                 except ValueError as error:
                     raise DataError(f"damaged json: {side}: not a JSON object: {error}") from None
                 if not isinstance(row, dict):
@@ -171,10 +190,6 @@ class Folder(Annotations):
         except OSError as error:
             return BadRow(f"unreadable file: {side} ({error.strerror})")
         return {**row, "image": image, "caption": caption}
-
-
-def _captions_file(folder: Path) -> Path | None:
-    return next((folder / one for one in _CAPTION_FILES if (folder / one).is_file()), None)
 
 
 def _is_said(row: Row | BadRow) -> bool:

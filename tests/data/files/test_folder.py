@@ -116,6 +116,27 @@ def test_a_table_in_a_folder_below_speaks_of_the_images_there(folder):
     assert len({row["key"] for row in build(folder)}) == 4
 
 
+def test_a_table_of_something_else_in_a_folder_below_is_a_problem_and_no_end(folder):
+    (folder / "more" / "metadata.csv").write_text("camera,lens\nx,y\n")
+    (folder / "more" / "c.txt").write_text("a far cat")
+    dataset = build(folder)
+    assert pairs(dataset, folder) == [("a.png", ""), ("b.JPG", ""), ("more/c.webp", "a far cat")]
+    assert "no column of the images" in dataset.problems[0]
+    (folder / "metadata.csv").write_text("camera,lens\nx,y\n")
+    with pytest.raises(DataError, match="no column of the images"):
+        build(folder)
+
+
+def test_of_two_tables_in_a_folder_the_second_is_a_problem(folder):
+    for name in ("metadata.csv", "captions.csv"):
+        (folder / name).write_text(f"image,caption\na.png,of {name}\n")
+    dataset = build(folder)
+    assert pairs(dataset, folder) == [("a.png", "of metadata.csv")]
+    assert [one.rpartition("/")[2] for one in dataset.problems] == [
+        "captions.csv: not read, as metadata.csv comes first"
+    ]
+
+
 def test_a_table_may_list_images_by_their_whole_paths(folder):
     (folder / "captions.txt").write_text(f"{folder}/more/c.webp\tx\n")
     assert build(folder).counts.left_out == {"not listed in captions.txt": 2}
