@@ -25,7 +25,7 @@ from report_charts import chart_node
 from sphinx.application import Sphinx
 from sphinx.util.nodes import nested_parse_with_titles
 
-from lavis_lite.report.charts.lines import dot_chart
+from lavis_lite.report.charts import dot_chart
 from lavis_lite.runners.sweep.grid import dots, read_grid
 from lavis_lite.runners.sweep.seeds import written
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from lavis_lite import registry
 from lavis_lite.report import compose, examples
-from lavis_lite.report.charts.lines import (
+from lavis_lite.report.charts import (
     Chart,
     Histogram,
     Line,

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 
 from lavis_lite import registry
-from lavis_lite.report.charts.lines import Chart, Line, line_chart
+from lavis_lite.report.charts import Chart, Line, line_chart
 from lavis_lite.report.figures import chief_of, columns_for, figure_of, headline_of, title_of
 from lavis_lite.report.page import Headline, Section
 from lavis_lite.report.render import side_by_side

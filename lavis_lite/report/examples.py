@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, TypeVar
 
-from lavis_lite.report.charts.lines import Histogram, histogram_chart
+from lavis_lite.report.charts import Histogram, histogram_chart
 from lavis_lite.report.gallery import (
     Example,
     FoundImage,

@@ -13,7 +13,7 @@ import pytest
 from lavis_lite.report import Html
 from lavis_lite.report.charts import histograms, lines
 from lavis_lite.report.charts import lines as charts
-from lavis_lite.report.charts.lines.style import COLOURS, MUTED
+from lavis_lite.report.charts.style import COLOURS, MUTED
 
 Element = ElementTree.Element
 

@@ -4,8 +4,8 @@ from lavis_lite.report.charts.bars import Part, divided_bars
 from lavis_lite.report.charts.dots import Dots, dot_chart
 from lavis_lite.report.charts.histograms import Histogram, histogram_chart
 from lavis_lite.report.charts.lines import Chart, Line, line_chart, smoothed
-from lavis_lite.report.charts.lines.svg import legend
 from lavis_lite.report.charts.ratios import Ratio, ratio_chart
+from lavis_lite.report.charts.svg import legend
 
 __all__ = [
     "Chart",

@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from lavis_lite.report.charts.lines.style import CARD, FONT_SIZE, INK, MUTED, NUM_COLOURS, colour
-from lavis_lite.report.charts.lines.svg import draw, figure, set_ticks, wrapped
+from lavis_lite.report.charts.style import CARD, FONT_SIZE, INK, MUTED, NUM_COLOURS, colour
+from lavis_lite.report.charts.svg import draw, figure, set_ticks, wrapped
 from lavis_lite.report.render import Html
 
 if TYPE_CHECKING:

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from lavis_lite.report.charts.lines.style import FONT_SIZE, INK, MUTED, colour
-from lavis_lite.report.charts.lines.svg import draw, figure, says, set_ticks, wrapped
+from lavis_lite.report.charts.style import FONT_SIZE, INK, MUTED, colour
+from lavis_lite.report.charts.svg import draw, figure, says, set_ticks, wrapped
 from lavis_lite.report.render import Html
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 from xml.etree import ElementTree
 
-from lavis_lite.report.charts.lines.style import NUM_COLOURS, VARIABLES, theme
+from lavis_lite.report.charts.style import NUM_COLOURS, VARIABLES, theme
 from lavis_lite.report.render import Html, printable, render
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from lavis_lite.io.files import publish
-from lavis_lite.report.charts.lines import Chart, Line, Ratio, line_chart, ratio_chart
+from lavis_lite.report.charts import Chart, Line, Ratio, line_chart, ratio_chart
 from lavis_lite.report.page import Section, write_report
 from lavis_lite.report.render import Html, side_by_side
 from lavis_lite.report.tables import Cell, TableRow, key_values, render_table

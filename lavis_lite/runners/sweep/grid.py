@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from lavis_lite.report.charts.lines import Dots, dot_chart
+from lavis_lite.report.charts import Dots, dot_chart
 from lavis_lite.report.render import Html, side_by_side
 from lavis_lite.report.tables import Cell, TableRow, render_table
 from lavis_lite.runners.sweep.seeds import written

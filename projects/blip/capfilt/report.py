@@ -16,7 +16,7 @@ from lavis_lite.projects.blip.capfilt.report_pairs import galleries, is_right
 from lavis_lite.projects.blip.capfilt.stats import NUM_BARS, RANGES
 from lavis_lite.projects.blip.capfilt.throughput import read_timings
 from lavis_lite.report import Chart, Column, Headline, Html, Line, Section, line_chart, side_by_side
-from lavis_lite.report.charts.lines import Part, divided_bars
+from lavis_lite.report.charts import Part, divided_bars
 from lavis_lite.runners.run_folder import read_json
 
 _SHARDS_LOOKED_AT = 20
