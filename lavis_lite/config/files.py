@@ -149,7 +149,7 @@ def texts(tree: Any, prefix: KeyPath = ()) -> Iterator[tuple[KeyPath, str]]:
 
 
 def items(tree: Any) -> Iterable[tuple[str | int, Any]]:
-    """What a mapping or list holds, by key or index; nothing for a plain value."""
+    """Return what a mapping or list holds, by key or index; nothing for a plain value."""
     if isinstance(tree, dict):
         return tree.items()
     return enumerate(tree) if isinstance(tree, list) else ()

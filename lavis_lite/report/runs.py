@@ -50,7 +50,7 @@ class Evaluated:
         return self.history[-1][1]
 
     def counted(self) -> str:
-        """Of how many of what the figures are: ``300 images``; empty where it is not known."""
+        """Count what the figures are of: ``300 images``; empty where it is not known."""
         return count_of(self.metric, self.rows())
 
     def rows(self) -> list[Record]:
