@@ -5,8 +5,9 @@ from __future__ import annotations
 import warnings
 from typing import Any
 
-from lavis_lite import config as configs
 from lavis_lite import registry
+from lavis_lite.config.loading import load_and_bind
+from lavis_lite.config.writing import to_yaml
 from lavis_lite.registry.component import NESTED_KINDS, ModelComponent
 
 
@@ -16,11 +17,11 @@ def describe(config: Any) -> str:
     The model is built without storage: no weights are drawn, read or downloaded. Of a pipeline
     every stage is described.
     """
-    parts = [configs.to_yaml(config)]
+    parts = [to_yaml(config)]
     if getattr(config, "model", None) is not None:
         parts.append(parameter_table(config.model))
     for name, stage in getattr(config, "stages", {}).items():
-        loaded = configs.load_and_bind(stage.cfg, values=stage.set)
+        loaded = load_and_bind(stage.cfg, values=stage.set)
         parts.append(f"# stage {name}\n{describe(loaded)}")
     return "\n".join(parts)
 

@@ -50,10 +50,10 @@ def _show(error: Exception, debug: bool) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """``lavis-lite run``: load a config, check it in two stages, then run it."""
-    from lavis_lite import config
+    from lavis_lite.config.loading import load_and_bind
 
     log_to_stderr(logging.INFO)
-    loaded = config.load_and_bind(arguments.cfg, arguments.overrides)
+    loaded = load_and_bind(arguments.cfg, arguments.overrides)
     if arguments.dry_run:
         from lavis_lite.cli.dry_run import describe
 

@@ -1,4 +1,4 @@
-"""Whether a value from YAML fits a type annotation: of a config key or of a builder's argument."""
+"""One check of values from YAML against type annotations, of config keys and of arguments."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def problem_of(value: Any, annotation: Any) -> str | None:
 
 
 def seen(value: Any) -> str:
-    """A value with its type, as messages quote it."""
+    """Return a value with its type, as messages quote it."""
     text = repr(value)
     return f"{type(value).__name__} {text if len(text) < 60 else text[:57] + '...'}"
 

@@ -109,7 +109,7 @@ def _look_up(kind: str, component: Component, path: KeyPath) -> Part:
 def _model_problems(
     part: Part, model: ModelComponent, metrics: Sequence[Part]
 ) -> Iterator[Problem]:
-    """What is wrong with a model, its parts and what losses and metrics ask of it."""
+    """Yield the problems of a model, of its parts and of what losses and metrics ask of it."""
     inner = [*_inner_parts(model, part.path)]
     own = [*part.problems, *(problem for one in inner for problem in _inner_problems(one, part))]
     yield from own

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from lavis_lite.config.merge import why_unreadable
+from lavis_lite.config.overrides import why_unreadable
 from lavis_lite.errors import ConfigError, suggest
 from lavis_lite.registry.component import merge
 
@@ -166,7 +166,7 @@ def texts(tree: Any, prefix: KeyPath = ()) -> Iterator[tuple[KeyPath, str]]:
 
 
 def items(tree: Any) -> Iterable[tuple[str | int, Any]]:
-    """What a mapping or list holds, by key or index; nothing for a plain value."""
+    """Return what a mapping or list holds, by key or index; nothing for a plain value."""
     if isinstance(tree, dict):
         return tree.items()
     return enumerate(tree) if isinstance(tree, list) else ()

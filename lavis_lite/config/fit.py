@@ -1,4 +1,4 @@
-"""Whether the parts of a model keep their contracts and fit each other, as far as configs tell."""
+"""Checks that parts of a model keep their contracts and fit each other, as far as configs tell."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from lavis_lite.registry.component import width_hint
 
 
 def misfits(entry: Entry, spec: Mapping[str, Any], model: Mapping[str, Any]) -> Iterator[str]:
-    """What is wrong with a component inside a model, beyond its arguments.
+    """Yield what is wrong with a component inside a model, beyond its arguments.
 
     Args:
         entry: what is registered under its name.
@@ -54,7 +54,7 @@ def lacking(kind: str, name: str, missing: Iterable[str], model: str, built: typ
 def lacking_for_arguments(
     entry: Entry, spec: Mapping[str, Any], model: str, built: type
 ) -> Iterator[str]:
-    """What a part's arguments ask for beyond what it always requires, and a model cannot do.
+    """Yield what a part's arguments ask for, beyond what it always requires, and a model lacks.
 
     Args:
         entry: of the part; ``requires_if`` of its class maps an argument to what it asks for where

@@ -76,7 +76,7 @@ def _refuse_redacted(source: Source) -> None:
 
 
 def _override_of(path: KeyPath) -> str:
-    """How an override begins that sets a key; one of a stage's `set` has dots in it."""
+    """Return how an override begins that sets a key; one of a stage's `set` has dots in it."""
     for place, part in enumerate(path):
         if isinstance(part, str) and "." in part:
             return f"{spell(path[:place])}={{{part}: ...}}"

@@ -182,7 +182,7 @@ class ImageTextMatching(nn.Module):
 
     @staticmethod
     def prior_of(negatives: str = "hard", **_: Any) -> float | None:
-        """What a model that has learnt nothing pays: the entropy of one match in three.
+        """Return the loss of a model that has learnt nothing: the entropy of one match in three.
 
         Args:
             negatives: as of the loss, whose other arguments change nothing; None for ``all``.

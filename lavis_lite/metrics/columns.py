@@ -1,4 +1,4 @@
-"""What a metric says of its values: how tables call, write and compare them.
+"""Columns of metrics: how tables call, write and compare the values.
 
 A metric's class may state ``title`` (of its table), ``columns`` (a sequence of `Column`), ``chief``
 (a `Chief`) and ``counted`` (what a row of its predictions is: ``"images"``, or with fields of the

@@ -33,7 +33,7 @@ def list_models(pattern: str = "*") -> list[str]:
 
 
 def card(name: str) -> dict[str, Any]:
-    """What is known of a model: its types with presets, weights, sizes and sources.
+    """Return the card of a model: its types with presets, weights, sizes and sources.
 
     Raises:
         UnknownName: no model has this name; the message lists the nearest.
@@ -106,7 +106,7 @@ def vocabulary_size(tokenizer: str) -> int | None:
 
 
 def whole(model: M) -> M:
-    """A model component with all its arguments: its own, laid onto those of its type.
+    """Return a model component with all its arguments: its own, laid onto those of its type.
 
     A ``type`` of null means the default type's preset, so that a config may name the model alone.
     A loss of null takes the type's one away.

@@ -63,7 +63,7 @@ class ModelComponent(Component):
 
     @property
     def requires(self) -> tuple[str, ...]:
-        """What the model's class must have for the part that it plays; a subclass says it."""
+        """Names that the model's class must have for the part it plays; a subclass says them."""
         return ()
 
 

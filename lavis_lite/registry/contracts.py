@@ -1,4 +1,4 @@
-"""What a registered thing of each kind must accept and return.
+"""The contract of each kind: what a registered thing accepts and returns.
 
 These texts are the plug-in contract: ``lavis-lite info KIND`` and the docs print them.
 ``lavis_lite.modules.interfaces`` states the same as typed Protocols.

@@ -45,7 +45,7 @@ class Definition:
         return f"{package.strip('_') or 'my'}_{name}"
 
     def replaceable_by(self, other: Definition) -> bool:
-        """Whether ``other`` is the same definition run again: in a notebook, or by a reload."""
+        """Tell if ``other`` is the same definition run again: in a notebook, or by a reload."""
         mine, its = self.builder, other.builder
         if mine.__qualname__ != its.__qualname__:
             return False
@@ -153,7 +153,7 @@ class Entry:
     def argument_problems(
         self, given: Mapping[str, Any], supplied: Iterable[str] = ()
     ) -> list[str]:
-        """What is wrong with ``given`` as arguments: ``takes no 'depht'. ...``, ``needs 'depth'``.
+        """Return what is wrong with arguments: ``takes no 'depht'. ...``, ``needs 'depth'``.
 
         Args:
             given: what a config says.
@@ -173,7 +173,7 @@ class Entry:
         ] + [f"needs {key!r}" for key in missing]
 
     def check(self, spec: Mapping[str, Any], model: Mapping[str, Any]) -> list[str]:
-        """What the registered check finds wrong with a component in its model; nothing without one.
+        """Return what the registered check finds wrong with a component in its model.
 
         Args:
             spec: the component as a config writes it.

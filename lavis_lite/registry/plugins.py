@@ -6,7 +6,7 @@ Each package that registers something has a ``zoo.yaml`` beside its ``__init__.p
       loss: {.contrastive: [itc]}
     runner_configs:             # runner name -> its Config dataclass
       capfilt: .capfilt_config:CapfiltConfig
-    models: ...                 # model cards, read by lavis_lite.models.zoo
+    models: ...                 # model cards, read by lavis_lite.registry.cards
     vocabularies:               # a tokenizer of the hub -> its tokens: a size without its files
       bert-base-uncased: 30522
 """

@@ -75,7 +75,7 @@ class Registry:
         return self.entry(kind, name).builder
 
     def entry(self, kind: str, name: str) -> Entry:
-        """What is registered as ``name``, looked up once; its module is imported when needed.
+        """Look up what is registered as ``name``; its module is imported when needed.
 
         Raises:
             UnknownName: nothing is, or its module does not import; the message lists the nearest.
@@ -123,7 +123,7 @@ class Registry:
         return sorted(matches)
 
     def problem(self, kind: str, name: str) -> str | None:
-        """Why ``name`` cannot be looked up as far as the listings tell (no import), or None."""
+        """Say why ``name`` cannot be looked up, as far as listings tell (no import), or None."""
         if self.index.owners(kind, name):
             return self._ambiguous(kind, name)
         listed = self.names(kind)

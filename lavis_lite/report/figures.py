@@ -1,4 +1,4 @@
-"""How figures are called and written, as their metrics' classes say (``metrics/columns.py``)."""
+"""Names and formats of figures, as the classes of their metrics state (``metrics/columns.py``)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _UNKNOWN = Column(OTHERS, digits=3, better=0)  # of a value that its metric says
 
 
 def title_of(metric: str) -> str:
-    """What a table of this metric is called."""
+    """Return the title of a metric's table."""
     return _stated(metric, "title", metric.replace("_", " "))
 
 
@@ -34,7 +34,7 @@ def columns_for(metric: str, keys: Iterable[str]) -> list[Column]:
 
 
 def count_of(metric: str, rows: Iterable[Mapping[str, Any]]) -> str:
-    """Of how many of what figures are: ``300 images``; empty where no row says it.
+    """Count what figures are of: ``300 images``; empty where the rows do not tell.
 
     Args:
         metric: the registered metric.
@@ -76,7 +76,7 @@ def _chief(metric: str) -> Chief | None:
 
 
 def _stated(metric: str, attribute: str, default: Any) -> Any:
-    """What the class of a metric says; the default also for one that is not registered here."""
+    """Return what a metric's class states; the default also for one that is not registered."""
     try:
         return getattr(registry.entry("metric", metric).result, attribute, default)
     except (UnknownName, ConfigError):

@@ -90,12 +90,12 @@ def at_default(config: Any, prefix: str = "") -> Iterator[str]:
 
 
 def without_effect(config: Any) -> tuple[str, ...]:
-    """Dotted keys of a config, and of sections in it, that change no result."""
+    """Return the dotted keys, of values or sections, that change no result of a config."""
     return (*WITHOUT_EFFECT, *getattr(config, "without_effect", ()))
 
 
 def named_in(key: str, names: Collection[str]) -> bool:
-    """Whether a dotted key, or a section around it, is among ``names``."""
+    """Tell if a dotted key, or a section around it, is among ``names``."""
     return any(key == name or key.startswith((f"{name}.", f"{name}[")) for name in names)
 
 

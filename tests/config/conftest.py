@@ -17,5 +17,5 @@ def leave_no_names() -> Iterator[None]:
     for family, names in zip(families, before, strict=True):
         for name in set(dict(family)) - set(names):
             # A listed name stays: its module is imported once and would not register it again.
-            if registry.index.module(family._name, name) is None:
+            if registry.index.module(family.name, name) is None:
                 del family._obj_map[name]

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from bench_models import CAPTIONS, batch, bench_model
 from torch import Tensor
 
+from lavis_lite import registry
 from lavis_lite.losses.matching import (
     ImageTextMatching,
     Pool,
@@ -218,6 +219,12 @@ def test_gradients_reach_images_texts_and_head(model: Any) -> None:
 def test_the_prior_is_what_a_model_pays_that_knows_one_in_three_matches() -> None:
     assert itm().prior == pytest.approx(0.6365, abs=1e-4)
     assert itm("all").prior is None
+
+
+def test_the_prior_is_told_of_a_loss_that_is_not_built() -> None:
+    told = registry.entry("loss", "itm").result.prior_of  # type: ignore[union-attr]
+    assert told(scope="local", epsilon=0.1) == itm().prior
+    assert told(negatives="all") is None
 
 
 @pytest.mark.parametrize("negatives", ["hard", "random", "all"])

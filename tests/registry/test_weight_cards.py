@@ -173,6 +173,6 @@ def test_released_weights_with_another_digest_are_refused(
     model = create_model("blip_caption", "tiny")
     file = str(save_weights(model, tmp_path / "w.safetensors"))
     load(file)
-    monkeypatch.setattr(weight_cards, "known_digest", {file: "0" * 64}.get)
+    monkeypatch.setattr(card_files, "known_digest", {file: "0" * 64}.get)
     with pytest.raises(DownloadError, match=f"wanted {'0' * 64}"):
         load(file)
