@@ -59,7 +59,7 @@ QUICK = tests/config tests/registry/test_registry.py tests/registry/test_registe
 	tests/projects/blip/test_golden.py tests/projects/blip/test_huggingface.py \
 	tests/projects/blip/test_tasks.py tests/projects/clip/test_transformers.py \
 	tests/checkpoint/test_weights.py tests/data/files tests/data/test_image_processors.py \
-	tests/data/scenes tests/metrics/captioning tests/runners/train/test_train.py \
+	tests/data/scenes tests/metrics/captioning tests/runners/train/test_runner.py \
 	tests/runners/train/test_lora.py tests/runners/test_loggers.py tests/report/test_report.py
 
 test-quick: install-dev

@@ -90,8 +90,8 @@ setup(
     # `.ci/run` runs them again; a cap stands only where the next major version is known to break
     # us. constraints.txt holds the set that all tests ran with.
     install_requires=[
-        "torch>=2.9",
-        "torchvision>=0.24",
+        "torch>=2.8",
+        "torchvision>=0.23",
         "timm>=1.0.26",
         "transformers>=5.4,<6",
         "tokenizers>=0.22",
