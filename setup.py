@@ -86,9 +86,9 @@ setup(
         "lavis_lite.modules.text": ["**/*.txt"],
         **{f"lavis_lite.projects.{name}": ["weights/**/*"] for name in PROJECTS},
     },
-    # Each floor is the oldest release that the quick tests have passed with, all at once, and
-    # `.ci/run` runs them again; a cap stands only where the next major version is known to break
-    # us. constraints.txt holds the set that all tests ran with.
+    # The quick tests pass with all floors at once, and `.ci/run` sees that they still do; a cap
+    # stands only where the next major version is known to break us. constraints.txt holds the set
+    # that all tests ran with.
     install_requires=[
         "torch>=2.8",
         "torchvision>=0.23",
