@@ -92,7 +92,7 @@ setup(
     install_requires=[
         "torch>=2.8",
         "torchvision>=0.23",
-        "timm>=1.0.26",
+        "timm>=1.0.30",
         "transformers>=5.4,<6",
         "tokenizers>=0.22",
         "fvcore>=0.1.5.post20221221",

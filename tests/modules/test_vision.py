@@ -44,19 +44,9 @@ def build(name: str, image_size: Any = 64, **args: Any) -> Any:
     return registry.build("vision_encoder", {"name": f"timm/{name}", **args}, image_size=image_size)
 
 
-def autocast_without_storage() -> bool:
-    try:
-        torch.autocast("meta", enabled=False)
-    except RuntimeError:
-        return False
-    return True
-
-
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_timm_model_gives_tokens_and_says_what_they_are(family: str) -> None:
     name, args, size, width, grid, prefix = FAMILIES[family]
-    if name == "efficientvit_b0" and not autocast_without_storage():
-        pytest.skip("this torch has no autocast on the device meta, which EfficientViT asks for")
     encoder = build(name, size, **args)
     height, breadth = (size, size) if isinstance(size, int) else size
     image = torch.randn(2, 3, height, breadth)

@@ -472,7 +472,7 @@ def test_an_installed_package_is_found_by_its_entry_point(tmp_path: Path) -> Non
         (info / "entry_points.txt").write_text(f"[lavis_lite.projects]\n{name} = {target}\n")
     code = (
         f"import sys; sys.path.insert(0, {str(site)!r})\n"
-        "from lavis_lite import list_models, registry, zoo\n"
+        "from lavis_lite import list_models, registry\nfrom lavis_lite.registry import cards\n"
         "print(list_models('acme*'), cards.types('acme_net'), 'acme_vlm.net' in sys.modules)\n"
         "print(registry.index.failures)\n"
         "print(registry.get('model', 'acme_net'))\n"
