@@ -203,8 +203,9 @@ def test_soft_itc_mixes_the_pairing_with_what_the_momentum_copy_finds(alpha: flo
     # A copy that agrees, in both directions.
     agrees = alpha * s + (1 - alpha)
     expected = -agrees * math.log(s) - (1 - agrees) * math.log(1 - s)
-    loss = soft_itc(AXES, AXES, AXES, AXES, 1.0, alpha)
-    assert loss.item() == pytest.approx(expected)
+    both = soft_itc(AXES, AXES, AXES, AXES, 1.0, alpha)
+    assert both.loss.item() == pytest.approx(expected)
+    assert both.t2i.targets[1, 1].item() == pytest.approx(agrees)
 
 
 @pytest.mark.parametrize("make", [ImageTextContrast, lambda model: InfoNce()])
