@@ -20,8 +20,8 @@ from lavis_lite.registry import cards
 # Command -> what a model must have for it: all of one of these.
 NEEDED: dict[str, list[tuple[str, ...]]] = {
     "caption": [("generate",)],
-    "match": [("encode_image", "match"), ("encode_image", "image_embeds", "text_embeds")],
-    "search": [("encode_image", "match"), ("encode_image", "image_embeds", "text_embeds")],
+    "match": [("encode_image", "match"), ("encode_image", "image_features", "text_features")],
+    "search": [("encode_image", "match"), ("encode_image", "image_features", "text_features")],
     "answer": [("predict_answers",)],
 }
 

@@ -52,7 +52,7 @@ def match(session: Session, images: Images, options: Namespace, done: Advance) -
     """A row per image and text: ``match``, a probability, and ``cosine`` of their embeddings."""
     overlays = _Overlays(session, options)
     texts = [session.text(text) for text in options.texts]
-    embeds = _text_embeds(session, texts)
+    embeds = _text_features(session, texts)
     for batch in images.batches(session.image, options.batch_size):
         scores = _scores(session, batch, texts, embeds)
         for row, name in enumerate(batch.names):
@@ -71,7 +71,7 @@ def search(session: Session, images: Images, options: Namespace, done: Advance) 
     """
     overlays = _Overlays(session, options)
     texts = [session.text(text) for text in options.texts]
-    embeds = _text_embeds(session, texts)
+    embeds = _text_features(session, texts)
     chosen, found = list(range(len(images.names))), {}
     if embeds is not None:
         near = _nearest(session, images, embeds, options, done)
@@ -132,11 +132,11 @@ def _read_answers(path: str | None) -> list[str] | None:
 # ---- scores of images and texts
 
 
-def _text_embeds(session: Session, texts: list[str]) -> Tensor | None:
+def _text_features(session: Session, texts: list[str]) -> Tensor | None:
     """(Q, E), None for a model without a joint space."""
-    if not session.can("image_embeds", "encode_text", "text_embeds"):
+    if not session.can("image_features", "encode_text", "text_features"):
         return None
-    return session.model.text_embeds(session.model.encode_text(texts))
+    return session.model.text_features(session.model.encode_text(texts))
 
 
 def _scores(
@@ -151,7 +151,7 @@ def _scores(
         scores["match"] = stacked.softmax(-1)[..., 1].cpu()
         scores["logit"] = stacked[..., 1].cpu()
     if embeds is not None:
-        scores["cosine"] = cosines(model.image_embeds(tokens), embeds).cpu()
+        scores["cosine"] = cosines(model.image_features(tokens), embeds).cpu()
     return scores
 
 
@@ -163,7 +163,7 @@ def _nearest(
     found = []
     for batch in images.batches(session.image, options.batch_size):
         tokens = session.model.encode_image(batch.pixels.to(session.device))
-        found.append(cosines(session.model.image_embeds(tokens), embeds).cpu())
+        found.append(cosines(session.model.image_features(tokens), embeds).cpu())
         numbers += batch.numbers
         done(len(batch.names))
     if not found:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from lavis_lite import registry
 from lavis_lite.errors import DataError
 from lavis_lite.losses.contrastive import soft_cross_entropy
-from lavis_lite.losses.shared import Shared, global_mean
+from lavis_lite.losses.shared import Shared, global_mean, keeps_momentum
 
 
 @registry.register("loss", "classification")
@@ -39,7 +39,7 @@ class Classification(nn.Module):
         model: Any = None,
     ) -> None:
         super().__init__()
-        self.alpha = alpha if getattr(model, "use_distill", False) else 0.0
+        self.alpha = alpha if keeps_momentum(model) else 0.0
         self.ramp, self.label_smoothing = ramp, label_smoothing
 
     def forward(self, shared: Shared) -> Tensor:

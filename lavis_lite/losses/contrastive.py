@@ -45,7 +45,7 @@ class ImageTextContrast(nn.Module):
     Reference: ALBEF, https://arxiv.org/abs/2107.07651, eq. 1 and 6; BLIP section 3.2.
     """
 
-    requires = ("image_embeds", "text_embeds", "temperature", "momentum")
+    requires = ("image_features", "text_features", "temperature", "momentum")
 
     def __init__(
         self,
@@ -71,19 +71,19 @@ class ImageTextContrast(nn.Module):
         labels = self._labels(shared, ids, first, len(image_columns))
         momentum = shared.momentum
         loss = self._direction(
-            shared, "i2t", shared.image_embeds, momentum.image_embeds, text_columns, labels
+            shared, "i2t", shared.image_features, momentum.image_features, text_columns, labels
         )
         loss += self._direction(
-            shared, "t2i", shared.text_embeds, momentum.text_embeds, image_columns, labels
+            shared, "t2i", shared.text_features, momentum.text_features, image_columns, labels
         )
         if torch.is_grad_enabled():
             self._remember(image_m, text_m, ids)
-        return global_mean(loss / 2, len(shared.image_embeds))
+        return global_mean(loss / 2, len(shared.image_features))
 
     def _columns(self, shared: Shared) -> tuple[Tensor, Tensor, Tensor, int]:
         """Momentum features and image ids of the batch, and the column of this process's row 0."""
         momentum = shared.momentum
-        batch = momentum.image_embeds, momentum.text_embeds, shared.image_ids
+        batch = momentum.image_features, momentum.text_features, shared.image_ids
         if self.negatives == "local":
             return *batch, 0
         counts = distributed.all_gather_object(len(batch[2]))
@@ -93,7 +93,7 @@ class ImageTextContrast(nn.Module):
     def _labels(self, shared: Shared, ids: Tensor, first: int, num_columns: int) -> Tensor:
         if self.queue.has_ids:
             return positives(shared.image_ids, torch.cat([ids, self.queue.idx_queue[0]]))
-        own = torch.arange(len(shared.image_embeds), device=ids.device) + first
+        own = torch.arange(len(shared.image_features), device=ids.device) + first
         return F.one_hot(own, num_columns).float()
 
     def _direction(
@@ -132,7 +132,7 @@ class InfoNce(nn.Module):
     Reference: CLIP, https://arxiv.org/abs/2103.00020, fig. 3.
     """
 
-    requires = ("image_embeds", "text_embeds", "temperature")
+    requires = ("image_features", "text_features", "temperature")
 
     def __init__(self, negatives: Scope = "global", *, model: Any = None) -> None:
         super().__init__()
@@ -140,7 +140,7 @@ class InfoNce(nn.Module):
 
     def forward(self, shared: Shared) -> Tensor:
         """() mean over both directions and all rows of all processes."""
-        image, text = shared.image_embeds, shared.text_embeds
+        image, text = shared.image_features, shared.text_features
         images, texts, first = image, text, 0
         if self.negatives == "global":
             counts = distributed.all_gather_object(len(image))

@@ -41,23 +41,23 @@ class CachedShared(Shared):
         self.chunk_size = chunk_size
 
     @cached_property
-    def image_embeds(self) -> Tensor:
+    def image_features(self) -> Tensor:
         """(B, E) unit length, fp32."""
         model = self.model
 
         def embed(image: Tensor) -> Tensor:
-            return model.image_embeds(model.encode_image(image))
+            return model.image_features(model.encode_image(image))
 
         image = self.samples["image"]
         return self._compute(lambda: by_chunks(embed, self.chunk_size, image))
 
     @cached_property
-    def text_embeds(self) -> Tensor:
+    def text_features(self) -> Tensor:
         """(B, E) unit length, fp32."""
         model = self.model
 
         def embed(ids: Tensor, mask: Tensor) -> Tensor:
-            return model.text_embeds(model.encode_text(TextBatch(ids, mask)))
+            return model.text_features(model.encode_text(TextBatch(ids, mask)))
 
         return self._compute(lambda: by_chunks(embed, self.chunk_size, *self.text))
 

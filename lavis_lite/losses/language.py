@@ -26,7 +26,7 @@ class LanguageModelling(nn.Module):
     Reference: BLIP, https://arxiv.org/abs/2201.12086, section 3.2.
     """
 
-    requires = ("text_decoder", "tokenize")
+    requires = ("tokenize", "image_context", "decode_logits", "prompt_length")
 
     def __init__(self, label_smoothing: float = 0.1, *, model: Any = None) -> None:
         super().__init__()
@@ -35,10 +35,8 @@ class LanguageModelling(nn.Module):
     def forward(self, shared: Shared) -> Tensor:
         """() mean over the counted tokens of all processes."""
         model = shared.model
-        text = shared.text.replace_first(model.tokenizer.bos_id)
-        logits = model.text_decoder(
-            text.ids, text.mask, image_kv=shared.kv(model.text_decoder.bert)
-        )
+        text = shared.text
+        logits = model.decode_logits(shared.image_context, text)
         targets = text.ids.masked_fill(~text.mask.bool(), IGNORED)[:, 1:].clone()
         targets[:, : max(model.prompt_length - 1, 0)] = IGNORED
         shared.hand_out(decoder_logits=logits, decoder_labels=targets)

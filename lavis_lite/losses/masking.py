@@ -47,7 +47,7 @@ class MaskedLanguageModelling(nn.Module):
     https://arxiv.org/abs/1810.04805, section 3.1.
     """
 
-    requires = ("predict_words", "text_tower", "tokenizer", "max_length", "momentum")
+    requires = ("predict_words", "image_context", "tokenizer", "max_length", "momentum")
 
     def __init__(
         self,
@@ -108,4 +108,4 @@ def is_word(text: TextBatch, tokenizer: Any) -> Tensor:
 
 def _predict(view: Shared, text: TextBatch, chosen: Tensor) -> Tensor:
     """(M, V) logits, fp32, of the model or of its momentum copy."""
-    return view.model.predict_words(view.kv(view.model.text_tower), text, chosen).float()
+    return view.model.predict_words(view.image_context, text, chosen).float()

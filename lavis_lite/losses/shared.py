@@ -14,11 +14,10 @@ from lavis_lite.modules.layers.modes import cosines
 from lavis_lite.modules.output import Named, Samples
 
 if TYPE_CHECKING:
-    from lavis_lite.modules.med.attention import KeyValue
-    from lavis_lite.modules.med.model import Med
     from lavis_lite.modules.text.text_batch import TextBatch
 
 T = TypeVar("T")
+Context = Any  # what texts look at: tensors (B, ...) in lists and tuples of any depth
 
 
 class Shared:
@@ -35,7 +34,6 @@ class Shared:
         self.samples = samples
         # Asked once: whoever computes something first may do so under no_grad, for itself alone.
         self._grad = grad and torch.is_grad_enabled()
-        self._projected: dict[int, list[KeyValue]] = {}
         self._handed_out: dict[str, Tensor] = {}
 
     @property
@@ -64,8 +62,12 @@ class Shared:
 
     @cached_property
     def image_tokens(self) -> Tensor:
-        """(B, N, D)."""
-        return self._compute(lambda: self.model.encode_image(self.samples["image"]))
+        """(B, N, D); (2B, N, D) of a model that reads two images with a text, first ones first."""
+        names = getattr(self.model, "image_names", ("image",))
+        images = [self.samples[name] for name in names]
+        return self._compute(
+            lambda: self.model.encode_image(images[0] if len(images) == 1 else torch.cat(images))
+        )
 
     @cached_property
     def text_tokens(self) -> Tensor:
@@ -73,34 +75,39 @@ class Shared:
         return self._compute(lambda: self.model.encode_text(self.text))
 
     @cached_property
-    def image_embeds(self) -> Tensor:
+    def image_features(self) -> Tensor:
         """(B, E) unit length, fp32."""
-        return self._compute(lambda: self.model.image_embeds(self.image_tokens))
+        return self._compute(lambda: self.model.image_features(self.image_tokens))
 
     @cached_property
-    def text_embeds(self) -> Tensor:
+    def text_features(self) -> Tensor:
         """(B, E) unit length, fp32."""
-        return self._compute(lambda: self.model.text_embeds(self.text_tokens))
+        return self._compute(lambda: self.model.text_features(self.text_tokens))
+
+    @property
+    def image_embeds(self) -> Tensor:
+        """``image_features`` by the name that it had."""
+        return self.image_features
+
+    @property
+    def text_embeds(self) -> Tensor:
+        """``text_features`` by the name that it had."""
+        return self.text_features
 
     @cached_property
     def class_logits(self) -> Tensor:
         """(B, C) logits of the classes, fp32."""
-        return self._compute(lambda: self.model.classify(self))
+        return self._compute(lambda: self.model.classify(self.image_tokens, self.text))
 
     @property
     def temperature(self) -> Tensor:
         """() what similarities are divided by, fp32."""
         return self.model.temperature
 
-    def kv(self, med: Med) -> list[KeyValue]:
-        """Cross-attention keys and values of the images for a MED, projected once.
-
-        Towers that share their cross-attention (tied encoder and decoder) share the result.
-        """
-        owner = id(med.fusing[0].crossattention)
-        if owner not in self._projected:
-            self._projected[owner] = self._compute(lambda: med.project(self.image_tokens))
-        return self._projected[owner]
+    @cached_property
+    def image_context(self) -> Any:
+        """What the texts of the step look at: the images, projected once for all losses."""
+        return self._compute(lambda: self.model.image_context(self.image_tokens))
 
     @cached_property
     def image_ids(self) -> Tensor:
@@ -147,6 +154,27 @@ class Shared:
     def _compute(self, compute: Callable[[], T]) -> T:
         with torch.set_grad_enabled(self._grad):
             return compute()
+
+
+def keeps_momentum(model: Any) -> bool:
+    """Whether a model has a momentum copy, whose opinion can be mixed into targets."""
+    return getattr(model, "momentum", None) is not None
+
+
+def rows_of(context: Context, index: Tensor) -> Context:
+    """The rows ``index`` (R,) of a context of B rows; rows may repeat.
+
+    A hard negative costs a gather here instead of a second projection of its image.
+
+    Args:
+        context: a tensor (B, ...), or a list or tuple of contexts, such as keys and values by
+            layer.
+        index: from 0 to B - 1.
+    """
+    if isinstance(context, Tensor):
+        return context.index_select(0, index)
+    rows = [rows_of(part, index) for part in context]
+    return type(context)(*rows) if hasattr(context, "_fields") else type(context)(rows)
 
 
 def similarities(rows: Tensor, columns: Tensor, temperature: Tensor) -> Tensor:

@@ -28,7 +28,7 @@ class PairwiseSigmoid(nn.Module):
     Reference: SigLIP, https://arxiv.org/abs/2303.15343, algorithm 1.
     """
 
-    requires = ("image_embeds", "text_embeds", "temperature", "logit_bias")
+    requires = ("image_features", "text_features", "temperature", "logit_bias")
 
     def __init__(self, negatives: Scope = "global", *, model: Any = None) -> None:
         super().__init__()
@@ -36,7 +36,7 @@ class PairwiseSigmoid(nn.Module):
 
     def forward(self, shared: Shared) -> Tensor:
         """() mean over all images of all processes."""
-        image, texts, first = shared.image_embeds, shared.text_embeds, 0
+        image, texts, first = shared.image_features, shared.text_features, 0
         if self.negatives == "global":
             counts = distributed.all_gather_object(len(image))
             first = sum(counts[: distributed.rank()])

@@ -68,7 +68,7 @@ class Retrieval:
     Reference: BLIP, https://arxiv.org/abs/2201.12086, section 5.1; ALBEF's evaluation.
     """
 
-    requires = ("encode_image", "encode_text", "image_embeds", "text_embeds", "tokenize")
+    requires = ("encode_image", "encode_text", "image_features", "text_features", "tokenize")
     requires_if: ClassVar = {"rerank": (("rank",), "`rerank: false` ranks by cosine alone")}
 
     def __init__(
@@ -122,7 +122,7 @@ class Retrieval:
         image: list[Tensor] = []
         for batch in image_batches(data, pairs, runner):
             tokens, to_embed = encode_frames(model, batch.image)
-            image.append(model.image_embeds(to_embed).float().cpu())
+            image.append(model.image_features(to_embed).float().cpu())
             if self.rerank:
                 places = range(len(positions), len(positions) + len(tokens))
                 store.put(places, tokens)
@@ -152,7 +152,7 @@ class Retrieval:
         embeds = []
         for number in distributed.shard(len(batches)):
             states = model.encode_text(texts.take(batches[number], device))
-            embeds.append(model.text_embeds(states).float().cpu())
+            embeds.append(model.text_features(states).float().cpu())
         gathered = _gather(embeds)
         return torch.empty_like(gathered).index_copy_(0, torch.cat(batches), gathered).to(device)
 

@@ -35,7 +35,7 @@ class ZeroShotClassification:
     Reference: CLIP, https://arxiv.org/abs/2103.00020, section 3.1.4 (prompt ensembling).
     """
 
-    requires = ("encode_image", "encode_text", "image_embeds", "text_embeds")
+    requires = ("encode_image", "encode_text", "image_features", "text_features")
 
     def __init__(
         self,
@@ -70,7 +70,7 @@ class ZeroShotClassification:
             classes = self._classes(model, data, list(names)).to(runner.device)
 
         def predict(samples: Samples, rows: list[Row]) -> list[Row]:
-            embeds = model.image_embeds(model.encode_image(samples["image"]))
+            embeds = model.image_features(model.encode_image(samples["image"]))
             similarity = cosines(embeds.float(), classes).cpu()
             order = similarity.sort(dim=1, descending=True, stable=True)
             return [
@@ -91,7 +91,7 @@ class ZeroShotClassification:
             process(template.replace("{}", name)) for name in names for template in self.templates
         ]
         parts = [
-            model.text_embeds(model.encode_text(prompts[start : start + self.text_batch_size]))
+            model.text_features(model.encode_text(prompts[start : start + self.text_batch_size]))
             for start in range(0, len(prompts), self.text_batch_size)
         ]
         embeds = torch.cat(parts).float().unflatten(0, (len(names), len(self.templates)))

@@ -61,11 +61,11 @@ class Embeds(EncodesImage, Protocol):
         """B texts -> (B, T, D)."""
         ...
 
-    def image_embeds(self, image_tokens: Tensor) -> Tensor:
+    def image_features(self, image_tokens: Tensor) -> Tensor:
         """(B, N, D) -> (B, E)."""
         ...
 
-    def text_embeds(self, text_tokens: Tensor) -> Tensor:
+    def text_features(self, text_tokens: Tensor) -> Tensor:
         """(B, T, D) -> (B, E)."""
         ...
 

@@ -22,7 +22,7 @@ KINDS: dict[str, Contract] = {
 
         Called with the keys of the config's ``model`` section. ``model(samples)`` returns a
         ModelOutput with ``loss`` and each ``loss_<name>``. What else it can do (``encode_image``,
-        ``encode_text``, ``image_embeds``, ``text_embeds``, ``match``, ``rank``, ``localize``,
+        ``encode_text``, ``image_features``, ``text_features``, ``match``, ``rank``, ``localize``,
         ``generate``, ``predict_answers``, ``predict``) is what its class defines; losses, metrics
         and runners name what they require and are refused at config time where it is missing. A
         builder function annotates the class that it returns."""

@@ -24,7 +24,7 @@ run: {output_dir: out}
 class NeedyLoss(nn.Module):
     """Asks for what no model has."""
 
-    requires: ClassVar = ("image_embeds", "telepathy", "clairvoyance")
+    requires: ClassVar = ("image_features", "telepathy", "clairvoyance")
 
     def __init__(self, strength: int, mode: Literal["a", "b"] = "a", *, model: Any) -> None:
         super().__init__()
@@ -167,9 +167,9 @@ def test_what_a_loss_or_metric_requires_and_the_model_lacks_is_named(tmp_path: P
     )
     where = "on the command line: "
     assert lines == [
-        f"{where}model.losses.itc: loss 'itc' requires image_embeds, text_embeds, temperature, "
+        f"{where}model.losses.itc: loss 'itc' requires image_features, text_features, temperature, "
         "momentum, which model 'blip_caption' (BlipCaption) lacks. What it can be given: lm",
-        f"{where}model.losses.n: loss 'needy_loss' requires image_embeds, telepathy, "
+        f"{where}model.losses.n: loss 'needy_loss' requires image_features, telepathy, "
         "clairvoyance, which model 'blip_caption' (BlipCaption) lacks. What it can be given: lm",
         lines[2],
     ]

@@ -49,7 +49,7 @@ class Filter(ModelComponent):
         """What its score is computed from."""
         if self.score == "itm":
             return ("encode_image", "match")
-        return ("encode_image", "encode_text", "image_embeds", "text_embeds")
+        return ("encode_image", "encode_text", "image_features", "text_features")
 
     @property
     def limit(self) -> float | None:
