@@ -17,6 +17,7 @@ from lavis_lite.cli.session import Session
 from lavis_lite.data.seeding import stable_hash
 from lavis_lite.errors import ConfigError, DataError
 from lavis_lite.models.heatmap import overlay
+from lavis_lite.modules.interfaces import Embeds, EncodesImage, Localizes, Matches
 from lavis_lite.modules.layers.modes import cosines
 
 Advance = Callable[[int], object]  # told how many more images are done
@@ -104,7 +105,7 @@ def answer(session: Session, images: Images, options: Namespace, done: Advance) 
     how = {"inference_method": "rank" if answers else "generate", "answer_list": answers}
     for batch in images.batches(session.image, options.batch_size):
         samples: dict[str, Any] = {"image": batch.pixels.to(session.device)}
-        if session.can("encode_image"):  # once for all questions
+        if session.can(EncodesImage):  # once for all questions
             samples["image_tokens"] = session.model.encode_image(samples["image"])
         columns = []
         for question in options.texts:
@@ -134,7 +135,7 @@ def _read_answers(path: str | None) -> list[str] | None:
 
 def _text_features(session: Session, texts: list[str]) -> Tensor | None:
     """(Q, E), None for a model without a joint space."""
-    if not session.can("image_features", "encode_text", "text_features"):
+    if not session.can(Embeds):
         return None
     return session.model.text_features(session.model.encode_text(texts))
 
@@ -145,7 +146,7 @@ def _scores(
     """(B, Q) each, as the model can: ``match`` in [0, 1] with its ``logit``; ``cosine``."""
     model, scores = session.model, {}
     tokens = model.encode_image(batch.pixels.to(session.device))
-    if session.can("match"):
+    if session.can(Matches):
         logits = [model.match(tokens, [text] * len(tokens)).float() for text in texts]
         stacked = torch.stack(logits, dim=1)  # (B, Q, 2)
         scores["match"] = stacked.softmax(-1)[..., 1].cpu()
@@ -185,7 +186,7 @@ class _Overlays:
         self.folder = Path(options.overlay) if options.overlay else None
         if self.folder is None:
             return
-        if not session.can("localize"):
+        if not session.can(Localizes):
             raise ConfigError(
                 f"--overlay: {type(session.model).__name__} cannot tell where in an image a text "
                 "is found (it lacks `localize`)"

@@ -14,7 +14,6 @@ from typing import Any, Literal, Union
 from lavis_lite import registry
 from lavis_lite.config.files import KeyPath, Source, origin_of, spell
 from lavis_lite.config.fit import (
-    has_capability,
     lacking,
     lacking_for_arguments,
     misfits,
@@ -23,6 +22,7 @@ from lavis_lite.config.fit import (
 from lavis_lite.config.validate import scalar_problem
 from lavis_lite.errors import ConfigError, UnknownName
 from lavis_lite.io.redaction import is_secret
+from lavis_lite.registry.capabilities import lacks
 from lavis_lite.registry.component import NESTED_KINDS, NESTED_MAPPINGS, Component, ModelComponent
 
 Problem = tuple[KeyPath, str]
@@ -134,7 +134,7 @@ def _capability_problems(config: Any, model: ModelComponent, at: KeyPath) -> Ite
     built = _result("model", model.name)
     if built is None:
         return
-    if missing := [c for c in model.requires if not has_capability(built, c)]:
+    if missing := lacks(built, model.requires):
         yield (
             at,
             f"a {spell(at)} needs {', '.join(missing)}, "
@@ -149,7 +149,7 @@ def _capability_problems(config: Any, model: ModelComponent, at: KeyPath) -> Ite
         wishes.append((("evaluate", index), "metric", evaluator))
     for path, kind, part in wishes:
         found = _result(kind, part.name)
-        if missing := [c for c in getattr(found, "requires", ()) if not has_capability(built, c)]:
+        if missing := lacks(built, getattr(found, "requires", ())):
             yield path, lacking(kind, part.name, missing, model.name, built)
         elif found is not None:
             for problem in lacking_for_arguments(kind, found, part, model.name, built):

@@ -11,6 +11,7 @@ from typing import Any
 
 from lavis_lite import registry
 from lavis_lite.errors import ConfigError, UnknownName
+from lavis_lite.registry.capabilities import has_capability, lacks
 from lavis_lite.registry.component import Component, width_hint
 
 
@@ -66,19 +67,12 @@ def lacking_for_arguments(
     accepted = registry.arguments(kind, component.name)
     for argument, (capabilities, instead) in getattr(part, "requires_if", {}).items():
         value = component.args.get(argument, accepted[argument].default)
-        missing = [each for each in capabilities if not has_capability(built, each)]
+        missing = lacks(built, capabilities)
         if value and missing:
             yield (
                 f"{kind} {component.name!r} with `{argument}: {str(value).lower()}` requires "
                 f"{', '.join(missing)}, which model {model!r} ({built.__name__}) lacks; {instead}"
             )
-
-
-def has_capability(model: type, name: str) -> bool:
-    """Whether instances of a model class have ``name``: as a method, property or annotation."""
-    return hasattr(model, name) or any(
-        name in vars(base).get("__annotations__", {}) for base in model.__mro__
-    )
 
 
 def _requires(kind: str, name: str, built: type) -> bool:
@@ -87,7 +81,7 @@ def _requires(kind: str, name: str, built: type) -> bool:
         needed = getattr(registry.result(kind, name), "requires", None)
     except (UnknownName, ConfigError):
         return False
-    return needed is not None and all(has_capability(built, capability) for capability in needed)
+    return needed is not None and not lacks(built, needed)
 
 
 def _without_width(kind: str, name: str) -> Iterator[str]:

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from lavis_lite import registry
 from lavis_lite.errors import DataError
-from lavis_lite.losses.shared import Context, Shared, global_mean, keeps_momentum, rows_of
+from lavis_lite.losses.shared import Shared, global_mean, keeps_momentum, rows_of
+from lavis_lite.modules.interfaces import ImageContext, LearnsAnswers
 from lavis_lite.modules.output import Samples
 from lavis_lite.modules.text.text_batch import TextBatch
 
@@ -37,8 +38,8 @@ class Teacher(NamedTuple):
     share: the weight of its opinion in the targets, in [0, 1].
     """
 
-    model: Any
-    context: Context
+    model: LearnsAnswers
+    context: ImageContext
     mask: Tensor
     share: float
 
@@ -85,8 +86,8 @@ def _flat(weights: Any) -> list[float]:
 
 
 def answer_losses(
-    model: Any,
-    context: Context,
+    model: LearnsAnswers,
+    context: ImageContext,
     mask: Tensor,
     answers: TextBatch,
     label_smoothing: float,
@@ -145,10 +146,7 @@ class AnswerModelling(nn.Module):
     https://arxiv.org/abs/2107.07651, section 3.4.
     """
 
-    requires = (
-        *("tokenize", "read_questions", "question_context"),
-        *("tokenize_answers", "answer_states", "word_logits"),
-    )
+    requires = (LearnsAnswers,)
 
     def __init__(
         self,
@@ -162,7 +160,7 @@ class AnswerModelling(nn.Module):
         self.label_smoothing, self.ramp = label_smoothing, ramp
         self.alpha = alpha if keeps_momentum(model) else 0.0
 
-    def forward(self, shared: Shared) -> Tensor:
+    def forward(self, shared: Shared[LearnsAnswers]) -> Tensor:
         """() mean over the questions of all processes."""
         model, samples = shared.model, shared.samples
         answers = answers_of(samples)
@@ -176,7 +174,7 @@ class AnswerModelling(nn.Module):
         return global_mean((answers.weights.to(losses.device) * losses).sum(), len(states))
 
     @torch.no_grad()
-    def _teacher(self, view: Shared, owners: Tensor) -> Teacher:
+    def _teacher(self, view: Shared[LearnsAnswers], owners: Tensor) -> Teacher:
         """The momentum copy after its own reading of image and question."""
         states, mask = view.model.read_questions(view.image_tokens, view.text)
         context = rows_of(view.model.question_context(states), owners)

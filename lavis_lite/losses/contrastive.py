@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from lavis_lite import distributed, registry
 from lavis_lite.losses.queue import FeatureQueue
 from lavis_lite.losses.shared import Shared, global_mean, similarities
+from lavis_lite.modules.interfaces import Contrasts, ContrastsWithMomentum
 
 Scope = Literal["global", "local"]
 
@@ -45,7 +46,7 @@ class ImageTextContrast(nn.Module):
     Reference: ALBEF, https://arxiv.org/abs/2107.07651, eq. 1 and 6; BLIP section 3.2.
     """
 
-    requires = ("image_features", "text_features", "temperature", "momentum")
+    requires = (ContrastsWithMomentum,)
 
     def __init__(
         self,
@@ -55,7 +56,7 @@ class ImageTextContrast(nn.Module):
         negatives: Scope = "global",
         same_image_positive: bool = False,
         *,
-        model: Any,
+        model: ContrastsWithMomentum,
     ) -> None:
         super().__init__()
         self.alpha, self.ramp = alpha, ramp
@@ -132,7 +133,7 @@ class InfoNce(nn.Module):
     Reference: CLIP, https://arxiv.org/abs/2103.00020, fig. 3.
     """
 
-    requires = ("image_features", "text_features", "temperature")
+    requires = (Contrasts,)
 
     def __init__(self, negatives: Scope = "global", *, model: Any = None) -> None:
         super().__init__()

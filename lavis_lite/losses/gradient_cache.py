@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cached_property
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -19,11 +18,12 @@ from torch.utils.checkpoint import checkpoint
 
 from lavis_lite.errors import ConfigError
 from lavis_lite.losses.shared import Shared
+from lavis_lite.modules.interfaces import Embeds
 from lavis_lite.modules.output import Samples
 from lavis_lite.modules.text.text_batch import TextBatch
 
 
-class CachedShared(Shared):
+class CachedShared(Shared[Embeds]):
     """A step's view whose embeddings are computed by chunks; the same numbers and gradients.
 
     It serves losses that need embeddings alone: a loss that asks for tokens gets those of the whole
@@ -36,7 +36,9 @@ class CachedShared(Shared):
         grad: whether anything computed here may carry gradients.
     """
 
-    def __init__(self, model: Any, samples: Samples, chunk_size: int, *, grad: bool = True) -> None:
+    def __init__(
+        self, model: Embeds, samples: Samples, chunk_size: int, *, grad: bool = True
+    ) -> None:
         super().__init__(model, samples, grad=grad)
         self.chunk_size = chunk_size
 

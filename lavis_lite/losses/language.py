@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from lavis_lite import registry
 from lavis_lite.losses.shared import Shared, global_mean
+from lavis_lite.modules.interfaces import Decodes
 
 IGNORED = -100
 
@@ -26,13 +27,13 @@ class LanguageModelling(nn.Module):
     Reference: BLIP, https://arxiv.org/abs/2201.12086, section 3.2.
     """
 
-    requires = ("tokenize", "image_context", "decode_logits", "prompt_length")
+    requires = (Decodes,)
 
     def __init__(self, label_smoothing: float = 0.1, *, model: Any = None) -> None:
         super().__init__()
         self.label_smoothing = label_smoothing
 
-    def forward(self, shared: Shared) -> Tensor:
+    def forward(self, shared: Shared[Decodes]) -> Tensor:
         """() mean over the counted tokens of all processes."""
         model = shared.model
         text = shared.text

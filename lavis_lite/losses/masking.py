@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -12,6 +12,7 @@ from lavis_lite import distributed, registry
 from lavis_lite.errors import ConfigError
 from lavis_lite.losses.contrastive import soft_cross_entropy
 from lavis_lite.losses.shared import Shared, global_mean
+from lavis_lite.modules.interfaces import FindsWords, Tokenizer
 from lavis_lite.modules.text.text_batch import TextBatch
 
 STREAM = 2  # of the step's random numbers; matching draws from 0 and 1
@@ -47,7 +48,7 @@ class MaskedLanguageModelling(nn.Module):
     https://arxiv.org/abs/1810.04805, section 3.1.
     """
 
-    requires = ("predict_words", "image_context", "tokenizer", "max_length", "momentum")
+    requires = (FindsWords,)
 
     def __init__(
         self,
@@ -55,7 +56,7 @@ class MaskedLanguageModelling(nn.Module):
         alpha: float = 0.4,
         ramp: float = 0.1,
         *,
-        model: Any,
+        model: FindsWords,
     ) -> None:
         super().__init__()
         if not 0 < probability < 1:
@@ -67,7 +68,7 @@ class MaskedLanguageModelling(nn.Module):
             )
         self.probability, self.alpha, self.ramp = probability, alpha, ramp
 
-    def forward(self, shared: Shared) -> Tensor:
+    def forward(self, shared: Shared[FindsWords]) -> Tensor:
         """() mean over the chosen words of all processes."""
         hidden, chosen = self.hide(shared)
         logits = _predict(shared, hidden, chosen)  # (M, V)
@@ -82,7 +83,7 @@ class MaskedLanguageModelling(nn.Module):
         return global_mean(loss, chosen.sum())
 
     @torch.no_grad()
-    def hide(self, shared: Shared) -> MaskedText:
+    def hide(self, shared: Shared[FindsWords]) -> MaskedText:
         """The step's texts with words hidden."""
         model, text = shared.model, shared.text
         num_rows, length = text.ids.shape
@@ -95,17 +96,19 @@ class MaskedLanguageModelling(nn.Module):
         place = slice(first, first + num_rows), slice(length)
         (choice, fate), words = drawn[:, *place].to(text.ids.device), words[place].to(text.ids)
         chosen = (choice < self.probability) & is_word(text, model.tokenizer)
-        ids = text.ids.masked_fill(chosen & (fate < MASK_SHARE), model.tokenizer.mask_id)
+        mask_id = model.tokenizer.mask_id
+        assert mask_id is not None, "refused when the loss was built"
+        ids = text.ids.masked_fill(chosen & (fate < MASK_SHARE), mask_id)
         random = chosen & (fate >= MASK_SHARE) & (fate < MASK_SHARE + RANDOM_SHARE)
         return MaskedText(TextBatch(torch.where(random, words, ids), text.mask), chosen)
 
 
-def is_word(text: TextBatch, tokenizer: Any) -> Tensor:
+def is_word(text: TextBatch, tokenizer: Tokenizer) -> Tensor:
     """(B, T) bool: neither padding nor the start or the end of a text."""
     framing = (text.ids == tokenizer.cls_id) | (text.ids == tokenizer.sep_id)
     return text.mask.bool() & ~framing
 
 
-def _predict(view: Shared, text: TextBatch, chosen: Tensor) -> Tensor:
+def _predict(view: Shared[FindsWords], text: TextBatch, chosen: Tensor) -> Tensor:
     """(M, V) logits, fp32, of the model or of its momentum copy."""
     return view.model.predict_words(view.image_context, text, chosen).float()

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from lavis_lite import distributed, registry
 from lavis_lite.losses.contrastive import Scope
 from lavis_lite.losses.shared import Shared, global_mean, rows_of, similarities
+from lavis_lite.modules.interfaces import LearnsMatching
 from lavis_lite.modules.text.text_batch import TextBatch
 
 
@@ -98,7 +99,7 @@ class ImageTextMatching(nn.Module):
     Reference: ALBEF, https://arxiv.org/abs/2107.07651, section 3.2; BLIP section 3.2.
     """
 
-    requires = ("image_features", "text_features", "temperature", "image_context", "match_pairs")
+    requires = (LearnsMatching,)
 
     def __init__(
         self,
@@ -113,7 +114,7 @@ class ImageTextMatching(nn.Module):
         # What a model that has learnt nothing pays: the entropy of one match in three.
         self.prior = None if negatives == "all" else -math.log(1 / 3) / 3 - 2 * math.log(2 / 3) / 3
 
-    def forward(self, shared: Shared) -> Tensor:
+    def forward(self, shared: Shared[LearnsMatching]) -> Tensor:
         """() cross-entropy, mean over all rows of all processes."""
         pool = Pool(shared, self.scope)
         if self.negatives == "all":

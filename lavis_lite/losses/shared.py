@@ -4,23 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import torch
 from torch import Tensor
 
 from lavis_lite import distributed
+from lavis_lite.modules.interfaces import ImageContext
 from lavis_lite.modules.layers.modes import cosines
 from lavis_lite.modules.output import Named, Samples
 
 if TYPE_CHECKING:
     from lavis_lite.modules.text.text_batch import TextBatch
 
+M = TypeVar("M")
 T = TypeVar("T")
-Context = Any  # what texts look at: tensors (B, ...) in lists and tuples of any depth
 
 
-class Shared:
+class Shared(Generic[M]):
     """The lazy view that a step's losses share.
 
     Args:
@@ -29,8 +30,9 @@ class Shared:
         grad: whether anything computed here may carry gradients.
     """
 
-    def __init__(self, model: Any, samples: Samples, *, grad: bool = True) -> None:
+    def __init__(self, model: M, samples: Samples, *, grad: bool = True) -> None:
         self.model = model
+        self._able: Any = model  # to whatever a loss requires
         self.samples = samples
         # Asked once: whoever computes something first may do so under no_grad, for itself alone.
         self._grad = grad and torch.is_grad_enabled()
@@ -58,7 +60,7 @@ class Shared:
     @cached_property
     def text(self) -> TextBatch:
         """The tokenised texts: ids and mask, each (B, T)."""
-        return self.model.tokenize(self.samples["text_input"])
+        return self._able.tokenize(self.samples["text_input"])
 
     @cached_property
     def image_tokens(self) -> Tensor:
@@ -66,23 +68,23 @@ class Shared:
         names = getattr(self.model, "image_names", ("image",))
         images = [self.samples[name] for name in names]
         return self._compute(
-            lambda: self.model.encode_image(images[0] if len(images) == 1 else torch.cat(images))
+            lambda: self._able.encode_image(images[0] if len(images) == 1 else torch.cat(images))
         )
 
     @cached_property
     def text_tokens(self) -> Tensor:
         """(B, T, D), of the text alone."""
-        return self._compute(lambda: self.model.encode_text(self.text))
+        return self._compute(lambda: self._able.encode_text(self.text))
 
     @cached_property
     def image_features(self) -> Tensor:
         """(B, E) unit length, fp32."""
-        return self._compute(lambda: self.model.image_features(self.image_tokens))
+        return self._compute(lambda: self._able.image_features(self.image_tokens))
 
     @cached_property
     def text_features(self) -> Tensor:
         """(B, E) unit length, fp32."""
-        return self._compute(lambda: self.model.text_features(self.text_tokens))
+        return self._compute(lambda: self._able.text_features(self.text_tokens))
 
     @property
     def image_embeds(self) -> Tensor:
@@ -97,17 +99,17 @@ class Shared:
     @cached_property
     def class_logits(self) -> Tensor:
         """(B, C) logits of the classes, fp32."""
-        return self._compute(lambda: self.model.classify(self.image_tokens, self.text))
+        return self._compute(lambda: self._able.classify(self.image_tokens, self.text))
 
     @property
     def temperature(self) -> Tensor:
         """() what similarities are divided by, fp32."""
-        return self.model.temperature
+        return self._able.temperature
 
     @cached_property
-    def image_context(self) -> Any:
+    def image_context(self) -> ImageContext:
         """What the texts of the step look at: the images, projected once for all losses."""
-        return self._compute(lambda: self.model.image_context(self.image_tokens))
+        return self._compute(lambda: self._able.image_context(self.image_tokens))
 
     @cached_property
     def image_ids(self) -> Tensor:
@@ -120,9 +122,9 @@ class Shared:
         return torch.as_tensor(ids, device=device)
 
     @cached_property
-    def momentum(self) -> Shared:
+    def momentum(self) -> Shared[M]:
         """The same step seen by the model's momentum copy, without gradients."""
-        view = Shared(self.model.momentum, self.samples, grad=False)
+        view = Shared(self._able.momentum, self.samples, grad=False)
         view.__dict__["text"] = self.text
         return view
 
@@ -161,7 +163,7 @@ def keeps_momentum(model: Any) -> bool:
     return getattr(model, "momentum", None) is not None
 
 
-def rows_of(context: Context, index: Tensor) -> Context:
+def rows_of(context: ImageContext, index: Tensor) -> ImageContext:
     """The rows ``index`` (R,) of a context of B rows; rows may repeat.
 
     A hard negative costs a gather here instead of a second projection of its image.

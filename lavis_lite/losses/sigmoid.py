@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from lavis_lite import distributed, registry
 from lavis_lite.losses.contrastive import Scope
 from lavis_lite.losses.shared import Shared, global_mean, similarities
+from lavis_lite.modules.interfaces import ContrastsPairwise
 
 
 @registry.register("loss", "sigmoid")
@@ -28,13 +29,13 @@ class PairwiseSigmoid(nn.Module):
     Reference: SigLIP, https://arxiv.org/abs/2303.15343, algorithm 1.
     """
 
-    requires = ("image_features", "text_features", "temperature", "logit_bias")
+    requires = (ContrastsPairwise,)
 
     def __init__(self, negatives: Scope = "global", *, model: Any = None) -> None:
         super().__init__()
         self.negatives = negatives
 
-    def forward(self, shared: Shared) -> Tensor:
+    def forward(self, shared: Shared[ContrastsPairwise]) -> Tensor:
         """() mean over all images of all processes."""
         image, texts, first = shared.image_features, shared.text_features, 0
         if self.negatives == "global":

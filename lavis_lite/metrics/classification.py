@@ -12,7 +12,7 @@ from torch import Tensor
 from lavis_lite import registry
 from lavis_lite.errors import DataError
 from lavis_lite.metrics.rows import Row, predict_rows
-from lavis_lite.modules.interfaces import Context, Evaluation, EvaluationData
+from lavis_lite.modules.interfaces import Classifies, Context, Evaluation, EvaluationData
 from lavis_lite.modules.output import Samples
 
 log = logging.getLogger(__name__)
@@ -25,7 +25,7 @@ class Classification:
     The model's `predict(samples)` gives `predictions`, (B, C) logits or (B,) classes.
     """
 
-    requires = ("predict",)
+    requires = (Classifies,)
 
     def evaluate(self, model: Any, data: EvaluationData, runner: Context) -> Evaluation:
         """Figures in %, and per row its class, the predicted one and its probability."""

@@ -9,7 +9,7 @@ from typing import Any
 from lavis_lite import registry
 from lavis_lite.errors import ConfigError
 from lavis_lite.metrics.generate import check_generation, generate_captions
-from lavis_lite.modules.interfaces import Context, Evaluation, EvaluationData
+from lavis_lite.modules.interfaces import Context, Evaluation, EvaluationData, Generates
 
 FactsOf = Callable[[str], frozenset[str] | None]
 
@@ -27,7 +27,7 @@ class Facts:
         generate: arguments of the model's ``generate``; empty are the model's defaults.
     """
 
-    requires = ("generate",)
+    requires = (Generates,)
 
     def __init__(self, generate: dict[str, Any] | None = None) -> None:
         self.generate = generate or {}

@@ -21,7 +21,14 @@ from lavis_lite.metrics.pairs import (
 from lavis_lite.metrics.ranking import LISTED, Ranking, preselect, rank, recalls
 from lavis_lite.metrics.rerank import Texts, match_logits
 from lavis_lite.metrics.token_store import TokenStore, token_store
-from lavis_lite.modules.interfaces import Context, Evaluation, EvaluationData
+from lavis_lite.modules.interfaces import (
+    Context,
+    Embeds,
+    Evaluation,
+    EvaluationData,
+    Ranks,
+    Tokenizes,
+)
 
 
 class Encoded(NamedTuple):
@@ -68,8 +75,8 @@ class Retrieval:
     Reference: BLIP, https://arxiv.org/abs/2201.12086, section 5.1; ALBEF's evaluation.
     """
 
-    requires = ("encode_image", "encode_text", "image_features", "text_features", "tokenize")
-    requires_if: ClassVar = {"rerank": (("rank",), "`rerank: false` ranks by cosine alone")}
+    requires = (Embeds, Tokenizes)
+    requires_if: ClassVar = {"rerank": ((Ranks,), "`rerank: false` ranks by cosine alone")}
 
     def __init__(
         self,

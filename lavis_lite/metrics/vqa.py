@@ -14,7 +14,7 @@ from lavis_lite import registry
 from lavis_lite.errors import ConfigError, DataError, suggest
 from lavis_lite.metrics.rows import Row, predict_rows
 from lavis_lite.metrics.vqa_words import aok_vqa_accuracy, vqa_accuracy
-from lavis_lite.modules.interfaces import Context, Evaluation, EvaluationData
+from lavis_lite.modules.interfaces import Answers, Context, Evaluation, EvaluationData
 from lavis_lite.modules.output import Samples
 
 log = logging.getLogger(__name__)
@@ -40,7 +40,7 @@ class Vqa:
         rule: `vqa`, with the official normalisation, or `aok_vqa`, exact words.
     """
 
-    requires = ("predict_answers",)
+    requires = (Answers,)
 
     def __init__(
         self,

@@ -13,7 +13,7 @@ from lavis_lite.errors import ConfigError
 from lavis_lite.metrics.classification import percent
 from lavis_lite.metrics.pairs import evaluating, text_processor
 from lavis_lite.metrics.rows import Row, predict_rows
-from lavis_lite.modules.interfaces import Context, Evaluation, EvaluationData
+from lavis_lite.modules.interfaces import Context, Embeds, Evaluation, EvaluationData
 from lavis_lite.modules.layers.modes import cosines
 from lavis_lite.modules.output import Samples
 
@@ -35,7 +35,7 @@ class ZeroShotClassification:
     Reference: CLIP, https://arxiv.org/abs/2103.00020, section 3.1.4 (prompt ensembling).
     """
 
-    requires = ("encode_image", "encode_text", "image_features", "text_features")
+    requires = (Embeds,)
 
     def __init__(
         self,

@@ -12,6 +12,7 @@ from torch import nn
 
 from lavis_lite import registry
 from lavis_lite.modules.layers.ema import momentum_update
+from lavis_lite.registry.capabilities import members_of
 
 
 class MomentumCopy:
@@ -77,4 +78,4 @@ def asked_for(losses: Mapping[str, Mapping[str, Any]] | None) -> bool:
     """
     named = [spec["name"] for spec in (losses or {}).values() if "name" in spec]
     built = [registry.result("loss", name) for name in named]
-    return any("momentum" in getattr(loss, "requires", ()) for loss in built)
+    return any("momentum" in members_of(getattr(loss, "requires", ())) for loss in built)

@@ -29,6 +29,8 @@ class GroundedModel(VisionLanguageModel):
         max_length: tokens that a text is cut to.
     """
 
+    tokenizer: WordPiece
+    max_length: int
     first_token: Literal["enc", "cls"] = "enc"  # of a text that is read with an image
 
     def __init__(

@@ -44,6 +44,7 @@ class Retrieval(GroundedModel):
 
     momentum_pairs = ("visual_encoder", "vision_proj", "text_encoder", "text_proj")
     momentum: MomentumCopy
+    embed_width: int
 
     encode_text = joint_space.encode_text
     image_features = joint_space.image_features

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from lavis_lite.errors import ConfigError
+from lavis_lite.registry.capabilities import Capability
 
 # Where a model's arguments hold components of their own. The last is a mapping of components.
 NESTED_KINDS = {"vision": "vision_encoder", "text": "text_backbone"}
@@ -41,7 +42,7 @@ class ModelComponent(Component):
     checkpoint: str | None = None
 
     @property
-    def requires(self) -> tuple[str, ...]:
+    def requires(self) -> tuple[Capability, ...]:
         """What the model's class must have for the part that it plays; a subclass says it."""
         return ()
 

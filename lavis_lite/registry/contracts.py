@@ -1,7 +1,7 @@
 """What a registered thing of each kind must accept and return.
 
 These texts are the plug-in contract: ``lavis-lite info KIND`` and the docs print them.
-``lavis_lite.modules.interfaces`` states the same as typed Protocols.
+``lavis_lite.modules.interfaces`` has what a model can do, as typed Protocols.
 """
 
 from __future__ import annotations
@@ -20,12 +20,11 @@ KINDS: dict[str, Contract] = {
     "model": Contract(
         """A builder of an nn.Module that is composed of built parts.
 
-        Called with the keys of the config's ``model`` section. ``model(samples)`` returns a
-        ModelOutput with ``loss`` and each ``loss_<name>``. What else it can do (``encode_image``,
-        ``encode_text``, ``image_features``, ``text_features``, ``match``, ``rank``, ``localize``,
-        ``generate``, ``predict_answers``, ``predict``) is what its class defines; losses, metrics
-        and runners name what they require and are refused at config time where it is missing. A
-        builder function annotates the class that it returns."""
+        Called with the keys of the config's ``model`` section; a builder function annotates the
+        class that it returns. ``model(samples)`` returns a ModelOutput with ``loss`` and each
+        ``loss_<name>``. What else it can do is what its class defines. Losses, metrics and runners
+        name the capabilities that they require, Protocols of ``lavis_lite.modules.interfaces``,
+        and are refused at config time where a member of one is missing."""
     ),
     "vision_encoder": Contract(
         """An nn.Module from images (B, 3, H, W) to tokens (B, N, D), with ``width`` = D.
@@ -46,8 +45,9 @@ KINDS: dict[str, Contract] = {
     "loss": Contract(
         """An nn.Module called with a step's Shared view, returning a scalar in fp32.
 
-        ``requires`` names the attributes that the model must have. Built with ``model`` (towers
-        and heads in place), of which it keeps no reference; its buffers (a queue) belong to it.""",
+        ``requires`` names the capabilities that the model must have, Protocols or single
+        attributes. Built with ``model`` (towers and heads in place), of which it keeps no
+        reference; its buffers (a queue) belong to it.""",
         runtime=("model",),
     ),
     "dataset": Contract(
@@ -69,9 +69,10 @@ KINDS: dict[str, Contract] = {
     "metric": Contract(
         """An object with ``requires`` and ``evaluate(model, data, runner) -> Evaluation``.
 
-        ``requires`` names the attributes that the model must have. Every sample counts exactly
-        once, whatever the batch, chunk and world size. Optional: ``requires_if``, argument -> (what
-        it asks for where it is true, what to do instead)."""
+        ``requires`` names the capabilities that the model must have, Protocols or single
+        attributes. Every sample counts exactly once, whatever the batch, chunk and world size.
+        Optional: ``requires_if``, argument -> (the capabilities that it asks for where it is true,
+        what to do instead)."""
     ),
     "runner": Contract(
         """A class built with a validated config; ``run()`` does the work and returns a summary.

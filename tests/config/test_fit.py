@@ -125,7 +125,7 @@ def test_a_loss_names_what_is_lacking_the_nearest_and_what_would_do(tmp_path: Pa
     (line,) = problems(tmp_path, "model.losses.itm.name=needy")
     assert line.startswith(
         "model.losses.itm: loss 'needy' requires image_embed, which model 'blip_pretrain' "
-        "(BlipPretrain) lacks. It has 'image_features'. What it can be given: "
+        "(BlipPretrain) lacks. It has 'image_embeds'. What it can be given: "
     )
     assert "info_nce" in line
     (line,) = problems(
