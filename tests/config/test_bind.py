@@ -169,8 +169,8 @@ def test_what_a_loss_or_metric_requires_and_the_model_lacks_is_named(tmp_path: P
     where = "on the command line: "
     assert lines == [
         f"{where}model.losses.itc: loss 'itc' requires encode_text, image_features, "
-        "text_features, temperature, momentum, embed_width, which model 'blip_caption' (BlipCaption) "
-        "lacks. What it can be given: lm",
+        "text_features, temperature, momentum, embed_width, which model 'blip_caption' "
+        "(BlipCaption) lacks. What it can be given: lm",
         f"{where}model.losses.n: loss 'needy_loss' requires image_features, telepathy, "
         "clairvoyance, which model 'blip_caption' (BlipCaption) lacks. What it can be given: lm",
         lines[2],

@@ -5,6 +5,7 @@ from torch import Tensor, nn
 
 from lavis_lite import registry
 from lavis_lite.losses.shared import Shared
+from lavis_lite.modules.interfaces import Embeds, Tokenizes
 
 
 @registry.register("loss", "acme_plugin_margin")
@@ -17,7 +18,7 @@ class Margin(nn.Module):
     Reference: VSE++, https://arxiv.org/abs/1707.05612, eq. 6.
     """
 
-    requires = ("image_features", "text_features")
+    requires = (Embeds, Tokenizes)
 
     def __init__(self, margin: float = 0.2) -> None:
         super().__init__()
