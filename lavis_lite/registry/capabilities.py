@@ -20,14 +20,18 @@ def members_of(required: Iterable[Capability]) -> tuple[str, ...]:
     """
     names: dict[str, None] = {}
     for capability in required:
-        if isinstance(capability, str):
-            names[capability] = None
-            continue
-        for base in reversed(capability.__mro__):
-            if base is not object and getattr(base, "_is_protocol", False):
-                own = (*vars(base).get("__annotations__", {}), *vars(base))
-                names |= dict.fromkeys(name for name in own if not name.startswith("_"))
+        own = [capability] if isinstance(capability, str) else _members(capability)
+        names |= dict.fromkeys(own)
     return tuple(names)
+
+
+def _members(protocol: type) -> list[str]:
+    """The members of a Protocol, those of the Protocols that it includes first."""
+    if not getattr(protocol, "_is_protocol", False):  # `Protocol` itself, and `object`
+        return []
+    included = [name for base in protocol.__bases__ for name in _members(base)]
+    own = (*vars(protocol).get("__annotations__", {}), *vars(protocol))
+    return [*included, *(name for name in own if not name.startswith("_"))]
 
 
 def has_capability(model: type, name: str) -> bool:
