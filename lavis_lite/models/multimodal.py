@@ -17,6 +17,8 @@ from lavis_lite.modules.output import Samples
 from lavis_lite.modules.text.text_batch import TextBatch
 from lavis_lite.modules.text.wordpiece import WordPiece
 
+FirstToken = Literal["enc", "cls"]
+
 
 class GroundedModel(VisionLanguageModel):
     """A vision encoder, and a text encoder that reads a text together with its image.
@@ -31,7 +33,7 @@ class GroundedModel(VisionLanguageModel):
 
     tokenizer: WordPiece
     max_length: int
-    first_token: Literal["enc", "cls"] = "enc"  # of a text that is read with an image
+    first_token: FirstToken = "enc"  # of a text that is read with an image
 
     def __init__(
         self,

@@ -15,7 +15,7 @@ from lavis_lite.models import joint_space
 from lavis_lite.models.base import Losses, Texts
 from lavis_lite.models.gradcam import compute_gradcam
 from lavis_lite.models.momentum import MomentumCopy
-from lavis_lite.models.multimodal import GroundedModel
+from lavis_lite.models.multimodal import FirstToken, GroundedModel
 from lavis_lite.modules.layers.modes import full_precision
 from lavis_lite.modules.med.attention import Source
 from lavis_lite.modules.med.model import Med, MedDecoder
@@ -39,6 +39,7 @@ class Retrieval(GroundedModel):
         itm_head: from a text's first state, read with an image, to the logits (B, 2).
         temperature: what similarities are divided by at first; it is learnt. None: there is none,
             as nothing is trained.
+        first_token: what a text starts with where it is read with an image.
         losses: name -> loss.
     """
 
@@ -62,6 +63,7 @@ class Retrieval(GroundedModel):
         image_size: ImageSize,
         max_length: int,
         temperature: float | None = 0.07,
+        first_token: FirstToken = "enc",
         losses: Losses | None = None,
     ) -> None:
         super().__init__(
@@ -70,6 +72,7 @@ class Retrieval(GroundedModel):
         self.vision_proj, self.text_proj = vision_proj, text_proj
         self.embed_width = vision_proj.out_features
         self.itm_head = itm_head
+        self.first_token = first_token
         self.temp = None if temperature is None else nn.Parameter(torch.tensor(temperature))
         self.add_losses(losses)
 

@@ -10,55 +10,19 @@ from lavis_lite import registry
 from lavis_lite.config.image_size import ImageSize
 from lavis_lite.models.base import Spec
 from lavis_lite.models.build import build_text, build_vision, describe_arguments, width_of
+from lavis_lite.models.multimodal import FirstToken
 from lavis_lite.models.retrieval import Retrieval
 from lavis_lite.modules.layers.modes import cosines, eval_mode
-from lavis_lite.modules.med.model import Med
 from lavis_lite.modules.output import ModelOutput, Samples
 from lavis_lite.modules.text.load_tokenizer import load_tokenizer
 from lavis_lite.modules.text.text_batch import TextBatch
-from lavis_lite.modules.text.wordpiece import WordPiece
 from lavis_lite.projects.blip.formats import BlipFormats
-
-FirstToken = Literal["enc", "cls"]
 
 
 class BlipITM(Retrieval):
-    """The towers of a retrieval model, for inference: matching logits and cosine similarity.
-
-    Args:
-        first_token: what a text starts with where it is read with an image: ``enc``, as the models
-            were trained, or ``cls``.
-
-    The others are those of ``Retrieval``.
-    """
+    """The towers of a retrieval model, for inference: matching logits and cosine similarity."""
 
     formats = BlipFormats()
-
-    def __init__(
-        self,
-        visual_encoder: nn.Module,
-        text_encoder: Med,
-        tokenizer: WordPiece,
-        *,
-        vision_proj: nn.Linear,
-        text_proj: nn.Linear,
-        itm_head: nn.Linear,
-        image_size: ImageSize,
-        max_length: int,
-        first_token: FirstToken = "enc",
-    ) -> None:
-        super().__init__(
-            visual_encoder,
-            text_encoder,
-            tokenizer,
-            vision_proj=vision_proj,
-            text_proj=text_proj,
-            itm_head=itm_head,
-            image_size=image_size,
-            max_length=max_length,
-            temperature=None,
-        )
-        self.first_token = first_token
 
     def forward(  # type: ignore[override]  # scores in place of losses
         self, samples: Samples, match_head: Literal["itm", "itc"] = "itm"
@@ -137,5 +101,6 @@ def blip_image_text_matching(
         itm_head=nn.Linear(reader.width, 2),
         image_size=image_size,
         max_length=max_length,
+        temperature=None,
         first_token=first_token,
     )
