@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -12,6 +12,7 @@ from lavis_lite import distributed, registry
 from lavis_lite.losses.cross_entropy import Reduction, reduced, soft_cross_entropy
 from lavis_lite.losses.queue import FeatureQueue
 from lavis_lite.losses.shared import Shared, first_row, global_mean, similarities
+from lavis_lite.modules.interfaces import Contrasts, ContrastsWithMomentum
 
 Scope = Literal["global", "local"]
 
@@ -198,7 +199,7 @@ class ImageTextContrast(nn.Module):
     Reference: ALBEF, https://arxiv.org/abs/2107.07651, eq. 1 and 6; BLIP section 3.2.
     """
 
-    requires = ("image_embeds", "text_embeds", "temperature", "momentum")
+    requires = (ContrastsWithMomentum,)
 
     def __init__(
         self,
@@ -208,7 +209,7 @@ class ImageTextContrast(nn.Module):
         negatives: Scope = "global",
         same_image_positive: bool = False,
         *,
-        model: Any,
+        model: ContrastsWithMomentum,
     ) -> None:
         super().__init__()
         self.alpha, self.ramp = alpha, ramp
@@ -221,10 +222,10 @@ class ImageTextContrast(nn.Module):
         queue, momentum = self.queue, shared.momentum
         image_columns = torch.cat([image_m, queue.image_queue.T])  # (G + Q, E)
         found = soft_itc(
-            shared.image_embeds,
-            shared.text_embeds,
-            momentum.image_embeds,
-            momentum.text_embeds,
+            shared.image_features,
+            shared.text_features,
+            momentum.image_features,
+            momentum.text_features,
             shared.temperature,
             shared.step_info.ramped(self.alpha, self.ramp),
             image_columns=image_columns,
@@ -237,12 +238,12 @@ class ImageTextContrast(nn.Module):
             shared.hand_out(**{f"sim_{name}_targets": side.targets})
         if torch.is_grad_enabled():
             self._remember(image_m, text_m, ids)
-        return global_mean(found.loss, len(shared.image_embeds))
+        return global_mean(found.loss, len(shared.image_features))
 
     def _columns(self, shared: Shared) -> tuple[Tensor, Tensor, Tensor, int]:
         """Momentum features and image ids of the batch, and the column of this process's row 0."""
         momentum = shared.momentum
-        batch = momentum.image_embeds, momentum.text_embeds, shared.image_ids
+        batch = momentum.image_features, momentum.text_features, shared.image_ids
         if self.negatives == "local":
             return *batch, 0
         first = first_row(len(batch[2]))
@@ -252,7 +253,7 @@ class ImageTextContrast(nn.Module):
     def _labels(self, shared: Shared, ids: Tensor, first: int, num_columns: int) -> Tensor:
         if self.queue.has_ids:
             return positives(shared.image_ids, torch.cat([ids, self.queue.idx_queue[0]]))
-        own = torch.arange(len(shared.image_embeds), device=ids.device) + first
+        own = torch.arange(len(shared.image_features), device=ids.device) + first
         return F.one_hot(own, num_columns).float()
 
     def _remember(self, image: Tensor, text: Tensor, ids: Tensor) -> None:
@@ -271,7 +272,7 @@ class InfoNce(nn.Module):
     Reference: CLIP, https://arxiv.org/abs/2103.00020, fig. 3.
     """
 
-    requires = ("image_embeds", "text_embeds", "temperature")
+    requires = (Contrasts,)
 
     def __init__(self, negatives: Scope = "global") -> None:
         super().__init__()
@@ -279,7 +280,7 @@ class InfoNce(nn.Module):
 
     def forward(self, shared: Shared) -> Tensor:
         """() mean over both directions and all rows of all processes."""
-        image, text = shared.image_embeds, shared.text_embeds  # (B, E) each
+        image, text = shared.image_features, shared.text_features  # (B, E) each
         images, texts, first = image, text, 0
         if self.negatives == "global":
             first = first_row(len(image))

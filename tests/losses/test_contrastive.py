@@ -125,7 +125,7 @@ def test_the_queue_takes_what_the_momentum_copy_saw() -> None:
     loss = ImageTextContrast(8, model=model)
     samples = features(3, 6)
     loss(Shared(model, samples))
-    expected = model.momentum.image_embeds(samples["image"])
+    expected = model.momentum.image_features(samples["image"])
     assert torch.equal(loss.queue.image_queue[:, :3], expected.T)
     assert loss.queue.queue_ptr.item() == 3
 
