@@ -18,7 +18,6 @@ from permissions import permissions_count
 from torch import nn
 from toy_runs import records, run, run_in_process, toy_config, weights
 
-from lavis_lite import checkpoint
 from lavis_lite.checkpoint.checkpointer import Checkpointer
 from lavis_lite.data.quarantine import Quarantine
 from lavis_lite.errors import CheckpointError
@@ -226,8 +225,8 @@ def test_a_checkpoint_is_on_the_disk_before_it_has_its_name(tmp_path, monkeypatc
         events.append(("rename", str(target)))
         rename(source, target)
 
-    monkeypatch.setattr(checkpoint.os, "fsync", note_sync)
-    monkeypatch.setattr(checkpoint.os, "rename", note_rename)
+    monkeypatch.setattr(os, "fsync", note_sync)
+    monkeypatch.setattr(os, "rename", note_rename)
     path = save(tmp_path, 1)
     named = events.index(("rename", str(path)))
     for entry in [path, *path.iterdir()]:

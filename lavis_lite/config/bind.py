@@ -156,8 +156,7 @@ def _capability_problems(
     for wish in wishes:
         if wish.entry is None or wish.built is None:
             continue
-        requires = getattr(wish.built, "requires", ())
-        if missing := lacks(built, requires):
+        if missing := lacks(built, getattr(wish.built, "requires", ())):
             kind = wish.entry.kind.name
             yield wish.path, lacking(kind, wish.entry.name, missing, model.name, built)
         else:

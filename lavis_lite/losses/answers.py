@@ -159,7 +159,7 @@ class AnswerModelling(nn.Module):
         alpha: weight of the momentum copy's predictions in the targets, in [0, 1]; without effect
             in a model that keeps none (``use_distill: false``).
         ramp: fraction of the run over which ``alpha`` grows from 0.
-        model: its ``use_distill`` tells whether it keeps a momentum copy.
+        model: may have a momentum copy; nothing else of it is asked here.
 
     Reference: BLIP, https://arxiv.org/abs/2201.12086, section 5.3; ALBEF,
     https://arxiv.org/abs/2107.07651, section 3.4.

@@ -23,7 +23,7 @@ class Classification(nn.Module):
             in a model that keeps none (``use_distill: false``).
         ramp: fraction of the run over which ``alpha`` grows from 0.
         label_smoothing: weight of the uniform distribution in the labels, in [0, 1).
-        model: its ``use_distill`` tells whether it keeps a momentum copy.
+        model: may have a momentum copy; nothing else of it is asked here.
 
     Reference: ALBEF, https://arxiv.org/abs/2107.07651, section 3.4.
     """

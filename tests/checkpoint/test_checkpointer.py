@@ -18,13 +18,13 @@ from torch import nn
 from two_processes import run_on_two_processes
 
 from lavis_lite import distributed
-from lavis_lite.checkpoint import directory
 from lavis_lite.checkpoint.checkpointer import (
     Checkpointer,
     NothingToResume,
     read_manifest,
     read_weights,
 )
+from lavis_lite.checkpoint.directory import step_of
 from lavis_lite.errors import CheckpointError, ConfigError
 
 HERE = Path(__file__).resolve().parents[1]
@@ -262,7 +262,7 @@ def test_leftovers_of_killed_saves_are_ignored_then_removed(tmp_path):
 
 
 def kept_steps(directory):
-    return [directory.step_of(directory / name) for name in names(directory)]
+    return [step_of(directory / name) for name in names(directory)]
 
 
 @pytest.mark.fault(5)
@@ -291,7 +291,7 @@ def test_a_damaged_checkpoint_does_not_count_as_kept(tmp_path):
         path = save(tmp_path, step, keep_last=3)
     flip_a_bit(path / "model.safetensors")
     checkpointer = Checkpointer(tmp_path, keep_last=2)
-    assert directory.step_of(checkpointer.newest()) == 2
+    assert step_of(checkpointer.newest()) == 2
     checkpointer.save(4, Tied(4), {}, {})
     assert kept_steps(tmp_path) == [2, 3, 4]  # 3 is damaged: 2 and 4 are the last two whole ones
     checkpointer.save(5, Tied(5), {}, {})

@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from lavis_lite.checkpoint.checkpointer import Checkpointer
+from lavis_lite.checkpoint.directory import step_of, verify
 
 
 def save_forever(directory: Path, step: int) -> None:
@@ -36,10 +37,10 @@ def check(directory: Path) -> int:
     assert path is not None, "there was one before the kill, and now there is none"
     model = nn.Linear(400, 400)
     step = checkpointer.load(path, model)["step"]
-    assert directory.step_of(path) == step
+    assert step_of(path) == step
     assert torch.equal(model.weight, torch.full((400, 400), float(step)))
     for visible in directory.glob("step-*"):
-        directory.verify(visible)
+        verify(visible)
     return step
 
 

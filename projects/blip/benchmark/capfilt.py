@@ -22,6 +22,7 @@ from lavis_lite.projects.blip.capfilt.config import (
 from lavis_lite.projects.blip.capfilt.job import open_job
 from lavis_lite.projects.blip.capfilt.shard import BadSamples, process_shard
 from lavis_lite.projects.blip.capfilt.worker import load_tools
+from lavis_lite.registry.cards import whole
 from lavis_lite.registry.component import Component
 from lavis_lite.runners.benchmark.agreement import Difference
 from lavis_lite.runners.benchmark.workloads.photographs import write_photographs
@@ -83,10 +84,12 @@ class CapfiltShard:
                 precision=precision,
                 num_threads=torch.get_num_threads(),
             ),
-            captioner=Captioner(
-                "blip_caption", sizes, type=type, checkpoint="random", generate=WRITING
+            captioner=whole(
+                Captioner("blip_caption", sizes, type=type, checkpoint="random", generate=WRITING)
             ),
-            filter=Filter("blip_image_text_matching", sizes, type=filter_type, checkpoint="random"),
+            filter=whole(
+                Filter("blip_image_text_matching", sizes, type=filter_type, checkpoint="random")
+            ),
         )
         self.tools, settings = load_tools(self.config, images, device)
         self.job = open_job(self.config, settings, self.tools.source.rows, images)
@@ -174,8 +177,8 @@ class CapfiltWorkers:
                         precision=self.precision,
                         report=None,
                     ),
-                    captioner=Captioner("blip_caption", type=self.type, generate=WRITING),
-                    filter=Filter("blip_image_text_matching", type=self.type),
+                    captioner=whole(Captioner("blip_caption", type=self.type, generate=WRITING)),
+                    filter=whole(Filter("blip_image_text_matching", type=self.type)),
                 )
                 return registry.build("runner", config.runner.spec, config=config).run()
 

@@ -52,7 +52,7 @@ def test_a_file_is_taken_from_the_folder_then_from_its_address(tmp_path, monkeyp
         (tmp_path / "cached.json").write_text("[]")
         return str(tmp_path / "cached.json")
 
-    monkeypatch.setattr(cards.io, "local_path", fetch)
+    monkeypatch.setattr(cards.paths, "local_path", fetch)
     with pytest.raises(DataError, match=r"not the published coco_karpathy_val.json .*md5"):
         card.files("val", None, str(tmp_path))
     assert fetched == [card.annotations["val"][0].url]
