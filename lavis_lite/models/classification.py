@@ -12,6 +12,7 @@ from lavis_lite.errors import ConfigError
 from lavis_lite.losses.shared import Shared
 from lavis_lite.models.base import LossSpecs
 from lavis_lite.models.encoders import GroundedModel, Spec, texts_of
+from lavis_lite.models.images import images_of
 from lavis_lite.models.momentum import add_distillation, momentum_view
 from lavis_lite.models.multimodal import Reading
 from lavis_lite.modules.layers.modes import eval_mode
@@ -55,6 +56,7 @@ class Classifying(Reading):
             key: value.to(self.device) if isinstance(value, Tensor) else value
             for key, value in samples.items()
         }
+        given |= {name: images_of(samples, self.device, name) for name in self.looks_at}
         given["text_input"] = texts_of(samples, len(given[self.looks_at[0]]))
         with torch.no_grad(), eval_mode(self):
             logits = self.classify(Shared(self, given))

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from lavis_lite import registry
 from lavis_lite.config.image_size import ImageSize
-from lavis_lite.errors import ConfigError
+from lavis_lite.errors import ConfigError, suggest
 from lavis_lite.models.base import VisionLanguageModel, unit, width_of
 from lavis_lite.modules import vision
 from lavis_lite.modules.med.bert_weights import load_bert
@@ -126,7 +126,10 @@ def texts_of(samples: Samples, num_images: int) -> list[str]:
     Raises:
         ConfigError: more or fewer texts than images.
     """
-    texts = samples["text_input"]
+    texts = samples.get("text_input")
+    if texts is None:
+        near = suggest("text_input", samples)
+        raise ConfigError(f"samples have no 'text_input'.{near} They have: {', '.join(samples)}")
     if isinstance(texts, str):
         return [texts] * num_images
     if len(texts) != num_images:

@@ -8,9 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lavis_lite.errors import ConfigError, suggest
+from lavis_lite.errors import ConfigError, NotFinite, suggest
 from lavis_lite.losses.answers import Opinion
 from lavis_lite.models.encoders import texts_of
+from lavis_lite.models.images import images_of
 from lavis_lite.models.multimodal import Reading
 from lavis_lite.modules.generation import generate
 from lavis_lite.modules.layers.modes import eval_mode
@@ -78,8 +79,8 @@ class Answering(Reading):
                 f"inference_method: {inference_method!r}.{suggest(inference_method, METHODS)} "
                 f"Known: {', '.join(METHODS)}"
             )
-        if inference_method == "rank" and not answer_list:
-            raise ConfigError("answer_list: `rank` chooses from it; give one, or use `generate`")
+        if inference_method == "rank":
+            check_answers(answer_list, num_ans_candidates)
         with eval_mode(self):
             states, mask = self.read_questions(samples)
             kv = self.text_decoder.bert.project(states)
@@ -94,7 +95,7 @@ class Answering(Reading):
         """The states (B, T, D) of questions that have looked at their images, and their mask."""
         tokens = samples.get("image_tokens")
         if tokens is None:
-            tokens = self.encode_image(samples["image"].to(self.device))
+            tokens = self.encode_image(images_of(samples, self.device))
         text = self.tokenize(texts_of(samples, len(tokens)))
         seen = self.text_tower.look_at(tokens, text.ids.shape[1])
         return self.read(seen, text), text.mask
@@ -177,6 +178,9 @@ class Answering(Reading):
         ):
             trees = prefixes.trees(candidates[rows])
             losses = self._tree_losses(select(kv, rows), mask[rows], trees)
+            if not bool(losses.isfinite().all()):
+                bad = ~losses.isfinite().all(1)
+                raise NotFinite("the probability of an answer", rows[bad].tolist())
             best = losses.argmin(1, keepdim=True)
             chosen.append(candidates[rows].gather(1, best)[:, 0])
         return torch.cat(chosen)
@@ -243,6 +247,23 @@ class Answering(Reading):
             pad_id=self.tokenizer.pad_id,
         )
         return [self.tokenizer.decode(row[1:]) for row in ids]
+
+
+def check_answers(answers: list[str] | None, num_candidates: int) -> None:
+    """Refuse what answers cannot be ranked by.
+
+    Raises:
+        ConfigError: no list of texts, or no candidates.
+    """
+    if isinstance(answers, str):
+        raise ConfigError(f"answer_list: a list of answers is expected: [{answers!r}]")
+    if answers is None or not len(answers):
+        raise ConfigError("answer_list: `rank` chooses from it; give one, or use `generate`")
+    wrong = next((one for one in answers if not isinstance(one, str) or not one.strip()), None)
+    if wrong is not None or None in answers:
+        raise ConfigError(f"answer_list: {wrong!r} is no answer; each is a text that is not empty")
+    if num_candidates < 1:
+        raise ConfigError(f"num_ans_candidates: {num_candidates}; at least 1")
 
 
 def _answer_states(

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from lavis_lite import registry
 from lavis_lite.config.image_size import ImageSize
 from lavis_lite.models.encoders import JointSpace, Spec, add_projections
+from lavis_lite.models.images import images_of
 from lavis_lite.models.multimodal import Matching
 from lavis_lite.modules.layers.modes import cosines, eval_mode
 from lavis_lite.modules.output import ModelOutput, Samples
@@ -59,7 +60,7 @@ class BlipITM(Matching, JointSpace, Blip):
                 match; ``itc`` the (B images, B texts) cosine similarities, in [-1, 1].
         """
         with eval_mode(self):
-            tokens = self.encode_image(samples["image"].to(self.device))
+            tokens = self.encode_image(images_of(samples, self.device))
             texts: Any = samples["text_input"]
             texts = [texts] * len(tokens) if isinstance(texts, str) else texts
             return self._score(tokens, self.tokenize(texts), match_head)

@@ -8,6 +8,7 @@ import torch
 
 from lavis_lite.errors import ConfigError
 from lavis_lite.models.encoders import GroundedModel
+from lavis_lite.models.images import images_of
 from lavis_lite.modules.generation import generate
 from lavis_lite.modules.layers.modes import eval_mode
 from lavis_lite.modules.med.decoder import GroundedDecoder
@@ -87,7 +88,7 @@ class Captioning:
         with eval_mode(self):
             tokens = samples.get("image_tokens")
             if tokens is None:
-                tokens = self.encode_image(samples["image"].to(self.device))
+                tokens = self.encode_image(images_of(samples, self.device))
             method = method or ("nucleus" if use_nucleus_sampling else "beam")
             texts = num_beams if method == "beam" else num_captions
             seen = self.text_decoder.bert.look_at(tokens, texts * max_length, max_length)
