@@ -185,7 +185,9 @@ def counts_of(records: Iterable[Record], step: int) -> dict[str, Any]:
     }
 
 
-def refuse_too_many(name: str, unit: str, counted: Account, limit: float, folder: RunFolder) -> None:
+def refuse_too_many(
+    name: str, unit: str, counted: Account, limit: float, folder: RunFolder
+) -> None:
     """Refuse figures when more than a share of what they should be of was set aside.
 
     A single one is not too many, unless the limit is 0.
