@@ -11,7 +11,7 @@ from lavis_lite import registry
 from lavis_lite.errors import ConfigError
 from lavis_lite.metrics.columns import OTHERS, Chief, Column
 from lavis_lite.metrics.generate import check_generation, count_described, generate_captions
-from lavis_lite.modules.interfaces import Context, Evaluation, EvaluationData
+from lavis_lite.modules.interfaces import Context, Evaluation, EvaluationData, Generates
 
 FactsOf = Callable[[str], frozenset[str] | None]
 
@@ -29,7 +29,7 @@ class Facts:
         generate: arguments of the model's ``generate``; empty are the model's defaults.
     """
 
-    requires = ("generate",)
+    requires = (Generates,)
     title = "Facts in captions, shares"
     counted = "images"
     columns = (

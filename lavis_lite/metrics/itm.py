@@ -26,7 +26,7 @@ from lavis_lite.metrics.pairs import (
     read_pairs,
     text_processor,
 )
-from lavis_lite.modules.interfaces import Context, Evaluation, EvaluationData
+from lavis_lite.modules.interfaces import Context, Evaluation, EvaluationData, Matches
 
 
 @registry.register("metric", "itm")
@@ -44,7 +44,7 @@ class ImageTextMatching:
         seed: which text an image is falsely paired with.
     """
 
-    requires = ("encode_image", "match")
+    requires = (Matches,)
     title = "Matching images with texts"
     counted = "images"
     columns = (

@@ -17,6 +17,7 @@ from lavis_lite.errors import ConfigError, DataError
 from lavis_lite.metrics.counts import count, set_aside
 from lavis_lite.modules.interfaces import Context, EvaluationData
 from lavis_lite.modules.layers.modes import eval_mode
+from lavis_lite.registry.capabilities import missing_from
 
 
 @dataclass(frozen=True)
@@ -191,7 +192,7 @@ def demand(model: Any, name: str, metric: Any) -> None:
         ConfigError: what is missing, and what to do instead.
     """
     for argument, (capabilities, instead) in metric.requires_if.items():
-        missing = [each for each in capabilities if not hasattr(model, each)]
+        missing = missing_from(model, capabilities)
         if missing and getattr(metric, argument):
             raise ConfigError(
                 f"{name}: requires {', '.join(missing)}, which {type(model).__name__} lacks; "

@@ -76,7 +76,7 @@ class Knower(nn.Module):
     def encode_image(self, image: torch.Tensor) -> torch.Tensor:
         return self.one_hot(self.numbers(image))[:, None]
 
-    def image_embeds(self, tokens: torch.Tensor) -> torch.Tensor:
+    def image_features(self, tokens: torch.Tensor) -> torch.Tensor:
         return tokens[:, 0]
 
     def tokenize(self, texts: list[str]) -> Any:
