@@ -10,6 +10,7 @@ import pytest
 
 from lavis_lite import config
 from lavis_lite.cli import main
+from lavis_lite.config.files import find
 from lavis_lite.errors import ConfigError
 
 CAPFILT = """
@@ -124,7 +125,7 @@ def test_the_configs_that_ship_are_listed_by_the_names_that_run_takes(
     assert main(["list", "configs", "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == {"configs": names}
     for name in names[:3]:
-        assert config.find(name).is_file()
+        assert find(name).is_file()
 
 
 def test_torchrun_finds_our_error_where_it_looks(
