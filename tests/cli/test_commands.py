@@ -18,6 +18,7 @@ from lavis_lite.cli import command as command_module
 from lavis_lite.cli import tasks
 from lavis_lite.errors import DownloadError
 from lavis_lite.models import zoo
+from lavis_lite.modules.interfaces import Localizes
 from lavis_lite.registry import cards
 
 Command = Callable[..., Any]
@@ -193,7 +194,7 @@ def test_an_overlay_shows_each_text_on_each_picture(
 def test_an_overlay_of_a_model_that_cannot_tell_where_is_refused(
     command: Command, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tasks.Session, "can", lambda self, *names: "localize" not in names)
+    monkeypatch.setattr(tasks.Session, "can", lambda self, *contracts: Localizes not in contracts)
     output = command("match", pictures, *SCENES, "--text", "x", "--overlay", tmp_path / "where")
     assert output.code == 2
     assert "--overlay: BlipITM cannot tell where in an image a text is found" in output.err
