@@ -27,6 +27,31 @@ class DownloadError(OSError):
     """A file that could not be fetched whole and unaltered."""
 
 
+class NotFinite(FloatingPointError):
+    """A model gave NaN or infinity where numbers are needed.
+
+    Args:
+        what: it gave no numbers as, such as "the logits of a text".
+        rows: for which rows of the batch.
+    """
+
+    def __init__(self, what: str, rows: Iterable[int] = ()) -> None:
+        self.what, self.rows = what, sorted(rows)
+        where = f" for {_numbered(self.rows)} of the batch" if self.rows else ""
+        super().__init__(
+            f"the model gives NaN or infinity as {what}{where}: are its weights sound, the "
+            "precision (fp16?) wide enough and the images numbers?"
+        )
+
+    def __reduce__(self) -> tuple[type[NotFinite], tuple[str, list[int]]]:
+        return type(self), (self.what, self.rows)
+
+
+def _numbered(rows: list[int]) -> str:
+    listed = ", ".join(map(str, rows[:5])) + (" ..." if len(rows) > 5 else "")
+    return f"row {listed}" if len(rows) == 1 else f"rows {listed}"
+
+
 def suggest(name: str, candidates: Iterable[str]) -> str:
     """The nearest valid spelling as `` Did you mean 'x'?``, or an empty string."""
     close = difflib.get_close_matches(str(name), [str(c) for c in candidates], n=1, cutoff=0.6)

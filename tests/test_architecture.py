@@ -333,7 +333,7 @@ def module_name(path: Path) -> str:
 
 def part_of(module: str) -> str:
     """``runners`` for ``lavis_lite.runners.train.runner``; the empty string for the package."""
-    parts = module.split(".")
+    parts = module.removesuffix(".__main__").split(".")
     return parts[0] if parts[0] != PACKAGE else (parts[1] if len(parts) > 1 else "")
 
 

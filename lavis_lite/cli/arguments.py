@@ -15,10 +15,14 @@ def add_commands(commands: Any) -> None:
     caption.add_argument("--num-captions", type=_count, metavar="N", help="captions per image")
     caption.add_argument("--num-beams", type=_count, metavar="N", help="beams; 1 is greedy")
     caption.add_argument("--sample", action="store_true", help="draw captions (nucleus sampling)")
-    caption.add_argument("--top-p", type=float, metavar="P", help="probability mass to draw from")
+    caption.add_argument(
+        "--top-p", type=_share, metavar="P", help="probability mass to draw from, with --sample"
+    )
     caption.add_argument("--max-length", type=_count, metavar="N", help="most tokens")
     caption.add_argument("--min-length", type=_count, metavar="N", help="fewest tokens")
-    caption.add_argument("--seed", type=int, default=0, help="of drawn captions (default: 0)")
+    caption.add_argument(
+        "--seed", type=_whole, metavar="N", help="of captions drawn with --sample (default: 0)"
+    )
 
     match = _command(commands, "match", "tell how well texts fit images")
     _add_texts(match, "--text", "a text; give several by repeating it")
@@ -67,6 +71,9 @@ def _command(commands: Any, name: str, help: str) -> argparse.ArgumentParser:
         choices=("fp32", "bf16", "fp16"),
         help="format of the weights; bf16 takes half the memory (default: as the model has them)",
     )
+    model.add_argument(
+        "--exif", action="store_true", help="turn photographs as their EXIF orientation says"
+    )
     model.add_argument("--batch-size", type=_count, default=16, metavar="N", help="default: 16")
     output = parser.add_argument_group("output")
     output.add_argument(
@@ -81,21 +88,56 @@ def _command(commands: Any, name: str, help: str) -> argparse.ArgumentParser:
 
 def _add_texts(parser: argparse.ArgumentParser, option: str, help: str) -> None:
     parser.add_argument(
-        option, action="append", required=True, dest="texts", metavar="TEXT", help=help
+        option,
+        action="append",
+        required=True,
+        type=_not_empty,
+        dest="texts",
+        metavar="TEXT",
+        help=help,
     )
 
 
 def _add_overlay(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--overlay", metavar="FOLDER", help="also write pictures of where each text was found"
+        "--overlay",
+        type=_not_empty,
+        metavar="FOLDER",
+        help="also write pictures of where each text was found",
     )
 
 
+def _not_empty(text: str) -> str:
+    if not text.strip():
+        raise argparse.ArgumentTypeError("it is empty")
+    return text
+
+
 def _count(text: str) -> int:
-    number = int(text)
+    try:
+        number = int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"a whole number is expected, not {text!r}") from None
     if number < 1:
         raise argparse.ArgumentTypeError(f"at least 1, not {number}")
     return number
+
+
+def _share(text: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"a number is expected, not {text!r}") from None
+    if not 0 < number <= 1:
+        raise argparse.ArgumentTypeError(f"above 0, at most 1, not {text}")
+    return number
+
+
+def _whole(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"a whole number is expected, not {text!r}") from None
 
 
 def _run(arguments: argparse.Namespace) -> int:

@@ -28,7 +28,9 @@ SOME_UNREADABLE, INTERRUPTED = 1, 130
 def run(arguments: Namespace) -> int:
     """Run the command; returns 0, 1 if some images could not be read, 130 if interrupted."""
     log_to_stderr(logging.WARNING)
-    images = Images(arguments.images)
+    images = Images(arguments.images, arguments.exif)
+    if arguments.task == "answer":  # before a model is loaded, or fetched
+        arguments.answer_list = tasks.read_answers(arguments.answers)
     session = open_session(
         arguments.task,
         arguments.model,

@@ -36,6 +36,7 @@ class Images:
 
     Args:
         words: paths, folders, glob patterns, URLs.
+        exif: turn photographs as their EXIF orientation says.
 
     Raises:
         DataError: they mean no file at all.
@@ -44,11 +45,14 @@ class Images:
         names: of the images, as they are reported.
         problems: what could not be found or read -> why.
         left_out: rule -> files of folders that look like images and are not taken.
+        failures: images that were read and for which something failed -> why.
     """
 
-    def __init__(self, words: Sequence[str]) -> None:
+    def __init__(self, words: Sequence[str], exif: bool = False) -> None:
+        self.exif = exif
         self.problems: dict[str, str] = {}
         self.left_out = Counter[str]()
+        self.failures: dict[str, list[str]] = {}
         found: dict[str, None] = {}
         for word in words:
             try:
@@ -74,7 +78,7 @@ class Images:
         with ThreadPoolExecutor(_THREADS) as pool:
             ahead: deque[list[tuple[int, Future[Tensor | str]]]] = deque()
             for chunk in chunks:
-                ahead.append([(n, pool.submit(_read, self.names[n], process)) for n in chunk])
+                ahead.append([(n, pool.submit(self._read, self.names[n], process)) for n in chunk])
                 if len(ahead) > 1:
                     yield from self._batch(ahead.popleft())
             for waiting in ahead:
@@ -92,16 +96,36 @@ class Images:
         if pixels:
             yield ImageBatch([self.names[n] for n in numbers], torch.stack(pixels), numbers)
 
+    def open(self, name: str) -> Image.Image:
+        """One of the images; see ``open_image``."""
+        return open_image(name, self.exif)
+
+    def _read(self, name: str, process: Callable[[Image.Image], Tensor]) -> Tensor | str:
+        try:
+            return process(self.open(name))
+        except DataError as error:
+            return str(error)
+
     def report(self) -> str:
-        """What could not be read, and why, and what folders have besides; empty if nothing."""
-        lines = [f"  {name}: {why}" for name, why in self.problems.items()]
-        if lines:
-            total = len({*self.names, *self.problems})
-            lines.insert(0, f"{len(lines)} of {total} could not be read:")
+        """Return what could not be read or failed, and why, and what folders have besides."""
+        total = len({*self.names, *self.problems})
+        lines = []
+        if self.problems:
+            lines.append(f"{len(self.problems)} of {total} could not be read:")
+            lines += [f"  {name}: {why}" for name, why in self.problems.items()]
+        if self.failures:
+            lines.append(f"{len(self.failures)} of {total} could be read, and failed:")
+            lines += [f"  {name}: {'; '.join(why)}" for name, why in self.failures.items()]
         if self.left_out:
             others = ", ".join(f"{number} ({rule})" for rule, number in self.left_out.items())
             lines.append(f"left out of folders: {others}")
         return "\n".join(lines)
+
+    def failed(self, name: str, why: str) -> None:
+        """Note what failed for an image that was read; others go on."""
+        reasons = self.failures.setdefault(name, [])
+        if why not in reasons:
+            reasons.append(why)
 
 
 def find(
@@ -120,6 +144,8 @@ def find(
     Raises:
         DataError: no such file, nothing that matches, or no images in a folder.
     """
+    if not word.strip():
+        raise DataError("an empty word is no image; `.` is this folder")
     if "://" in word:
         return [word]
     path = Path(word).expanduser()
@@ -143,22 +169,19 @@ def find(
     raise DataError(f"no such file.{suggest(path.name, beside)}")
 
 
-def open_image(name: str) -> Image.Image:
+def open_image(name: str, exif: bool = False) -> Image.Image:
     """An image in RGB, by path, ``hf://`` address or public URL.
+
+    Args:
+        name: of the image.
+        exif: turn it as its EXIF orientation says.
 
     Raises:
         DataError: it cannot be read, with the reason.
     """
     if name.lower().startswith(("http:", "https:")):
-        return decode(fetch_image(name))
+        return decode(fetch_image(name), exif=exif)
     try:
-        return decode(local_path(name))
+        return decode(local_path(name), exif=exif)
     except DownloadError as error:
         raise DataError(str(error)) from None
-
-
-def _read(name: str, process: Callable[[Image.Image], Tensor]) -> Tensor | str:
-    try:
-        return process(open_image(name))
-    except DataError as error:
-        return str(error)

@@ -23,8 +23,11 @@ class JsonLines:
         self.stream = stream
 
     def write(self, row: Row) -> None:
-        """Write a row."""
-        self.stream.write(json.dumps(row, ensure_ascii=False) + "\n")
+        """Write a row; escaped where the stream cannot hold it, as a name that is no UTF-8."""
+        line = json.dumps(row, ensure_ascii=False)
+        if line != _held(line, self.stream):
+            line = json.dumps(row)
+        self.stream.write(f"{line}\n")
         self.stream.flush()
 
     def close(self) -> None:
@@ -50,13 +53,19 @@ class Table:
         widths = [max(map(len, column)) for column in zip(*self.rows, strict=True)]
         for row in self.rows:
             cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
-            self.stream.write("  ".join(cells).rstrip() + "\n")
+            self.stream.write(_held("  ".join(cells).rstrip(), self.stream) + "\n")
 
     def _cell(self, value: Any) -> str:
         if isinstance(value, list):
             return " | ".join(map(str, value))
         text = f"{value:.4f}" if isinstance(value, float) else " ".join(str(value).split())
         return text if len(text) <= self.widest else text[: self.widest - 3] + "..."
+
+
+def _held(text: str, stream: IO[str]) -> str:
+    """The text, with escapes for what the stream's encoding has no place for."""
+    encoding = getattr(stream, "encoding", None) or "utf-8"
+    return text.encode(encoding, "backslashreplace").decode(encoding)
 
 
 @contextlib.contextmanager

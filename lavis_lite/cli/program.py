@@ -7,10 +7,12 @@ traceback), 3 nothing whole to resume from, 130 and 143 stopped by a signal afte
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import logging
 import os
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,7 @@ from lavis_lite.cli.arguments import add_commands
 from lavis_lite.errors import CheckpointError, ConfigError, DataError, DownloadError, UnknownName
 from lavis_lite.io.redaction import log_to_stderr, redacted_urls
 
+LISTED = 'shell pattern, like "blip*"; `configs` lists the configs that `run --cfg` takes'
 USER_ERRORS = (
     *(ConfigError, UnknownName, CheckpointError, DataError, DownloadError),
     FloatingPointError,  # a run whose loss is no number any more: its message says what to look at
@@ -38,9 +41,24 @@ def main(argv: Sequence[str] | None = None, program: str = "lavis-lite") -> int:
     except BrokenPipeError:  # the reader of a listing has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except Exception as error:
+        _tell_torchrun(error)
+        raise
+
+
+def _tell_torchrun(error: Exception) -> None:
+    """Leave the error where torchrun looks for it: its report then ends with ours.
+
+    Without it the report says that nothing is known of a process that ended with an exit code.
+    """
+    if path := os.environ.get("TORCHELASTIC_ERROR_FILE"):
+        message = redacted_urls(f"{type(error).__name__}: {error}")
+        with contextlib.suppress(OSError):  # the report is poorer then, and the error is the same
+            Path(path).write_text(json.dumps({"message": message, "timestamp": int(time.time())}))
 
 
 def _show(error: Exception, debug: bool) -> None:
+    _tell_torchrun(error)
     if debug:
         raise error
     # Every process of torchrun finds the same fault in a config; one report is enough.
@@ -71,6 +89,8 @@ def list_names(arguments: argparse.Namespace) -> int:
     from lavis_lite.registry import cards
 
     pattern, every = arguments.pattern, list(registry.kinds())
+    if pattern == "configs" and arguments.kind is None:
+        return _list_configs(arguments.json)
     kinds = [arguments.kind] if arguments.kind else every
     if arguments.kind is None and pattern != "*":
         # A pattern means models; other kinds only where no model fits.
@@ -94,6 +114,16 @@ def list_names(arguments: argparse.Namespace) -> int:
         print(f"nothing matches {pattern!r}", file=sys.stderr)
     for module, why in registry.index.failures.items():
         print(f"cannot be used: {module} ({why})", file=sys.stderr)
+    return 0
+
+
+def _list_configs(as_json: bool) -> int:
+    """The configs that come with lavis_lite, by the names that ``--cfg`` takes."""
+    from lavis_lite.config.files import config_root
+
+    root = config_root()
+    found = sorted(p.relative_to(root).with_suffix("").as_posix() for p in root.rglob("*.yaml"))
+    print(json.dumps({"configs": found}, indent=2) if as_json else "\n".join(found))
     return 0
 
 
@@ -184,7 +214,7 @@ def _parser(program: str) -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_run(commands.add_parser("run", help="run a config: train, evaluate, bootstrap"))
     lister = _add(commands, "list", list_names, "list registered names and model types")
-    lister.add_argument("pattern", nargs="?", default="*", help='shell pattern, like "blip*"')
+    lister.add_argument("pattern", nargs="?", default="*", help=LISTED)
     lister.add_argument("--kind", choices=list(registry.kinds()), help="default: models, or all")
     lister.add_argument("--json", action="store_true", help="for programs")
     informer = _add(commands, "info", info, "explain a kind or a registered name")

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
+import math
+import os
 from argparse import Namespace
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,16 +14,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lavis_lite.cli.images import ImageBatch, Images, open_image
+from lavis_lite.cli.images import ImageBatch, Images
 from lavis_lite.cli.output import Row
 from lavis_lite.cli.session import Session
 from lavis_lite.data.seeding import stable_hash
-from lavis_lite.errors import ConfigError, DataError
+from lavis_lite.errors import ConfigError, DataError, NotFinite
 from lavis_lite.io.paths import local_path
+from lavis_lite.metrics.counts import not_finite
+from lavis_lite.metrics.finite import ask_each
 from lavis_lite.models.heatmap import overlay
 from lavis_lite.modules.interfaces import Embeds, EncodesImage, Localizes, Matches
 from lavis_lite.modules.layers.modes import cosines
 
+_NAME_BYTES = 255
+_BEAMS = 3  # of a search whose number is not given, as of ``generate``
 Advance = Callable[[int], object]  # told how many more images are done
 
 
@@ -28,6 +35,8 @@ def caption(session: Session, images: Images, options: Namespace, done: Advance)
     """A row per image: ``caption``, or ``captions`` where several are asked for."""
     generate = session.model.generate
     taken = inspect.signature(generate).parameters
+    if "use_nucleus_sampling" in taken:  # others draw by default
+        _refuse_without_effect(options)
     given = {
         "num_captions": options.num_captions,
         "num_beams": options.num_beams,
@@ -39,20 +48,55 @@ def caption(session: Session, images: Images, options: Namespace, done: Advance)
     given = {name: value for name, value in given.items() if value is not None}
     if refused := [name for name in given if name not in taken]:
         raise ConfigError(f"{type(session.model).__name__}.generate takes no {refused[0]}")
-    count = given.get("num_captions", 1)
+    count, seed = given.get("num_captions", 1), options.seed or 0
     for batch in images.batches(session.image, options.batch_size):
-        seeds = {"seeds": [stable_hash("caption", options.seed, name) for name in batch.names]}
+        seeds = {"seeds": [stable_hash("caption", seed, name) for name in batch.names]}
         own = seeds if "seeds" in taken else {}
-        texts = generate({"image": batch.pixels.to(session.device)}, **given, **own)
-        for number, name in enumerate(batch.names):
-            mine = texts[number * count : (number + 1) * count]
+        pixels = batch.pixels.to(session.device)
+
+        def ask(
+            rows: list[int],
+            pixels: Tensor = pixels,
+            own: dict[str, list[int]] = own,
+        ) -> list[list[str]]:
+            drawn = {name: [seeds[row] for row in rows] for name, seeds in own.items()}
+            texts = generate({"image": pixels[rows]}, **given, **drawn)
+            return [texts[place : place + count] for place in range(0, len(texts), count)]
+
+        for name, mine in zip(batch.names, ask_each(ask, len(batch.names)), strict=True):
+            if mine is None:
+                images.failed(name, not_finite("the logits of a text"))
+                continue
             yield {"image": name, **({"caption": mine[0]} if count == 1 else {"captions": mine})}
         done(len(batch.names))
 
 
+def _refuse_without_effect(options: Namespace) -> None:
+    """Refuse options that change nothing together with the others.
+
+    Raises:
+        ConfigError: all of them, with what would give them an effect.
+    """
+    problems = []
+    if options.sample and options.num_beams is not None:
+        problems.append("--num-beams: --sample draws captions and searches no beams; leave one out")
+    if not options.sample:
+        for name, value in (("--top-p", options.top_p), ("--seed", options.seed)):
+            if value is not None:
+                problems.append(f"{name}: it is of drawn captions; give --sample too")
+        beams = options.num_beams or _BEAMS
+        if (options.num_captions or 1) > beams:
+            problems.append(
+                f"--num-captions: {options.num_captions} from {beams} beams; give --num-beams "
+                f"{options.num_captions} (or more), or --sample"
+            )
+    if problems:
+        raise ConfigError("\n".join(problems))
+
+
 def match(session: Session, images: Images, options: Namespace, done: Advance) -> Iterator[Row]:
     """A row per image and text: ``match``, a probability, and ``cosine`` of their embeddings."""
-    overlays = _Overlays(session, options)
+    overlays = _Overlays(session, options, images)
     texts = [session.text(text) for text in options.texts]
     embeds = _text_features(session, texts)
     for batch in images.batches(session.image, options.batch_size):
@@ -61,6 +105,9 @@ def match(session: Session, images: Images, options: Namespace, done: Advance) -
             for column, text in enumerate(options.texts):
                 found = {k: round(v[row, column].item(), 5) for k, v in scores.items()}
                 found.pop("logit", None)
+                if not all(map(math.isfinite, found.values())):
+                    images.failed(name, not_finite(f"the score of {text!r}"))
+                    continue
                 yield {"image": name, "text": text, **found, **overlays(batch, row, column)}
         done(len(batch.names))
 
@@ -71,7 +118,7 @@ def search(session: Session, images: Images, options: Namespace, done: Advance) 
     The nearest by cosine are ordered by ``score``, the matching logit plus the cosine, as BLIP
     ranks; by what there is of the two where a model lacks one.
     """
-    overlays = _Overlays(session, options)
+    overlays = _Overlays(session, options, images)
     texts = [session.text(text) for text in options.texts]
     embeds = _text_features(session, texts)
     chosen, found = list(range(len(images.names))), {}
@@ -91,6 +138,9 @@ def search(session: Session, images: Images, options: Namespace, done: Advance) 
             values = {key: scores[column] for key, scores in found[number].items()}
             score = sum(values[key] for key in ("logit", "cosine") if key in values)
             values.pop("logit", None)
+            if not math.isfinite(score):
+                images.failed(images.names[number], not_finite(f"the score of {text!r}"))
+                continue
             rows.append((score, number, values))
         rows.sort(key=lambda row: (-row[0], row[1]))
         for place, (score, number, values) in enumerate(rows[: options.top], start=1):
@@ -102,7 +152,7 @@ def search(session: Session, images: Images, options: Namespace, done: Advance) 
 
 def answer(session: Session, images: Images, options: Namespace, done: Advance) -> Iterator[Row]:
     """A row per image and question with its ``answer``."""
-    answers = _read_answers(options.answers)
+    answers = options.answer_list
     how = {"inference_method": "rank" if answers else "generate", "answer_list": answers}
     for batch in images.batches(session.image, options.batch_size):
         samples: dict[str, Any] = {"image": batch.pixels.to(session.device)}
@@ -110,19 +160,36 @@ def answer(session: Session, images: Images, options: Namespace, done: Advance) 
             samples["image_tokens"] = session.model.encode_image(samples["image"])
         columns = []
         for question in options.texts:
-            samples["text_input"] = [session.text(question)] * len(batch.names)
-            columns.append(session.model.predict_answers(samples, **how))
+
+            def ask(
+                rows: list[int],
+                samples: dict[str, Any] = samples,
+                question: str = session.text(question),
+            ) -> list[str]:
+                some = {name: value[rows] for name, value in samples.items()}
+                asked = {**some, "text_input": [question] * len(rows)}
+                return session.model.predict_answers(asked, **how)
+
+            columns.append(ask_each(ask, len(batch.names)))
         for row, name in enumerate(batch.names):
             for question, found in zip(options.texts, columns, strict=True):
-                yield {"image": name, "question": question, "answer": found[row]}
+                if found[row] is None:
+                    images.failed(name, not_finite(f"the answer to {question!r}"))
+                else:
+                    yield {"image": name, "question": question, "answer": found[row]}
         done(len(batch.names))
 
 
-def _read_answers(path: str | None) -> list[str] | None:
+def read_answers(path: str | None) -> list[str] | None:
+    """The answers in a file, one per line; None without one.
+
+    Raises:
+        DataError: it cannot be read, or nothing is in it.
+    """
     if path is None:
         return None
     try:
-        lines = Path(local_path(path)).read_text(encoding="utf-8").splitlines()
+        lines = Path(local_path(path)).read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"--answers: {path} cannot be read: {error}") from None
     answers = [line.strip() for line in lines if line.strip()]
@@ -165,10 +232,15 @@ def _nearest(
     found = []
     for batch in images.batches(session.image, options.batch_size):
         tokens = session.model.encode_image(batch.pixels.to(session.device))
-        found.append(cosines(session.model.image_features(tokens), embeds).cpu())
-        numbers += batch.numbers
+        similar = cosines(session.model.image_features(tokens), embeds).cpu()
+        good = similar.isfinite().all(1)
+        for name, is_good in zip(batch.names, good.tolist(), strict=True):
+            if not is_good:
+                images.failed(name, not_finite("an embedding"))
+        found.append(similar[good])
+        numbers += [n for n, is_good in zip(batch.numbers, good.tolist(), strict=True) if is_good]
         done(len(batch.names))
-    if not found:
+    if not numbers:
         return [[] for _ in embeds]
     count = min(max(options.rerank, options.top), len(numbers))
     order = torch.cat(found).T.topk(count).indices  # (Q, count)
@@ -182,8 +254,8 @@ class _Overlays:
         ConfigError: the model cannot tell where, or the folder cannot be made.
     """
 
-    def __init__(self, session: Session, options: Namespace) -> None:
-        self.session, self.texts = session, options.texts
+    def __init__(self, session: Session, options: Namespace, images: Images) -> None:
+        self.session, self.texts, self.images = session, options.texts, images
         self.folder = Path(options.overlay) if options.overlay else None
         if self.folder is None:
             return
@@ -202,12 +274,34 @@ class _Overlays:
         return self.of(batch.names[row], batch.numbers[row], column)
 
     def of(self, name: str, number: int, column: int) -> Row:
-        """The overlay of an image by name and a text by number, as the row's ``overlay``."""
+        """The overlay of an image by name and a text by number, as the row's ``overlay``.
+
+        None of one that cannot be made or written; the image is noted among those that failed.
+        """
         if self.folder is None:
             return {}
-        picture, session = open_image(name), self.session
-        pixels = session.image(picture)[None].to(session.device)
-        relevance = session.model.localize(pixels, [session.text(self.texts[column])])
-        path = self.folder / f"{number + 1:04d}-{Path(name).stem}-{column + 1}.png"
-        overlay(picture, relevance[0].cpu()).save(path)
+        end = f"-{column + 1}.png"
+        path = self.folder / _fitting(f"{number + 1:04d}-{Path(name).stem}", end)
+        session = self.session
+        try:
+            picture = self.images.open(name)
+            pixels = session.image(picture)[None].to(session.device)
+            relevance = session.model.localize(pixels, [session.text(self.texts[column])])
+            if not bool(relevance.isfinite().all()):
+                raise NotFinite("the relevance of patches")
+            overlay(picture, relevance[0].cpu()).save(path)
+        except (OSError, DataError, NotFinite) as error:
+            with contextlib.suppress(OSError):
+                path.unlink()
+            why = getattr(error, "strerror", None) or str(error)
+            self.images.failed(name, f"no overlay {path.name}: {why}")
+            return {"overlay": None}
         return {"overlay": str(path)}
+
+
+def _fitting(name: str, end: str) -> str:
+    """A file name of at most 255 bytes, which is what file systems hold; ``name`` may be cut."""
+    room = _NAME_BYTES - len(os.fsencode(end))
+    while len(os.fsencode(name)) > room:
+        name = name[:-1]
+    return name + end

@@ -3,6 +3,7 @@
 schema.py       the keys of a config: type, default, meaning
 loading.py      load, load_and_bind
 writing.py      to_dict, to_yaml: what runs write down
+lavis.py        configs of LAVIS, told from ours
 files.py        YAML with its ``_base_`` files, and which file set a key
 overrides.py    ``key=value`` as a tree
 resolve.py      ``${key.path}``, ``${stage:NAME}``
@@ -16,6 +17,7 @@ A config is checked as early as what it says can be known, and each stage report
 
 - a file that is too large, nested too deeply or includes itself, an override that is not
   ``key=value``: where it is read (files, overrides);
+- a config in LAVIS's own format: ``lavis``;
 - an interpolation of another form, or of nothing: ``resolve``;
 - unknown and missing keys, types, ranges, names and types of models: ``validate``. From here on
   a model has all its arguments, those of its type included (``registry.cards.whole``);

@@ -6,9 +6,10 @@ Imports the named parts and nothing else, and builds nothing.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+import inspect
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from lavis_lite import registry
 from lavis_lite.config.annotations import problem_of
@@ -19,7 +20,7 @@ from lavis_lite.config.fit import (
     misfits,
     with_defaults,
 )
-from lavis_lite.errors import ConfigError, UnknownName
+from lavis_lite.errors import ConfigError, UnknownName, suggest
 from lavis_lite.io.redaction import is_secret
 from lavis_lite.registry import Entry
 from lavis_lite.registry.capabilities import lacks
@@ -75,7 +76,8 @@ def bind(config: Any, source: Source | None = None) -> None:
     Raises:
         ConfigError: all problems in one report, each with its key path.
     """
-    parts = [_look_up(kind, component, path) for path, kind, component in components(config)]
+    typed = source.typed if source else {}
+    parts = [_look_up(kind, part, path, typed) for path, kind, part in components(config)]
     metrics = [p for p in parts if p.entry and p.entry.kind.name == "metric"]
     problems: list[Problem] = []
     for part in parts:
@@ -88,22 +90,53 @@ def bind(config: Any, source: Source | None = None) -> None:
         raise ConfigError("\n".join(say(path, problem) for path, problem in problems))
 
 
-def _look_up(kind: str, component: Component, path: KeyPath) -> Part:
+def _look_up(
+    kind: str, component: Component, path: KeyPath, typed: Mapping[KeyPath, str] | None = None
+) -> Part:
     """The part that a component names, with what is wrong with its arguments."""
     try:
         entry = registry.entry(kind, component.name)
         taken = entry.parameters  # a wildcard may know only now that it has no such name
     except (UnknownName, ConfigError) as error:
         return Part(path, component, None, [(path, str(error))])
+    _take_as_typed(component, taken, path, typed or {})
+    misspelt = _misspelt(component, taken)
     problems: list[Problem] = [
+        ((*path, key), f"unknown key.{near}") for key, near in misspelt.items()
+    ]
+    given = {key: value for key, value in component.args.items() if key not in misspelt}
+    problems += [
         (path, f"{entry.name!r} {problem}")
-        for problem in entry.argument_problems(component.args, entry.runtime)
+        for problem in entry.argument_problems(given, entry.runtime)
     ]
     for key, value in component.args.items():
         wrong = problem_of(value, taken[key].annotation) if key in taken else None
         if wrong is not None:
             problems.append(((*path, key), "another type is expected" if is_secret(key) else wrong))
     return Part(path, component, entry, problems)
+
+
+def _take_as_typed(
+    component: Component,
+    taken: Mapping[str, inspect.Parameter],
+    path: KeyPath,
+    typed: Mapping[KeyPath, str],
+) -> None:
+    """Give an argument that takes a text the text that was typed, where YAML read another type."""
+    for key in component.args.keys() & taken.keys():
+        text, value, wanted = typed.get((*path, key)), component.args[key], taken[key].annotation
+        if text is None or isinstance(value, str) or not problem_of(value, wanted):
+            continue
+        if not problem_of(text, wanted):
+            for args in (component.args, component.written):
+                cast(dict[str, Any], args)[key] = text
+
+
+def _misspelt(component: Component, taken: Mapping[str, inspect.Parameter]) -> dict[str, str]:
+    """Return the arguments that are spelt almost like a key beside them, with a hint each."""
+    own = set(component.config_keys())
+    near = {key: suggest(key, own) for key in component.args if key not in taken}
+    return {key: hint for key, hint in near.items() if hint and not suggest(key, taken)}
 
 
 def _model_problems(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,11 +19,14 @@ class Source(NamedTuple):
     """A config as plain dicts and lists, and for each of its key paths the file that set it.
 
     ``name`` is how the config was asked for; it stands for the origin of keys that nobody set.
+    ``typed`` has the text of what was set on the command line: a key that takes a text takes it
+    as typed, also where YAML reads a number or a list.
     """
 
     tree: dict[str, Any]
     origin: dict[KeyPath, str]
     name: str = ""
+    typed: Mapping[KeyPath, str] = {}
 
     def over(self, other: Source) -> Source:
         """This source laid onto ``other``.
@@ -31,7 +34,8 @@ class Source(NamedTuple):
         Raises:
             ConfigError: a key that reaches past the end of a list.
         """
-        return Source(merge(other.tree, self.tree), other.origin | self.origin, self.name)
+        tree, origin = merge(other.tree, self.tree), other.origin | self.origin
+        return Source(tree, origin, self.name, {**other.typed, **self.typed})
 
     def where(self, path: KeyPath) -> str:
         """The file (or command line) that set the longest known part of a key path."""

@@ -9,7 +9,8 @@ from typing import Any
 from lavis_lite import registry
 from lavis_lite.config.bind import bind
 from lavis_lite.config.files import KeyPath, Source, beside, find, read, said_by, spell, texts
-from lavis_lite.config.overrides import from_dotted, parse_overrides
+from lavis_lite.config.lavis import refuse_lavis
+from lavis_lite.config.overrides import from_dotted, parse_overrides, typed_values
 from lavis_lite.config.resolve import resolve
 from lavis_lite.config.validate import Validator
 from lavis_lite.errors import ConfigError, UnknownName
@@ -54,7 +55,9 @@ def _read(path: str | Path, overrides: Sequence[str], values: dict[str, Any] | N
     source = read(find(str(path)))
     for laid_on in (
         said_by("in `set`", from_dotted(values or {})),
-        said_by("on the command line", parse_overrides(overrides)),
+        said_by("on the command line", parse_overrides(overrides))._replace(
+            typed=typed_values(overrides)
+        ),
     ):
         try:
             source = laid_on.over(source)
@@ -85,7 +88,8 @@ def _override_of(path: KeyPath) -> str:
 
 def _checked(source: Source) -> Any:
     """Stage 1 for a merged tree: the dataclass of its runner."""
-    validator = Validator()
+    refuse_lavis(source.tree, source.name)
+    validator = Validator(source.typed)
     tree = _located(source)
     _load_plugins(tree.get("plugins"), validator)
     schema = _schema(tree, validator)

@@ -11,6 +11,7 @@ from lavis_lite.io.redaction import REDACTED, is_secret, redacted_word
 from lavis_lite.registry.component import merge
 
 _KEY = re.compile(r"([^.\[\]=]+)|\[(\d+)\]")
+_LONGEST_TEXT = 4096  # of a text that is no YAML, such as a path
 _WHOLE_KEY = re.compile(r"[^.\[\]=]+(\[\d+\]|\.[^.\[\]=]+)*")
 
 
@@ -28,6 +29,15 @@ def parse_overrides(overrides: Sequence[str]) -> dict[Any, Any]:
             raise ConfigError(f"override {_shown(override)} is not key=value (like optim.lr=1e-4)")
         tree = _with(tree, key, _value(text, override), f"override {_shown(override)}")
     return tree
+
+
+def typed_values(overrides: Sequence[str]) -> dict[tuple[str | int, ...], str]:
+    """Key path -> the text of each override as it was typed, for keys that take a text."""
+    pairs = (override.partition("=") for override in overrides)
+    return {
+        tuple(name or int(index) for name, index in _KEY.findall(key)): text
+        for key, _, text in pairs
+    }
 
 
 def from_dotted(values: Mapping[str, Any]) -> dict[Any, Any]:
@@ -65,12 +75,20 @@ def _value(text: str, override: str) -> Any:
     from yaml import YAMLError
 
     try:
-        return OmegaConf.to_container(OmegaConf.from_dotlist([f"value={text}"]))["value"]  # type: ignore[index,call-overload]
+        value = OmegaConf.to_container(OmegaConf.from_dotlist([f"value={text}"]))["value"]  # type: ignore[index,call-overload]
+        # YAML's comments and signs mean nothing on a command line: there, a text is what was typed.
+        cut = isinstance(value, str | None) and "#" in text and text[0] not in "\"'"
+        return text if cut else value
     except (YAMLError, ValueError, RecursionError) as error:
-        reason = why_unreadable(error)
-        if is_secret(override.partition("=")[0]):  # the parser quotes what it cannot read
+        if text[:1] not in "[{\"'!" and "\n" not in text and len(text) < _LONGEST_TEXT:
+            return text
+        reason, key = why_unreadable(error), override.partition("=")[0]
+        if is_secret(key):  # the parser quotes what it cannot read
             reason = "cannot be read as YAML"
-        raise ConfigError(f"override {_shown(override)}: {reason}") from None
+        raise ConfigError(
+            f"override {_shown(override)}: {reason}. "
+            f"A text that begins so is put in quotes of its own: \"{key}='...'\""
+        ) from None
 
 
 def why_unreadable(error: Exception) -> str:

@@ -6,6 +6,7 @@ import dataclasses
 import math
 import types
 import typing
+from collections.abc import Mapping
 from typing import Any, Union
 
 from lavis_lite import registry
@@ -17,9 +18,14 @@ from lavis_lite.registry.component import NESTED_KINDS, NESTED_MAPPINGS, Compone
 
 
 class Validator:
-    """Turns a plain tree into frozen dataclasses and collects everything that is wrong with it."""
+    """Turns a plain tree into frozen dataclasses and collects everything that is wrong with it.
 
-    def __init__(self) -> None:
+    Args:
+        typed: the texts of what was set on the command line, which keys of type str take as typed.
+    """
+
+    def __init__(self, typed: Mapping[KeyPath, str] | None = None) -> None:
+        self.typed = typed or {}
         self.problems: list[tuple[KeyPath, str]] = []
 
     def report(self, path: KeyPath, problem: str) -> None:
@@ -138,6 +144,8 @@ class Validator:
         return {k: self.convert(v, item, (*path, k)) for k, v in value.items()}
 
     def _plain(self, value: Any, wanted: Any, path: KeyPath, meta: Any) -> Any:
+        if wanted is str and not isinstance(value, str) and path in self.typed:
+            value = self.typed[path]
         if problem := problem_of(value, wanted):
             return self.report(path, problem)
         if wanted is float and not math.isfinite(value):

@@ -1,4 +1,4 @@
-"""The account of a dataset: how many entries its source has, and what became of each."""
+"""Accounts of datasets and of metrics: how many there are of what, and what became of each."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from typing import Any
 @dataclass(frozen=True)
 class Counts:
     """Every entry of a source is used, set aside with a reason, or left out by a named rule.
+
+    So is every sample that a metric's figures could be of: the model gave NaN, no text is there.
 
     An entry is a caption of an annotation file (a row without captions is one), an image of a
     folder, a sample of a tar or a member of one that no sample has, a text of a bootstrapping run.
@@ -42,8 +44,17 @@ class Counts:
         counts = getattr(dataset, "counts", None)
         return counts if isinstance(counts, cls) else cls(len(dataset), len(dataset))
 
+    def spell(self, unit: str) -> str:
+        """Return ``12 images``, or ``10 of 12 images used; set aside: 2 (missing file)``."""
+        if self.used == self.seen:
+            return f"{self.seen:,} {unit}"
+        return self._spelled(f"{self.used:,} of {self.seen:,} {unit} used")
+
     def __str__(self) -> str:
-        parts = [f"{self.used:,} of {self.seen:,} used"]
+        return self._spelled(f"{self.used:,} of {self.seen:,} used")
+
+    def _spelled(self, used: str) -> str:
+        parts = [used]
         for title, counts in (("set aside", self.set_aside), ("left out", self.left_out)):
             if counts:
                 listed = ", ".join(f"{number:,} ({name})" for name, number in counts.items())

@@ -95,6 +95,9 @@ class EvalData:
         num_workers: processes that read ahead; 0 reads in this one.
         quarantine: where unreadable rows are noted; by default they are counted and logged.
         pin_memory: batches in page-locked memory, for copying to an accelerator.
+
+    Attributes:
+        bad_rows: rows that this process could not read -> why.
     """
 
     def __init__(
@@ -110,6 +113,7 @@ class EvalData:
         self.dataset = dataset
         self.batch_size = batch_size
         self.quarantine = quarantine or Quarantine()
+        self.bad_rows: dict[int, str] = {}
         self.processors = processors
         self._reader = Reader([dataset], processors, seed=0, training=False)
         self._workers: dict[str, Any] = {"num_workers": num_workers, "pin_memory": pin_memory}
@@ -127,13 +131,21 @@ class EvalData:
             [Draw(0, 0, int(index)) for index in chosen[start : start + self.batch_size]]
             for start in range(0, len(chosen), self.batch_size)
         )
-        return _batches(self._reader, draws, self.quarantine, **self._workers)
+        return _batches(self._reader, draws, self.quarantine, self.bad_rows, **self._workers)
+
+    def set_aside(self, index: int, key: str | None, reason: str) -> None:
+        """Note a row that was read and could not be judged, such as for want of a number."""
+        self.bad_rows[index] = reason
+        name = getattr(self.dataset, "name", type(self.dataset).__name__)
+        record = {"dataset": name, "index": index, "key": key, "reason": reason}
+        self.quarantine.add(record)
 
 
 def _batches(
     reader: Reader,
     draws: Iterable[list[Draw]],
     quarantine: Quarantine,
+    bad_rows: dict[int, str] | None = None,
     *,
     num_workers: int,
     pin_memory: bool,
@@ -146,6 +158,8 @@ def _batches(
         for read in reads:
             for record in read.bad:
                 quarantine.add(record)
+                if bad_rows is not None:
+                    bad_rows[record["index"]] = record["reason"]
             if read.error:
                 raise DataError(read.error)
             quarantine.seen(read.num_read)

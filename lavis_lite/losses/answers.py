@@ -47,6 +47,12 @@ class Teacher(NamedTuple):
     share: float
 
 
+def _listed(answers: Any) -> list[str]:
+    if not isinstance(answers, list | tuple) or not all(isinstance(a, str) for a in answers):
+        raise DataError(f"answers: {answers!r:.80}; of each question a list of texts is expected")
+    return list(answers)
+
+
 def answers_of(samples: Samples) -> Answers:
     """Collect the answers of a batch of B questions, with weight 1 where none is given.
 
@@ -59,7 +65,7 @@ def answers_of(samples: Samples) -> Answers:
     """
     num_questions = len(samples["text_input"])
     if "answers" in samples:
-        lists = [[a] if isinstance(a, str) else list(a) for a in samples["answers"]]
+        lists = [[a] if isinstance(a, str) else _listed(a) for a in samples["answers"]]
         counts = [len(own) for own in lists]
         texts = list(itertools.chain.from_iterable(lists))
         weights = samples.get("weights")

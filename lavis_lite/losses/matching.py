@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import logging
 import math
 from typing import Any, Literal, NamedTuple
 
@@ -14,6 +16,8 @@ from lavis_lite.losses.contrastive import Scope
 from lavis_lite.losses.shared import Shared, first_row, global_mean, rows_of, similarities
 from lavis_lite.modules.interfaces import LearnsMatching
 from lavis_lite.modules.text.text_batch import TextBatch
+
+log = logging.getLogger(__name__)
 
 # ---- the mathematics
 
@@ -192,6 +196,8 @@ class ImageTextMatching(nn.Module):
     def forward(self, shared: Shared[LearnsMatching]) -> Tensor:
         """() cross-entropy, mean over all rows of all processes."""
         pool = Pool(shared, self.scope)
+        if len(pool.ids) < 2:
+            warn_of_one()
         if self.negatives == "all":
             return self._all_pairs(shared, pool)
         has_negative = pool.valid.any(dim=1)  # (B,)
@@ -243,6 +249,15 @@ class ImageTextMatching(nn.Module):
         losses = F.cross_entropy(logits.float(), labels, reduction="none")  # (B * G,)
         parts = [global_mean(losses[labels == c].sum(), (labels == c).sum()) for c in (0, 1)]
         return torch.stack(parts).mean()
+
+
+@functools.cache
+def warn_of_one() -> None:
+    """Say once that a batch of one has no negatives."""
+    log.warning(
+        "itm: a batch of one pair has no negatives: only that the pair matches is trained. "
+        "Matching is learnt from batches of several (data.batch_size, or more processes)"
+    )
 
 
 def _interleave(first: TextBatch, second: TextBatch, model: Any) -> TextBatch:

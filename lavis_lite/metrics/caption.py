@@ -12,7 +12,7 @@ from lavis_lite.metrics.captioning.java import check_names, java_scores
 from lavis_lite.metrics.captioning.rouge import rouge_l
 from lavis_lite.metrics.captioning.words import split_words
 from lavis_lite.metrics.columns import Chief, Column
-from lavis_lite.metrics.generate import check_generation, generate_captions
+from lavis_lite.metrics.generate import check_generation, count_described, generate_captions
 from lavis_lite.metrics.pairs import demand
 from lavis_lite.modules.interfaces import Context, Evaluation, EvaluationData, Generates, Matches
 
@@ -82,16 +82,18 @@ class Caption:
         self.check(model)
         rows = generate_captions(model, data, runner, self.generate, match=self.match)
         scored = [row for row in rows if row["references"]]
+        counts = {"images": count_described(data, rows, scored, "no reference")}
         if not scored:
             log.warning("caption: no image has a reference; captions are written, not scored")
-            return Evaluation({}, rows, _submission(rows))
+            return Evaluation({}, rows, _submission(rows), counts=counts)
         captions = [row["caption"] for row in scored]
         references = [row["references"] for row in scored]
         figures = caption_scores(captions, references)
         slow, missing = java_scores(self.java, captions, references)
         if self.match:
             figures["match"] = sum(row["match"] for row in rows) / len(rows)
-        return Evaluation({**figures, **slow}, rows, _submission(rows), missing)
+            counts["matched captions"] = count_described(data, rows, rows, "")
+        return Evaluation({**figures, **slow}, rows, _submission(rows), missing, counts)
 
 
 def _submission(rows: list[dict[str, Any]]) -> Any:

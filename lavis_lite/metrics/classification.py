@@ -13,7 +13,8 @@ from torch import Tensor
 from lavis_lite import registry
 from lavis_lite.errors import DataError
 from lavis_lite.metrics.columns import Chief, Column
-from lavis_lite.metrics.rows import Row, predict_rows
+from lavis_lite.metrics.counts import row_count
+from lavis_lite.metrics.rows import Row, predict_rows, refuse_not_finite
 from lavis_lite.modules.interfaces import Classifies, Context, Evaluation, EvaluationData
 from lavis_lite.modules.output import Samples
 
@@ -31,6 +32,7 @@ class Classification:
     title = "Classes of images with texts, in %"
     columns: Sequence[Column] = (Column("accuracy", "accuracy", unit="%"),)
     chief = Chief("accuracy", "classes found", "%")
+    counted = "texts"
 
     def evaluate(self, model: Any, data: EvaluationData, runner: Context) -> Evaluation:
         """Figures in %, and per row its class, the predicted one and its probability."""
@@ -38,10 +40,12 @@ class Classification:
 
         def predict(samples: Samples, rows: list[Row]) -> list[Row]:
             predicted = model.predict(samples)["predictions"]
+            refuse_not_finite(predicted, "the logits of the classes")
             return [_judged(row, one) for row, one in zip(rows, predicted, strict=True)]
 
         rows = predict_rows(model, data, runner, predict)
-        return Evaluation(self._figures(rows, names), rows)
+        counts = {self.counted: row_count(data, [row["index"] for row in rows])}
+        return Evaluation(self._figures(rows, names), rows, counts=counts)
 
     def _figures(self, rows: list[Row], names: Any) -> dict[str, float]:
         figures = {"accuracy": percent([row["correct"] for row in rows])}
@@ -67,6 +71,7 @@ class Nlvr(Classification):
         Column("consistency", "consistency", unit="%"),
     )
     chief = Chief("accuracy", "statements judged right", "%")
+    counted = "statements"
 
     def _figures(self, rows: list[Row], names: Any) -> dict[str, float]:
         statements: dict[str, bool] = {}

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from lavis_lite import registry
 from lavis_lite.errors import ConfigError
 from lavis_lite.metrics.columns import OTHERS, Chief, Column
-from lavis_lite.metrics.generate import check_generation, generate_captions
+from lavis_lite.metrics.generate import check_generation, count_described, generate_captions
 from lavis_lite.modules.interfaces import Context, Evaluation, EvaluationData, Generates
 
 FactsOf = Callable[[str], frozenset[str] | None]
@@ -53,7 +54,9 @@ class Facts:
             name = getattr(data.dataset, "name", type(data.dataset).__name__)
             raise ConfigError(f"facts: the dataset {name!r} cannot tell the facts of a text")
         rows = generate_captions(model, data, runner, self.generate)
-        return score_facts(rows, facts_of)
+        found = score_facts(rows, facts_of)
+        counted = count_described(data, rows, found.predictions, "no readable reference")
+        return replace(found, counts={"images": counted})
 
 
 def score_facts(rows: list[dict[str, Any]], facts_of: FactsOf) -> Evaluation:

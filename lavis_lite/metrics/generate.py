@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor
 
 from lavis_lite import distributed
+from lavis_lite.data.counts import Counts
 from lavis_lite.data.seeding import stable_hash
-from lavis_lite.errors import ConfigError, DataError, suggest
+from lavis_lite.errors import ConfigError, suggest
+from lavis_lite.metrics.counts import demand_some, not_finite, set_aside
+from lavis_lite.metrics.finite import ask_each
 from lavis_lite.metrics.pairs import (
+    count_images,
     evaluating,
     image_batches,
     read_pairs,
@@ -41,6 +46,8 @@ def generate_captions(
         options: arguments of ``model.generate``.
         match: also ask the model how probable it is that the caption fits.
 
+    An image for which the model gives no numbers is set aside.
+
     Returns:
         Rows ``key``, ``image_id``, ``index``, ``caption``, ``references`` (as the dataset has
         them; empty ones left out) and, if asked for, ``match``; in the order of the dataset.
@@ -58,7 +65,7 @@ def generate_captions(
             samples = {"image": batch.image}
             if match:  # a model that takes its own tokens encodes the images only once
                 samples["image_tokens"] = model.encode_image(batch.image)
-            captions = model.generate(samples, **options, **_seeds(model, keys, runner.seed))
+            captions = _captions(model, samples, options, _seeds(model, keys, runner.seed))
             part = [
                 {
                     **vars(pairs.images[position]),
@@ -68,15 +75,52 @@ def generate_captions(
                 for position, caption in zip(batch.positions, captions, strict=True)
             ]
             if match:
-                texts = [process(caption) for caption in captions]
+                texts = [process(caption or "") for caption in captions]
                 fits = match_probability(model, samples["image_tokens"], texts)
                 for row, probability in zip(part, fits.tolist(), strict=True):
                     row["match"] = round(probability, 5)
-            rows += part
+            rows += _described(data, part)
     rows = [row for part in distributed.all_gather_object(rows) for row in part]
-    if not rows:
-        raise DataError("captions: none of the images could be read")
+    demand_some(count_images(data, pairs, [row["index"] for row in rows]), "captions")
     return rows
+
+
+def count_described(data: EvaluationData, rows: list[Row], scored: list[Row], rule: str) -> Counts:
+    """How many images captions are scored of.
+
+    Args:
+        data: where the images are from.
+        rows: of all images that were described.
+        scored: those that figures are of.
+        rule: why the others are left out.
+    """
+    used = {row["index"] for row in scored}
+    left_out = {rule: [row["index"] for row in rows if row["index"] not in used]}
+    return count_images(data, read_pairs(data), used, left_out)
+
+
+def _captions(
+    model: Any, samples: dict[str, Any], options: Mapping[str, Any], seeds: dict[str, list[int]]
+) -> list[str | None]:
+    def ask(rows: list[int]) -> list[str]:
+        chosen = samples if len(rows) == size else {k: v[rows] for k, v in samples.items()}
+        own = {name: [values[row] for row in rows] for name, values in seeds.items()}
+        return model.generate(chosen, **options, **own)
+
+    size = len(samples["image"])
+    return ask_each(ask, size)
+
+
+def _described(data: EvaluationData, rows: list[Row]) -> list[Row]:
+    """The rows with a caption and a probability that is a number; the others are set aside."""
+    good = []
+    for row in rows:
+        what = "the logits of a text" if row["caption"] is None else "the probability of a match"
+        if row["caption"] is not None and math.isfinite(row.get("match", 0.0)):
+            good.append(row)
+        else:
+            set_aside(data, row["index"], row["key"], not_finite(what))
+    return good
 
 
 def check_generation(model: Any, options: Mapping[str, Any]) -> None:

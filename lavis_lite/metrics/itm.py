@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,11 +12,20 @@ import numpy
 from torch import Tensor
 
 from lavis_lite import distributed, registry
+from lavis_lite.data.counts import Counts
 from lavis_lite.data.seeding import generator
 from lavis_lite.errors import ConfigError, DataError
 from lavis_lite.metrics.columns import Chief, Column
+from lavis_lite.metrics.counts import demand_some, not_finite, set_aside
 from lavis_lite.metrics.generate import match_probability
-from lavis_lite.metrics.pairs import Pairs, evaluating, image_batches, read_pairs, text_processor
+from lavis_lite.metrics.pairs import (
+    Pairs,
+    count_images,
+    evaluating,
+    image_batches,
+    read_pairs,
+    text_processor,
+)
 from lavis_lite.modules.interfaces import Context, Evaluation, EvaluationData, Matches
 
 
@@ -25,7 +35,8 @@ class ImageTextMatching:
 
     Figures in [0, 1]: ``accuracy`` at probability 0.5 over both, ``auc`` (chance that a true pair
     has a higher probability than a false one, ties half), mean probability ``matched`` of true and
-    ``mismatched`` of false pairs.
+    ``mismatched`` of false pairs. An empty text is none, and an image without a text is left out;
+    an image whose probability is not finite is set aside.
 
     Args:
         captions: a ``predictions/caption.jsonl`` of another run over the same data: its captions
@@ -54,10 +65,14 @@ class ImageTextMatching:
         captions = _read_captions(self.captions)
         rows: list[dict[str, Any]] = []
         with evaluating(model, runner):
-            pairs = read_pairs(data)
+            known = read_pairs(data)
+            process = text_processor(data)
+            pairs, left_out = known.with_texts(process)
+            alone = {"no text": left_out["no text"]}
+            if not pairs.images:
+                demand_some(count_images(data, known, [], alone), "itm")
             own = [texts[0] for texts in pairs.texts_by_image()]
             other = _mismatched(pairs, own, self.seed)
-            process = text_processor(data)
             for batch in image_batches(data, pairs, runner):
                 tokens = model.encode_image(batch.image)
                 part = [
@@ -72,8 +87,22 @@ class ImageTextMatching:
                 places = [n for n, row in enumerate(part) if "caption" in row]
                 if places:
                     _score(model, tokens[places], written, "caption", process)
-                rows += part
-        return _summary([row for part in distributed.all_gather_object(rows) for row in part])
+                rows += _finite(data, part)
+        rows = [row for part in distributed.all_gather_object(rows) for row in part]
+        counted = count_images(data, known, [row["index"] for row in rows], alone)
+        demand_some(counted, "itm")
+        return _summary(rows, counted)
+
+
+def _finite(data: EvaluationData, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The rows whose probabilities are numbers; the others are set aside."""
+    good = []
+    for row in rows:
+        if all(math.isfinite(value) for key, value in row.items() if key.endswith("_match")):
+            good.append(row)
+        else:
+            set_aside(data, row["index"], row["key"], not_finite("the probability of a match"))
+    return good
 
 
 def _read_captions(path: str | None) -> dict[str, str]:
@@ -117,9 +146,7 @@ def _score(
         row[f"{field}_match"] = round(fit, 5)
 
 
-def _summary(rows: list[dict[str, Any]]) -> Evaluation:
-    if not rows:
-        raise DataError("itm: none of the images could be read")
+def _summary(rows: list[dict[str, Any]], counted: Counts) -> Evaluation:
     true = numpy.array([row["text_match"] for row in rows])
     false = numpy.array([row["other_text_match"] for row in rows])
     figures = {
@@ -128,9 +155,13 @@ def _summary(rows: list[dict[str, Any]]) -> Evaluation:
         "matched": float(true.mean()),
         "mismatched": float(false.mean()),
     }
+    counts = {"images": counted}
     if generated := [row["caption_match"] for row in rows if "caption_match" in row]:
         figures["generated"] = sum(generated) / len(generated)
-    return Evaluation(figures, rows)
+        lacking = counted.used - len(generated)
+        rules = {"no caption in the file": lacking} if lacking else {}
+        counts["generated captions"] = Counts(counted.used, len(generated), left_out=rules)
+    return Evaluation(figures, rows, counts=counts)
 
 
 def area_under_curve(true: numpy.ndarray, false: numpy.ndarray) -> float:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import itertools
-import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
@@ -13,12 +12,12 @@ import torch
 from torch import Tensor
 
 from lavis_lite import distributed
+from lavis_lite.data.counts import Counts
 from lavis_lite.errors import ConfigError, DataError
+from lavis_lite.metrics.counts import count, set_aside
 from lavis_lite.modules.interfaces import Context, EvaluationData
 from lavis_lite.modules.layers.modes import eval_mode
 from lavis_lite.registry.capabilities import missing_from
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -52,6 +51,21 @@ class Pairs(NamedTuple):
         for row in self.texts:
             grouped[row.image].append(row.text)
         return grouped
+
+    def with_texts(self, process: Callable[[str], str]) -> tuple[Pairs, dict[str, list[int]]]:
+        """The texts in which something stands and their images, and the rows left out by rule.
+
+        Args:
+            process: what is done to a text before a model reads it; a prompt alone is no text.
+        """
+        blank = process("").strip()
+        said = [row for row in self.texts if (t := process(row.text).strip()) and t != blank]
+        kept = {row.image for row in said}
+        left_out = {
+            "empty text": sorted({row.index for row in self.texts} - {row.index for row in said}),
+            "no text": [row.index for n, row in enumerate(self.images) if n not in kept],
+        }
+        return Pairs(self.images, said).only(sorted(kept)), left_out
 
     def only(self, readable: list[int]) -> Pairs:
         """The given images (positions, ascending) with their texts, numbered anew."""
@@ -90,18 +104,25 @@ def _read_rows(data: EvaluationData, indices: range) -> Iterator[tuple[int, str,
         try:
             row = read(index)
         except DataError as error:
-            _quarantine(data, index, str(error))
+            set_aside(data, index, None, str(error))
         else:
             yield index, row["key"], row["image_id"], row.get("text_input", "")
 
 
-def _quarantine(data: EvaluationData, index: int, reason: str) -> None:
-    quarantine = getattr(data, "quarantine", None)
-    if quarantine is None:
-        log.warning("row %d left out: %s", index, reason)
-    else:
-        name = getattr(data.dataset, "name", type(data.dataset).__name__)
-        quarantine.add({"dataset": name, "index": index, "key": None, "reason": reason})
+def lost_rows(data: EvaluationData, pairs: Pairs) -> list[int]:
+    """Rows of which not even the image is known; each counts as an image of its own."""
+    return sorted(set(range(len(data.dataset))) - {row.index for row in pairs.texts})
+
+
+def count_images(
+    data: EvaluationData,
+    pairs: Pairs,
+    used: Iterable[int],
+    left_out: Mapping[str, Sequence[int]] | None = None,
+) -> Counts:
+    """How many images of a dataset figures are of; ``used`` has their first rows."""
+    total = [*(image.index for image in pairs.images), *lost_rows(data, pairs)]
+    return count(data, total, used, left_out)
 
 
 def text_processor(data: EvaluationData) -> Callable[[str], str]:

@@ -100,7 +100,6 @@ def rank(
         if logits is not None:
             rescored = cosine.gather(1, picked) * add_cosine + logits[rows]
             scores = (cosine - _NOT_RESCORED).scatter(1, picked, rescored)
-        scores = scores.nan_to_num(nan=-1e9)  # a diverged model ties at the end, it finds nothing
         true = query_owner[rows, None] == candidate_owner[None]
         best = scores.masked_fill(~true, -torch.inf).amax(dim=1, keepdim=True)
         tied = scores == best

@@ -8,10 +8,19 @@ import torch
 from torch import Tensor
 
 from lavis_lite import distributed, registry
-from lavis_lite.errors import ConfigError, DataError
+from lavis_lite.data.counts import Counts
+from lavis_lite.errors import ConfigError
 from lavis_lite.metrics.columns import Chief, Column
+from lavis_lite.metrics.counts import (
+    count,
+    demand_numbers,
+    demand_some,
+    not_finite,
+    set_aside,
+)
 from lavis_lite.metrics.pairs import (
     Pairs,
+    count_images,
     demand,
     encode_frames,
     evaluating,
@@ -64,6 +73,9 @@ class Retrieval:
     another image is wrong, as published. Videos are found by their frames: embedded by the mean,
     matched with all of them. Where scores are exactly equal, R@k is its expectation
     over random order, so that a model which cannot tell candidates apart gets what guessing gets.
+
+    Left out are empty texts, and images without a text; set aside with their texts, images that
+    cannot be read or whose embedding is not finite. The result's counts say how many.
 
     Args:
         top_k: candidates of a query that are re-scored.
@@ -118,10 +130,19 @@ class Retrieval:
         demand(model, "retrieval", self)
 
     def evaluate(self, model: Any, data: EvaluationData, runner: Context) -> Evaluation:
-        """Figures in %, and per query its rank and best five candidates."""
+        """Figures in %, and per query its rank and best five candidates.
+
+        Raises:
+            DataError: nothing to evaluate.
+            FloatingPointError: the model gives NaN or infinity for texts or pairs.
+        """
         self.check(model)
         with evaluating(model, runner):
-            pairs = read_pairs(data)
+            known = read_pairs(data)
+            pairs, left_out = known.with_texts(text_processor(data))
+            alone = {"no text": left_out["no text"]}
+            if not pairs.images:
+                demand_some(count_images(data, known, [], alone), "retrieval")
             folder = getattr(runner, "output_dir", None)
             room = len(distributed.shard(len(pairs.images)))
             with token_store(room, self.store, folder) as store:
@@ -129,7 +150,11 @@ class Retrieval:
                 to_texts, to_images = self._rank(model, encoded, store, runner.device)
         figures = {**recalls("txt", to_texts), **recalls("img", to_images)}
         figures["r_mean"] = (figures["txt_r_mean"] + figures["img_r_mean"]) / 2
-        return Evaluation(figures, predictions(encoded.pairs, to_texts, to_images))
+        return Evaluation(
+            figures,
+            predictions(encoded.pairs, to_texts, to_images),
+            counts=_counts(data, known, encoded.pairs, left_out),
+        )
 
     def _encode(
         self,
@@ -144,25 +169,34 @@ class Retrieval:
         image: list[Tensor] = []
         for batch in image_batches(data, pairs, runner):
             tokens, to_embed = encode_frames(model, batch.image)
-            image.append(model.image_features(to_embed).float().cpu())
-            if self.rerank:
-                places = range(len(positions), len(positions) + len(tokens))
-                store.put(places, tokens)
-            positions += batch.positions
+            embeds = model.image_features(to_embed).float().cpu()
+            good = embeds.isfinite().all(1)
+            for position, is_good in zip(batch.positions, good.tolist(), strict=True):
+                if is_good:
+                    positions.append(position)
+                else:
+                    row = pairs.images[position]
+                    set_aside(data, row.index, row.key, not_finite("an image's embedding"))
+            image.append(embeds[good])
+            if self.rerank and bool(good.any()):
+                places = range(len(positions) - int(good.sum()), len(positions))
+                store.put(places, tokens if bool(good.all()) else tokens[good.to(tokens.device)])
         readable = distributed.all_gather_object(positions)
         first = sum(map(len, readable[: distributed.rank()]))
-        pairs = pairs.only([position for part in readable for position in part])
+        seen, pairs = pairs, pairs.only([position for part in readable for position in part])
         if not pairs.images:
-            raise DataError("retrieval: none of the images could be read")
+            demand_some(count_images(data, seen, []), "retrieval")
 
         process = text_processor(data)
         numbers: dict[str, int] = {}
         distinct = [numbers.setdefault(process(row.text), len(numbers)) for row in pairs.texts]
         texts = Texts(model.tokenize(list(numbers)))
+        text = self._encode_texts(model, texts, runner.device)
+        demand_numbers(text, "retrieval", "a text's embedding")
         return Encoded(
             pairs,
             image=_gather(image).to(runner.device),
-            text=self._encode_texts(model, texts, runner.device),
+            text=text,
             distinct=torch.tensor(distinct),
             owner=torch.tensor([row.image for row in pairs.texts]),
             texts=texts,
@@ -244,9 +278,22 @@ class Retrieval:
         codes = torch.cat([by_image.flatten(), by_text[mine]]).unique()  # ascending
         pairs = torch.stack([codes // num_texts, codes % num_texts], dim=1)
         logits = match_logits(model, store, encoded.texts, pairs, self.chunk_size, device)
+        demand_numbers(logits, "retrieval", "a match logit")
         image_logits = torch.zeros(images.shape)
         image_logits[mine] = logits[torch.searchsorted(codes, by_text[mine])]
         return logits[torch.searchsorted(codes, by_image)], distributed.all_reduce(image_logits)
+
+
+def _counts(
+    data: EvaluationData, known: Pairs, used: Pairs, left_out: dict[str, list[int]]
+) -> dict[str, Counts]:
+    """Of how many images and texts the figures are."""
+    empty, alone = left_out["empty text"], left_out["no text"]
+    image_of = {row.index: known.images[row.image].index for row in known.texts}
+    images = count_images(data, known, [row.index for row in used.images], {"no text": alone})
+    rows = range(len(data.dataset))
+    kept = [row.index for row in used.texts]
+    return {"images": images, "texts": count(data, rows, kept, {"empty text": empty}, image_of)}
 
 
 def _gather(parts: list[Tensor]) -> Tensor:

@@ -13,6 +13,7 @@ from typing import Any, Literal
 from lavis_lite import registry
 from lavis_lite.errors import ConfigError, DataError, suggest
 from lavis_lite.metrics.columns import Chief, Column
+from lavis_lite.metrics.counts import row_count
 from lavis_lite.metrics.rows import Row, predict_rows
 from lavis_lite.metrics.vqa_words import aok_vqa_accuracy, vqa_accuracy
 from lavis_lite.modules.interfaces import Answers, Context, Evaluation, EvaluationData
@@ -94,7 +95,10 @@ class Vqa:
             return [self._judged(row, answer) for row, answer in zip(rows, said, strict=True)]
 
         rows = predict_rows(model, data, runner, predict)
-        return Evaluation(_figures(rows), rows, self._submission(rows))
+        judged = [row["index"] for row in rows if "accuracy" in row]
+        left_out = [row["index"] for row in rows if "accuracy" not in row]
+        counts = {"questions": row_count(data, judged, {"no people's answer": left_out})}
+        return Evaluation(_figures(rows), rows, self._submission(rows), counts=counts)
 
     def _judged(self, row: Row, answer: str) -> Row:
         kept = ("question_id", "image_id", "question_type", "answer_type")
@@ -139,10 +143,10 @@ def read_answers(path: str) -> list[str]:
         DataError: no such file, or something else in it.
     """
     try:
-        found = json.loads(Path(path).read_text("utf-8"))
+        found = json.loads(Path(path).read_text("utf-8-sig"))
     except (OSError, ValueError) as error:
         raise DataError(f"vqa.answer_list: {path}: {error}") from None
     answers = list(found) if isinstance(found, list | dict) else []
-    if not answers or not all(isinstance(answer, str) for answer in answers):
+    if not answers or not all(isinstance(answer, str) and answer.strip() for answer in answers):
         raise DataError(f"vqa.answer_list: {path}: a JSON list of answers is expected")
     return answers

@@ -12,8 +12,9 @@ from lavis_lite import registry
 from lavis_lite.errors import ConfigError
 from lavis_lite.metrics.classification import percent
 from lavis_lite.metrics.columns import Chief, Column
+from lavis_lite.metrics.counts import demand_numbers, row_count
 from lavis_lite.metrics.pairs import evaluating, text_processor
-from lavis_lite.metrics.rows import Row, predict_rows
+from lavis_lite.metrics.rows import Row, predict_rows, refuse_not_finite
 from lavis_lite.modules.interfaces import Context, Embeds, Evaluation, EvaluationData
 from lavis_lite.modules.layers.modes import cosines
 from lavis_lite.modules.output import Samples
@@ -73,9 +74,11 @@ class ZeroShotClassification:
             )
         with evaluating(model, runner):
             classes = self._classes(model, data, list(names)).to(runner.device)
+            demand_numbers(classes, "zero_shot_classification", "a prompt's embedding")
 
         def predict(samples: Samples, rows: list[Row]) -> list[Row]:
             embeds = model.image_features(model.encode_image(samples["image"]))
+            refuse_not_finite(embeds, "an image's embedding")
             similarity = cosines(embeds.float(), classes).cpu()
             order = similarity.sort(dim=1, descending=True, stable=True)
             return [
@@ -87,7 +90,8 @@ class ZeroShotClassification:
         figures = {"top1": percent([row["correct"] for row in rows])}
         if len(names) > 5:
             figures["top5"] = percent([row["place"] <= 5 for row in rows])
-        return Evaluation(figures, rows)
+        counts = {"images": row_count(data, [row["index"] for row in rows])}
+        return Evaluation(figures, rows, counts=counts)
 
     def _classes(self, model: Any, data: EvaluationData, names: list[str]) -> Tensor:
         """(C, E) unit length."""

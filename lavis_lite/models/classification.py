@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from lavis_lite.config.image_size import ImageSize
 from lavis_lite.errors import ConfigError
 from lavis_lite.models.base import Losses
+from lavis_lite.models.images import images_of
 from lavis_lite.models.momentum import MomentumCopy
 from lavis_lite.models.multimodal import GroundedModel, texts_of
 from lavis_lite.modules.layers.modes import eval_mode
@@ -76,7 +77,7 @@ class Classification(GroundedModel):
         """
         if missing := [name for name in self.image_names if name not in samples]:
             raise ConfigError(f"predict: the samples have no {', '.join(missing)}")
-        images = [samples[name].to(self.device) for name in self.image_names]
+        images = [images_of(samples, self.device, name) for name in self.image_names]
         label = samples.get("label")
         with torch.no_grad(), eval_mode(self):
             text = self.tokenize(texts_of(samples, len(images[0])))

@@ -11,6 +11,7 @@ from lavis_lite.config.image_size import ImageSize
 from lavis_lite.errors import ConfigError, suggest
 from lavis_lite.models import joint_space
 from lavis_lite.models.base import unit
+from lavis_lite.models.images import images_of
 from lavis_lite.models.multimodal import GroundedModel, texts_of
 from lavis_lite.modules.layers.modes import eval_mode
 from lavis_lite.modules.med.model import Med
@@ -102,7 +103,7 @@ class FeatureExtraction(GroundedModel):
                 given = samples["text_input"]
                 states = self.encode_text([given] if isinstance(given, str) else list(given))
                 return Features(text_embeds=states, text_embeds_proj=unit(self.text_proj(states)))
-            tokens = self.encode_image(samples["image"].to(self.device))
+            tokens = self.encode_image(images_of(samples, self.device))
             if mode == "image":
                 projected = unit(self.vision_proj(tokens))
                 return Features(image_embeds=tokens, image_embeds_proj=projected)

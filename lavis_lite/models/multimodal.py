@@ -8,7 +8,7 @@ from typing import Literal
 from torch import Tensor, nn
 
 from lavis_lite.config.image_size import ImageSize
-from lavis_lite.errors import ConfigError
+from lavis_lite.errors import ConfigError, suggest
 from lavis_lite.models.base import VisionLanguageModel
 from lavis_lite.modules import vision
 from lavis_lite.modules.med.attention import Source
@@ -110,9 +110,12 @@ def texts_of(samples: Samples, num_images: int) -> list[str]:
     """The texts of a batch, one per image; a single str goes with every image.
 
     Raises:
-        ConfigError: more or fewer texts than images.
+        ConfigError: no texts, or more or fewer than images.
     """
-    texts = samples["text_input"]
+    texts = samples.get("text_input")
+    if texts is None:
+        near = suggest("text_input", samples)
+        raise ConfigError(f"samples have no 'text_input'.{near} They have: {', '.join(samples)}")
     if isinstance(texts, str):
         return [texts] * num_images
     if len(texts) != num_images:

@@ -8,8 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from lavis_lite.config.image_size import ImageSize
-from lavis_lite.errors import ConfigError, suggest
+from lavis_lite.errors import ConfigError, NotFinite, suggest
 from lavis_lite.models.base import Losses
+from lavis_lite.models.images import images_of
 from lavis_lite.models.multimodal import GroundedModel, texts_of
 from lavis_lite.modules.generation import generate
 from lavis_lite.modules.layers.modes import eval_mode
@@ -102,12 +103,12 @@ class Answering(GroundedModel):
                 f"inference_method: {inference_method!r}.{suggest(inference_method, METHODS)} "
                 f"Known: {', '.join(METHODS)}"
             )
-        if inference_method == "rank" and not answer_list:
-            raise ConfigError("answer_list: `rank` chooses from it; give one, or use `generate`")
+        if inference_method == "rank":
+            check_answers(answer_list, num_ans_candidates)
         with eval_mode(self):
             tokens = samples.get("image_tokens")
             if tokens is None:
-                tokens = self.encode_image(samples["image"].to(self.device))
+                tokens = self.encode_image(images_of(samples, self.device))
             questions = self.tokenize(texts_of(samples, len(tokens)))
             states, mask = self.read_questions(tokens, questions)
             kv = self.question_context(states)
@@ -181,6 +182,9 @@ class Answering(GroundedModel):
         ):
             trees = prefixes.trees(candidates[rows])
             losses = self._tree_losses(select(kv, rows), mask[rows], trees)
+            if not bool(losses.isfinite().all()):
+                bad = ~losses.isfinite().all(1)
+                raise NotFinite("the probability of an answer", rows[bad].tolist())
             best = losses.argmin(1, keepdim=True)
             chosen.append(candidates[rows].gather(1, best)[:, 0])
         return torch.cat(chosen)
@@ -247,3 +251,20 @@ class Answering(GroundedModel):
             pad_id=self.tokenizer.pad_id,
         )
         return [self.tokenizer.decode(row[1:]) for row in ids]
+
+
+def check_answers(answers: list[str] | None, num_candidates: int) -> None:
+    """Refuse what answers cannot be ranked by.
+
+    Raises:
+        ConfigError: no list of texts, or no candidates.
+    """
+    if isinstance(answers, str):
+        raise ConfigError(f"answer_list: a list of answers is expected: [{answers!r}]")
+    if answers is None or not len(answers):
+        raise ConfigError("answer_list: `rank` chooses from it; give one, or use `generate`")
+    wrong = next((one for one in answers if not isinstance(one, str) or not one.strip()), None)
+    if wrong is not None or None in answers:
+        raise ConfigError(f"answer_list: {wrong!r} is no answer; each is a text that is not empty")
+    if num_candidates < 1:
+        raise ConfigError(f"num_ans_candidates: {num_candidates}; at least 1")

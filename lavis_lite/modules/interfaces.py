@@ -6,9 +6,10 @@ E joint embedding, V vocabulary, Q queue length, K candidates per image.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     import torch
@@ -35,7 +36,40 @@ class Tokenizer(Protocol):
         ...
 
 
-class Evaluation(NamedTuple):
+class Account(Protocol):
+    """How many samples a figure is of, and why not of the others: ``lavis_lite.data.counts``."""
+
+    @property
+    def seen(self) -> int:
+        """All samples that there are."""
+        ...
+
+    @property
+    def used(self) -> int:
+        """The samples that the figure is of."""
+        ...
+
+    @property
+    def set_aside(self) -> Mapping[str, int]:
+        """Reason -> samples that could not be judged: unreadable, or the model gave NaN."""
+        ...
+
+    @property
+    def left_out(self) -> Mapping[str, int]:
+        """Rule -> samples that have nothing to judge, such as an empty text."""
+        ...
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the account as plain values, for JSON."""
+        ...
+
+    def spell(self, unit: str) -> str:
+        """Return the account in words, by what the samples are (``images``)."""
+        ...
+
+
+@dataclass(frozen=True)
+class Evaluation:
     """What a metric found.
 
     Args:
@@ -43,12 +77,19 @@ class Evaluation(NamedTuple):
         predictions: what they come from, JSON rows.
         submission: the predictions as the evaluation server of the dataset takes them (JSON).
         missing: figures that could not be computed here, with the reason.
+        counts: how many samples the figures are of, by what they are (``images``, ``texts``).
+
+    It unpacks as the first four, which is all that there was before there were counts.
     """
 
     metrics: dict[str, float]
     predictions: list[dict[str, Any]]
     submission: Any = None
-    missing: dict[str, str] = {}
+    missing: dict[str, str] = field(default_factory=dict)
+    counts: Mapping[str, Account] = field(default_factory=dict)
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter((self.metrics, self.predictions, self.submission, self.missing))
 
 
 @runtime_checkable

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import functools
 import inspect
+import logging
 import math
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +22,7 @@ from lavis_lite.io.packages import naming_torchvision
 from lavis_lite.modules.layers.init import draw_matrices
 from lavis_lite.modules.timm_weights import load_encoder, without_network
 
+log = logging.getLogger(__name__)
 Grid = tuple[int, int]
 
 
@@ -129,16 +131,63 @@ def timm_encoder(
         load_encoder(model, pretrained)
     prefix = _num_prefix_tokens(model, tokens)
     # The class is swapped instead of wrapping the model: a wrapper would prefix all weight names.
-    model.__class__ = type(f"Timm{type(model).__name__}", (TimmTokens, type(model)), {})
+    model.__class__ = _with_tokens(type(model))
     model.width = model.num_features
     model.num_prefix_tokens = prefix
     model.map_pool = _map_pool(probe, tokens)
     model.grid = _grid(model, tokens, prefix)
+    _warn_of_cut(name, model, size)
     if init_scale is not None:
         draw_matrices(model, init_scale)
     if position_std is not None and isinstance(getattr(model, "pos_embed", None), nn.Parameter):
         nn.init.normal_(model.pos_embed, std=position_std)
     return model
+
+
+def _uncut(model: Any, size: tuple[int, ...]) -> tuple[int, ...] | None:
+    """Sides of a patch where it does not divide an image of this size, whose rest is not seen."""
+    patches = getattr(model, "patch_embed", None)
+    sides = getattr(patches, "patch_size", None)
+    if not isinstance(sides, tuple | list) or getattr(patches, "dynamic_img_pad", False):
+        return None
+    cut = any(length % side for length, side in zip(size, sides, strict=True))
+    return tuple(sides) if cut else None
+
+
+def _warn_of_cut(name: str, model: Any, size: tuple[int, ...]) -> None:
+    if sides := _uncut(model, size):
+        rest = [length % side for length, side in zip(size, sides, strict=True)]
+        log.warning(
+            "timm/%s: patches of %s pixels do not divide image_size %s: the last %s pixels are cut "
+            "off unseen; %s divides",
+            name,
+            " x ".join(map(str, sides)),
+            " x ".join(map(str, size)),
+            " x ".join(map(str, rest)),
+            " x ".join(str(a - b) for a, b in zip(size, rest, strict=True)),
+        )
+
+
+_with_tokens_of: dict[type, type[TimmTokens]] = {}  # timm's class -> ours
+
+
+def _with_tokens(timm_class: type) -> type[TimmTokens]:
+    """A timm class that gives tokens; no module has it, so that pickles make it anew."""
+    if timm_class not in _with_tokens_of:
+        name = f"Timm{timm_class.__name__}"
+        made = type(name, (TimmTokens, timm_class), {"__reduce_ex__": _reduce_tokens})
+        _with_tokens_of[timm_class] = cast(type[TimmTokens], made)
+    return _with_tokens_of[timm_class]
+
+
+def _reduce_tokens(model: TimmTokens, protocol: int) -> tuple[Any, ...]:
+    timm_class = type(model).__mro__[2]
+    return _unpickled, (timm_class,), model.__getstate__()
+
+
+def _unpickled(timm_class: type[nn.Module]) -> TimmTokens:
+    made = _with_tokens(timm_class)
+    return made.__new__(made)
 
 
 def grid_of(encoder: nn.Module) -> Grid | None:
@@ -160,6 +209,9 @@ def encode(encoder: nn.Module, image: Tensor) -> Tensor:
         raise ConfigError(
             f"image: {seen} pixels; the vision encoder takes {built} (model.image_size)"
         )
+    if wanted is None and (sides := _uncut(encoder, tuple(image.shape[-2:]))):
+        seen, side = (" x ".join(map(str, size)) for size in (image.shape[-2:], sides))
+        raise ConfigError(f"image: {seen} pixels; patches of {side} do not divide them")
     weight = next(encoder.parameters(), None)
     if weight is not None and image.is_floating_point():  # bytes are no pixels: they fail as ever
         image = image.to(weight.dtype)

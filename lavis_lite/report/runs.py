@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from lavis_lite import config as configs
 from lavis_lite import registry
+from lavis_lite.data.counts import Counts
 from lavis_lite.data.files.images import decode
 from lavis_lite.registry.component import Component
 from lavis_lite.report.figures import count_of
@@ -21,8 +22,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 Record = dict[str, Any]
-_ROWS = {"question": "questions", "image_id": "images"}  # what rows with such a key are
-_NO_FIGURES = ("step", "evaluate", "seconds")
+_NO_FIGURES = ("step", "evaluate", "seconds", "counts")
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,7 @@ class Evaluated:
         predictions: the file of its rows, which may be missing.
         data: the dataset's component; None where it is not known.
         missing: figures that the latest evaluation could not compute, as "n/a: " and the reason.
+        counts: how many samples the latest figures are of, by what they are.
     """
 
     name: str
@@ -44,6 +45,7 @@ class Evaluated:
     predictions: Path
     data: Component | None = None
     missing: dict[str, str] = field(default_factory=dict)
+    counts: dict[str, Counts] = field(default_factory=dict)
 
     @property
     def figures(self) -> dict[str, float]:
@@ -52,6 +54,8 @@ class Evaluated:
 
     def counted(self) -> str:
         """Return how many of what the figures stand for: ``300 images``; empty if unknown."""
+        if self.counts:  # records of before there were any have none
+            return " and ".join(count.spell(unit) for unit, count in self.counts.items())
         return count_of(self.metric, self.rows())
 
     def rows(self) -> list[Record]:
@@ -102,6 +106,7 @@ def _evaluations(records: list[Record], config: Any, folder: Path) -> list[Evalu
     components = _evaluators(config)
     histories: dict[str, list[tuple[int, dict[str, float]]]] = {}
     missing: dict[str, dict[str, str]] = {}
+    counts: dict[str, dict[str, Counts]] = {}
     for record in records:
         if "evaluate" in record:
             figures = {
@@ -110,6 +115,9 @@ def _evaluations(records: list[Record], config: Any, folder: Path) -> list[Evalu
                 if key not in _NO_FIGURES and isinstance(value, int | float)
             }
             histories.setdefault(record["evaluate"], []).append((record.get("step", 0), figures))
+            counts[record["evaluate"]] = {
+                unit: Counts(**found) for unit, found in record.get("counts", {}).items()
+            }
             missing[record["evaluate"]] = {
                 key: value for key, value in record.items() if str(value).startswith("n/a: ")
             }
@@ -119,7 +127,7 @@ def _evaluations(records: list[Record], config: Any, folder: Path) -> list[Evalu
         path = folder / "predictions" / f"{name}.jsonl"
         metric = component.name if component else name
         data = component.data if component else None
-        found.append(Evaluated(name, metric, history, path, data, missing[name]))
+        found.append(Evaluated(name, metric, history, path, data, missing[name], counts[name]))
     return found
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import time
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
@@ -18,9 +19,10 @@ from lavis_lite.config.evaluators import evaluator_names
 from lavis_lite.config.schema import DataConfig, EvaluateConfig, Evaluator
 from lavis_lite.data.loader import EvalData, Processors
 from lavis_lite.data.quarantine import Quarantine
-from lavis_lite.errors import ConfigError
+from lavis_lite.errors import ConfigError, DataError
+from lavis_lite.metrics.counts import count_read
 from lavis_lite.models import zoo
-from lavis_lite.modules.interfaces import Evaluation, Metric
+from lavis_lite.modules.interfaces import Account, Evaluation, Metric
 from lavis_lite.modules.layers.compile import compile_towers
 from lavis_lite.registry.component import Component
 from lavis_lite.runners.loggers import Logger, Record, check_loggers, open_loggers
@@ -89,7 +91,9 @@ class Evaluations:
     ) -> None:
         self.folder = folder
         self.context = context
+        self.max_bad_fraction = max_bad_fraction
         self.parts: dict[str, tuple[Metric, EvalData]] = {}
+        self.counts: dict[str, Any] = {}  # evaluator -> unit -> the count of its last evaluation
         if not evaluators:
             return
         processors = build_processors(data, "eval", model)
@@ -146,16 +150,57 @@ class Evaluations:
         seed_everything(self.context.seed, "evaluate", name)
         with torch.no_grad():
             result: Evaluation = metric.evaluate(model, data, self.context)
+        counts = result.counts or {"rows": count_read(data)}
+        for unit, counted in counts.items():
+            refuse_too_many(name, unit, counted, self.max_bad_fraction, self.folder)
+        self.counts[name] = {unit: counted.as_dict() for unit, counted in counts.items()}
         if distributed.is_main():
             lines = (json.dumps(row, ensure_ascii=False) for row in result.predictions)
             write_text(self.folder.predictions(name), "".join(f"{line}\n" for line in lines))
             if result.submission is not None:
                 text = json.dumps(result.submission, ensure_ascii=False)
                 write_text(self.folder.submission(name), text)
-        figures = {key: float(value) for key, value in result.metrics.items()}
-        unknown = {key: f"n/a: {reason}" for key, reason in result.missing.items()}
         seconds = round(time.perf_counter() - begin, 3)
-        return {"step": step, "evaluate": name, **figures, **unknown, "seconds": seconds}
+        record = {"step": step, "evaluate": name, **_numbers(name, result), "seconds": seconds}
+        return {**record, "counts": self.counts[name]}
+
+
+def _numbers(name: str, result: Evaluation) -> dict[str, float | str]:
+    """A metric's figures, and in place of one that there is none of "n/a: " and the reason."""
+    found: dict[str, float | str] = {}
+    for key, value in result.metrics.items():
+        found[key] = float(value)
+        if not math.isfinite(float(value)):
+            found[key] = f"n/a: the metric gives {float(value)}"
+            log.warning("%s: %s is not finite, and no figure", name, key)
+    return found | {key: f"n/a: {reason}" for key, reason in result.missing.items()}
+
+
+def counts_of(records: Iterable[Record], step: int) -> dict[str, Any]:
+    """How many samples the figures at ``step`` are of: evaluator -> unit -> count."""
+    return {
+        record["evaluate"]: record["counts"]
+        for record in records
+        if record["step"] == step and "counts" in record
+    }
+
+
+def refuse_too_many(
+    name: str, unit: str, counted: Account, limit: float, folder: RunFolder
+) -> None:
+    """Refuse figures when more than a share of what they should be of was set aside.
+
+    A single one is not too many, unless the limit is 0.
+
+    Raises:
+        DataError: with the counts by reason.
+    """
+    bad = sum(counted.set_aside.values())
+    if bad > limit * counted.seen and (bad > 1 or not limit):
+        raise DataError(
+            f"{name}: {counted.spell(unit)}; more are set aside than "
+            f"run.max_bad_fraction={limit:g} allows. All of them: {folder.quarantine}"
+        )
 
 
 def figures(records: Iterable[Record], step: int) -> dict[str, float]:
@@ -165,7 +210,7 @@ def figures(records: Iterable[Record], step: int) -> dict[str, float]:
         for record in records
         if "evaluate" in record and record["step"] == step
         for key, value in record.items()
-        if key not in ("step", "evaluate", "seconds") and not isinstance(value, str)
+        if key not in ("step", "evaluate", "seconds") and not isinstance(value, str | dict)
     }
 
 
@@ -196,16 +241,16 @@ class EvaluateRunner:
             folder.reopen()
             folder.claim(config, device)
             begin = time.perf_counter()
-            found = self._evaluate(folder, device, datasets)
+            found, counts = self._evaluate(folder, device, datasets)
             seconds = round(time.perf_counter() - begin, 1)
-            summary = {"step": 0, "seconds": seconds, "metrics": found}
+            summary = {"step": 0, "seconds": seconds, "metrics": found, "counts": counts}
             folder.finish(summary)
         log.info("figures are in %s, predictions beside it", folder.metrics)
         return summary
 
     def _evaluate(
         self, folder: RunFolder, device: torch.device, datasets: list[Any]
-    ) -> dict[str, float]:
+    ) -> tuple[dict[str, float], dict[str, Any]]:
         config = self.config
         seed_everything(config.run.seed)
         model = zoo.build_model(config.model).to(device)
@@ -233,7 +278,7 @@ class EvaluateRunner:
                 logger.write(record)
 
         try:
-            return evaluations.run(model, 0, write)
+            return evaluations.run(model, 0, write), evaluations.counts
         finally:
             for logger in loggers:
                 logger.close()

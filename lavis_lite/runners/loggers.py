@@ -2,7 +2,8 @@
 
 A record is a flat dict. Of training: ``step``, ``loss``, ``loss_<name>``, ``lr``, ``grad_norm``,
 ``samples_per_second``, and ``quarantined`` or ``skipped`` once there are any. Of an evaluation:
-``step``, ``evaluate`` (its name), its figures, ``seconds``.
+``step``, ``evaluate`` (its name), its figures, ``seconds``, and ``counts``: how many images, texts
+or questions the figures are of, and why the others are not among them (``Counts``).
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+from lavis_lite.data.counts import Counts
 from lavis_lite.errors import ConfigError
 from lavis_lite.runners.run_folder import RunFolder, write_text
 
@@ -106,7 +108,11 @@ class ConsoleLog:
         if "evaluate" in values:
             seconds = values.pop("seconds", 0.0)
             parts.append(f"{values.pop('evaluate')}:")
+            counts = values.pop("counts", {})
             parts += [f"{name} {_short(value)}" for name, value in values.items()]
+            if counts:
+                spelled = (Counts(**found).spell(unit) for unit, found in counts.items())
+                parts.append(f"of {', '.join(spelled)}")
             return "  ".join([*parts, f"({seconds:.0f} s)"])
         rate, speed = values.pop("lr"), values.pop("samples_per_second")
         for name, value in values.items():

@@ -8,7 +8,7 @@ import os
 import shlex
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -84,8 +84,16 @@ class RunFolder:
             lock.flush()
             yield
 
-    def claim(self, config: Any, device: torch.device) -> None:
-        """Write down what is being run here: ``config.yaml`` and ``run.json``."""
+    def claim(
+        self, config: Any, device: torch.device, rows: Sequence[Mapping[str, Any]] = ()
+    ) -> None:
+        """Write down what is being run here: ``config.yaml`` and ``run.json``.
+
+        Args:
+            config: of the run.
+            device: that it runs on.
+            rows: which rows it is trained on, see ``data_identity``.
+        """
         distributed.barrier()  # every process has read what stood there before
         if distributed.is_main():
             write_text(self.config, to_yaml(config))
@@ -98,6 +106,8 @@ class RunFolder:
                 "processes": distributed.world_size(),
                 "settings": settings(config, distributed.world_size()),
             }
+            if rows:
+                record["rows"] = list(rows)
             write_json(self.start, record)
         distributed.barrier()
 
@@ -116,6 +126,10 @@ class RunFolder:
     def last_settings(self) -> Settings | None:
         """The settings that the run in this folder was last started with; None in a new one."""
         return read_json(self.start).get("settings")
+
+    def last_rows(self) -> list[dict[str, Any]]:
+        """Which rows the run in this folder was last trained on; empty where it is not known."""
+        return read_json(self.start).get("rows", [])
 
     def summary(self) -> dict[str, Any] | None:
         """What the finished run returned; None while there is none."""

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from lavis_lite.errors import ConfigError
+from lavis_lite.models.images import images_of
 from lavis_lite.modules.generation import generate as generate_ids
 from lavis_lite.modules.layers.modes import eval_mode
 from lavis_lite.modules.med.attention import KeyValue
@@ -102,7 +103,7 @@ def generate(
     with eval_mode(model):
         tokens = samples.get("image_tokens")
         if tokens is None:
-            tokens = model.encode_image(samples["image"].to(model.device))
+            tokens = model.encode_image(images_of(samples, model.device))
         method = method or ("nucleus" if use_nucleus_sampling else "beam")
         texts = num_beams if method == "beam" else num_captions
         seen = model.text_decoder.bert.look_at(tokens, texts * max_length, max_length)

@@ -10,6 +10,7 @@ from lavis_lite import registry
 from lavis_lite.config.image_size import ImageSize
 from lavis_lite.models.base import Spec
 from lavis_lite.models.build import build_text, build_vision, describe_arguments, width_of
+from lavis_lite.models.images import images_of
 from lavis_lite.models.multimodal import FirstToken
 from lavis_lite.models.retrieval import Retrieval
 from lavis_lite.modules.layers.modes import cosines, eval_mode
@@ -35,7 +36,7 @@ class BlipITM(Retrieval):
                 match; ``itc`` the (B images, B texts) cosine similarities, in [-1, 1].
         """
         with eval_mode(self):
-            tokens = self.encode_image(samples["image"].to(self.device))
+            tokens = self.encode_image(images_of(samples, self.device))
             texts: Any = samples["text_input"]
             texts = [texts] * len(tokens) if isinstance(texts, str) else texts
             return self._score(tokens, self.tokenize(texts), match_head)

@@ -13,6 +13,7 @@ from lavis_lite.errors import ConfigError
 from lavis_lite.losses.gradient_cache import CachedShared, check_cachable
 from lavis_lite.losses.step_info import StepInfo
 from lavis_lite.models.base import Losses, Texts, VisionLanguageModel, unit
+from lavis_lite.models.images import images_of
 from lavis_lite.modules import vision
 from lavis_lite.modules.layers.modes import eval_mode
 from lavis_lite.modules.output import ModelOutput, Samples
@@ -159,7 +160,7 @@ class DualEncoder(VisionLanguageModel):
         found: dict[str, Tensor] = {}
         with eval_mode(self):
             if image is not None:
-                tokens = self.encode_image(image.to(self.device))
+                tokens = self.encode_image(images_of(samples, self.device))
                 found["image_embeds"] = self.project_image(tokens)
                 found["image_embeds_proj"] = self.image_features(tokens)
             if texts is not None:

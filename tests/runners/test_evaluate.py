@@ -64,7 +64,9 @@ def test_it_computes_what_training_found_at_its_end(tmp_path):
     assert found["metrics"] == trained["metrics"]
     assert json.loads((tmp_path / "test" / "complete.json").read_text()) == found
     figure = found["metrics"]["toy_error/error"]
-    assert records(tmp_path / "test") == [{"step": 0, "evaluate": "toy_error", "error": figure}]
+    counts = {"rows": {"seen": 6, "used": 6, "set_aside": {}, "left_out": {}}}
+    record = {"step": 0, "evaluate": "toy_error", "error": figure, "counts": counts}
+    assert records(tmp_path / "test") == [record]
 
 
 def test_run_again_it_replaces_its_figures(tmp_path):

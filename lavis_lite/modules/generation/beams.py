@@ -8,6 +8,7 @@ from torch import Tensor
 from lavis_lite.errors import ConfigError
 from lavis_lite.modules.generation.decoder import Decoder, leaves
 from lavis_lite.modules.generation.rules import Rules
+from lavis_lite.modules.generation.sampling import refuse_nan
 
 
 class Hypotheses:
@@ -70,7 +71,9 @@ def beam_search(decoder: Decoder, prompt: Tensor, rules: Rules) -> list[list[int
     totals[:, 0] = 0.0  # all beams are the prompt: one is enough to begin with
     logits = decoder.start(prompt, num_beams, rules.max_length)[:, None].expand(-1, num_beams, -1)
     for length in range(prompt_length, rules.max_length):
-        scores = rules.apply(logits.float().log_softmax(-1), tokens) + totals[..., None]
+        log_probability = logits.float().log_softmax(-1)
+        refuse_nan(log_probability, torch.tensor(images, device=tokens.device))
+        scores = rules.apply(log_probability, tokens) + totals[..., None]
         # Each beam can end in one way, so at least K of 2 K continuations go on.
         best, flat = scores.flatten(1).topk(2 * num_beams)  # (B, 2 K)
         parents, new = flat // scores.shape[-1], flat % scores.shape[-1]

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lavis_lite.errors import NotFinite
 from lavis_lite.modules.generation.decoder import Decoder, leaves
 from lavis_lite.modules.generation.rules import Rules
 
@@ -32,6 +33,7 @@ def draw_texts(decoder: Decoder, prompt: Tensor, rules: Rules, choose: Choose) -
     ended = torch.zeros(tokens.shape[:2], dtype=torch.bool, device=prompt.device)
     logits = decoder.start(prompt, num_texts, rules.max_length)[:, None].expand(-1, num_texts, -1)
     for step in range(rules.max_length - prompt_length):
+        refuse_nan(logits, rows)
         new = choose(rules.apply(logits.float(), tokens), rows, step)
         new = new.masked_fill(ended, rules.pad_id)
         tokens = torch.cat([tokens, new[..., None]], dim=-1)
@@ -46,6 +48,18 @@ def draw_texts(decoder: Decoder, prompt: Tensor, rules: Rules, choose: Choose) -
         logits = decoder.step(new)
     done |= dict(zip(rows.tolist(), tokens.tolist(), strict=True))
     return [cut(text, rules, prompt_length) for row in range(num_images) for text in done[row]]
+
+
+def refuse_nan(logits: Tensor, rows: Tensor) -> None:
+    """Raise NotFinite where a text has no token to choose.
+
+    Args:
+        logits: (B', K, V).
+        rows: (B',) the images that they are of, for the error.
+    """
+    bad = ~logits.logsumexp(-1).isfinite().all(-1)  # -inf rules a token out, all of them none
+    if bool(bad.any()):
+        raise NotFinite("the logits of a text", rows[bad].tolist())
 
 
 def cut(text: list[int], rules: Rules, prompt_length: int) -> list[int]:

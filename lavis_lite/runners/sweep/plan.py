@@ -22,13 +22,17 @@ Cell = tuple[str, int]  # arm, seed
 
 
 class Job(NamedTuple):
-    """A run. ``ident`` is a hash of all that decides what comes out, its inputs included."""
+    """A run. ``ident`` is a hash of all that decides what comes out, its inputs included.
+
+    ``label`` says whose run it is: ``arm large, seed 0``, and how many others share it.
+    """
 
     ident: str
     stage: str
     config: Any
     folder: Path
     inputs: tuple[str, ...]
+    label: str = ""
 
 
 class Plan(NamedTuple):
@@ -79,6 +83,8 @@ class Planner:
         if wrong:
             raise ConfigError("\n".join(_by_arm(wrong)))
         _refuse_equal(cells)
+        for ident, label in _labels(cells).items():
+            self.jobs[ident] = self.jobs[ident]._replace(label=label)
         return Plan(self.jobs, cells, is_pipeline)
 
     def _unknown_results(self, base: Any) -> Iterator[str]:
@@ -150,6 +156,18 @@ class Planner:
             registry.build("runner", config.runner.spec, config=config)  # it checks more
             self._loaded[key] = config
         return self._loaded[key]
+
+
+def _labels(cells: Mapping[Cell, Mapping[str, str]]) -> dict[str, str]:
+    """For which arm and seed a run is, and for how many others."""
+    owners: dict[str, list[Cell]] = {}
+    for cell, stages in cells.items():
+        for ident in stages.values():
+            owners.setdefault(ident, []).append(cell)
+    labels = {}
+    for ident, ((arm, seed), *others) in owners.items():
+        labels[ident] = f"arm {arm}, seed {seed}" + (f" and {len(others)} more" if others else "")
+    return labels
 
 
 def _inside(path: str, folder: str) -> bool:

@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Mapping
 from multiprocessing.connection import Connection, wait
 from typing import Any, NamedTuple
@@ -30,11 +31,27 @@ class Worker(NamedTuple):
 class Queue:
     """The runs that are left, in an order in which each comes after its inputs."""
 
-    def __init__(self, jobs: Mapping[str, Job]) -> None:
+    def __init__(self, jobs: Mapping[str, Job], workers: int = 1) -> None:
         self.left = dict(jobs)
         self.unfinished = set(jobs)
         self.failures: Failures = []
         self.total = len(jobs)
+        self.begun: dict[str, float] = {}
+        self.seconds: list[float] = []  # of each run that is done
+        self.workers = workers
+
+    def begins(self, job: Job) -> str:
+        """A line on the run that begins now: its number, for which arms and seeds, time left."""
+        self.begun[job.ident] = time.monotonic()
+        number = len(self.begun)
+        line = f"[{number}/{self.total}] {job.folder.name} begins" + (
+            f": {job.label}" if job.label else ""
+        )
+        if not self.seconds:
+            return line
+        each = sum(self.seconds) / len(self.seconds)
+        left = each * len(self.unfinished) / self.workers
+        return f"{line} (about {_spelled(left)} left, at {_spelled(each)} a run)"
 
     def take(self) -> Job | None:
         """The next run whose inputs are there; None while there is none."""
@@ -47,6 +64,8 @@ class Queue:
         """Note a run's end; what builds on one that failed is given up."""
         if error is None:
             self.unfinished.remove(job.ident)
+            if job.ident in self.begun:
+                self.seconds.append(time.monotonic() - self.begun[job.ident])
             done = self.total - len(self.unfinished)
             log.info("[%d/%d] %s", done, self.total, job.folder.name)
             return
@@ -73,10 +92,10 @@ def run_jobs(
     Returns:
         Each that did not finish, with the reason.
     """
-    queue = Queue(jobs)
+    queue = Queue(jobs, max(1, min(workers, len(jobs))))
     if workers == 1 or len(jobs) < 2:
         while (job := queue.take()) is not None:
-            log.info("%s begins", job.folder.name)
+            log.info("%s", queue.begins(job))
             error = _run(job.config)
             queue.finish(job, error)
             if error is None:
@@ -84,6 +103,14 @@ def run_jobs(
         return queue.failures
     _run_beside(queue, min(workers, len(jobs)), plugins, finished)
     return queue.failures
+
+
+def _spelled(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
 
 
 def _run(config: Any) -> str | None:
@@ -106,6 +133,7 @@ def _run_beside(
         while True:
             while idle and (job := queue.take()) is not None:
                 worker = idle.pop()
+                log.info("%s", queue.begins(job))
                 worker.pipe.send(job.config)
                 busy[worker.pipe] = worker, job
             if not busy:

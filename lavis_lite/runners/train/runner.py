@@ -9,7 +9,8 @@ from typing import Any
 from lavis_lite import distributed, registry
 from lavis_lite.config.schema import TrainConfig
 from lavis_lite.data.counts import accounts
-from lavis_lite.runners.evaluate import figures
+from lavis_lite.runners.data_identity import identities, warn_of_changes
+from lavis_lite.runners.evaluate import counts_of, figures
 from lavis_lite.runners.loggers import read_records
 from lavis_lite.runners.process import join
 from lavis_lite.runners.run_folder import RunFolder
@@ -56,7 +57,10 @@ class TrainRunner:
                 log.info("%s is complete: nothing to do", folder.path)
                 return folder.summary() or {}
             datasets = datasets or open_data(config)
-            folder.claim(config, device)
+            rows = identities(datasets.train)
+            if start.checkpoint is not None:
+                warn_of_changes(folder.last_rows(), rows)
+            folder.claim(config, device, rows)
             begin = time.perf_counter()
             training = build_training(config, folder, device, datasets, start)
             train(training, build_hooks(training))
@@ -67,8 +71,10 @@ def finish(training: Training, datasets: Datasets, seconds: float) -> dict[str, 
     """Write and return the summary of a run that has done its last step."""
     folder = training.folder
     records = read_records(folder.metrics) if distributed.is_main() else []
-    metrics = distributed.all_gather_object(figures(records, training.step))[0]
+    found = figures(records, training.step), counts_of(records, training.step)
+    metrics, counts = distributed.all_gather_object(found)[0]
     summary = {"step": training.step, "seconds": round(seconds, 1), "metrics": metrics}
+    summary |= {"counts": counts} if counts else {}
     opened = [*datasets.train, *datasets.evaluate]
     summary["data"] = accounts(opened)
     every = (problem for dataset in opened for problem in getattr(dataset, "problems", []))

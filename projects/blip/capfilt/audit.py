@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from lavis_lite import registry
+from lavis_lite.data.counts import Counts
 from lavis_lite.errors import ConfigError, suggest
 from lavis_lite.projects.blip.capfilt.audit_config import AuditConfig
 from lavis_lite.runners.run_folder import RunFolder, write_text
@@ -47,11 +48,14 @@ class AuditRunner:
             folder.claim(self.config, torch.device("cpu"))
             metrics = shares(counts)
             seconds = round(time.perf_counter() - begin, 1)
+            counted = {"texts": Counts(counts.total(), counts.total()).as_dict()}
             record = {"step": 0, "evaluate": "audit", **metrics, "seconds": seconds}
+            record["counts"] = counted
             write_text(folder.metrics, json.dumps(record) + "\n")
             summary = {"step": 0, "seconds": seconds, "metrics": metrics}
+            summary["counts"] = {"audit": counted}
             folder.finish(summary)
-        log.info("complete: %s", metrics)
+        log.info("complete: %s of %d texts", metrics, counts.total())
         return summary
 
 

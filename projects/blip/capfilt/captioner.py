@@ -10,6 +10,7 @@ from torch import Tensor
 
 from lavis_lite.data.seeding import stable_hash
 from lavis_lite.errors import ConfigError, suggest
+from lavis_lite.metrics.finite import ask_each
 from lavis_lite.runners.process import seed_everything
 
 NUCLEUS = {"method": "nucleus", "top_p": 0.9}
@@ -31,13 +32,21 @@ class CaptionWriter:
         self.seed = seed
         self._takes_seeds = "seeds" in inspect.signature(model.generate).parameters
 
-    def write(self, images: Tensor, keys: list[str]) -> list[list[str]]:
-        """The captions of each image.
+    def write(self, images: Tensor, keys: list[str]) -> list[list[str] | None]:
+        """The captions of each image; None of one for which the model gives no numbers.
 
         Args:
             images: (B, 3, H, W).
             keys: of the B samples.
         """
+
+        def ask(rows: list[int]) -> list[list[str]]:
+            pixels = images if len(rows) == len(keys) else images[rows]
+            return self._write(pixels, [keys[row] for row in rows])
+
+        return ask_each(ask, len(keys))
+
+    def _write(self, images: Tensor, keys: list[str]) -> list[list[str]]:
         options = dict(self.options)
         if self._takes_seeds:
             options["seeds"] = [stable_hash("caption", self.seed, key) for key in keys]

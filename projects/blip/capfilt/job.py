@@ -15,11 +15,12 @@ from torch import nn
 import lavis_lite
 from lavis_lite.config import to_dict
 from lavis_lite.data.counts import Counts
-from lavis_lite.errors import ConfigError, DataError
+from lavis_lite.errors import ConfigError
 from lavis_lite.io.redaction import redacted
 from lavis_lite.projects.blip.capfilt.claims import locked
 from lavis_lite.projects.blip.capfilt.config import CapfiltConfig
 from lavis_lite.projects.blip.capfilt.layout import DONE, IMAGES, JOB, RECORDS, SHARDS, shard_name
+from lavis_lite.runners.data_identity import rows_hash
 from lavis_lite.runners.run_folder import output_folder, read_json, write_json
 from lavis_lite.runners.settings import (
     Settings,
@@ -31,7 +32,6 @@ from lavis_lite.runners.settings import (
 
 QUARANTINE = ".quarantine.jsonl"
 STATS = ".stats.json"
-_SAMPLED_ROWS = 200
 # The records are the same whatever these are; weights are told by their hash, not by their path.
 _NOT_IN_RECORDS = ("captioner.checkpoint", "filter.checkpoint", "run.report")
 
@@ -136,21 +136,6 @@ def weights_hash(model: nn.Module) -> str:
         digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
         flat = tensor.detach().cpu().contiguous().reshape(-1)
         digest.update(flat.view(torch.uint8).numpy())
-    return digest.hexdigest()[:16]
-
-
-def rows_hash(source: Any) -> str:
-    """A hash of keys and texts of some rows, evenly spread: another input shows, cheaply."""
-    digest = hashlib.sha256()
-    read = getattr(source, "annotation", source.__getitem__)
-    for number in range(min(len(source), _SAMPLED_ROWS)):
-        index = number * len(source) // min(len(source), _SAMPLED_ROWS)
-        try:
-            row = read(index)
-            text = f"{row['key']}\n{row['text_input']}"
-        except (DataError, OSError) as error:
-            text = type(error).__name__
-        digest.update(f"{index} {text}\n".encode("utf-8", "surrogatepass"))
     return digest.hexdigest()[:16]
 
 

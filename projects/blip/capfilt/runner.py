@@ -11,6 +11,7 @@ from typing import Any, Literal
 import numpy
 
 from lavis_lite import distributed, registry
+from lavis_lite.data.counts import Counts
 from lavis_lite.data.seeding import stable_hash
 from lavis_lite.distributed import choose
 from lavis_lite.errors import ConfigError
@@ -100,19 +101,25 @@ class CapfiltRunner:
             "images_per_cpu_second": round(speed.images_per_cpu_second or 0.0, 3),
             "bytes_per_image": round(sum(total["bytes"].values()) / max(1, total["images"])),
         }
-        record = {"step": 0, "evaluate": self.config.runner.name, **figures, "seconds": seconds}
+        runner = self.config.runner.name
+        counted = Counts(total["read"], total["images"], total["unreadable"])
+        counts = {"images": counted.as_dict()}
+        record = {"step": 0, "evaluate": runner, **figures, "seconds": seconds}
+        record["counts"] = counts
         write_text(folder.path / "metrics.jsonl", json.dumps(record) + "\n")
         summary = {"step": 0, "seconds": seconds, "report": page, "metrics": figures}
+        summary["counts"] = {runner: counts}
         summary["seconds_by_stage"] = {n: round(s, 3) for n, s in speed.stages.items()}
         if total["truth"] and "roc" in total["truth"]:
             summary["roc"] = total["truth"]["roc"]
         write_json(folder.path / "complete.json", summary)
         log.info(
-            "complete: %d of %d web texts and %d of %d synthetic ones were kept; %s",
+            "complete: %d of %d web texts and %d of %d synthetic ones were kept, of %s; %s",
             total["web"]["kept"],
             total["web"]["texts"],
             total["synthetic"]["kept"],
             total["synthetic"]["texts"],
+            counted.spell("images"),
             page or folder.path,
         )
 
@@ -126,6 +133,9 @@ class CapfiltRunner:
 def is_main() -> bool:
     """Whether this process writes what is about all shards."""
     return distributed.is_main() and torchrun_place().number == 0
+
+
+SCORES = {"itm": (0.0, 1.0), "itc": (-1.0, 1.0)}  # the ranges of a filter's scores
 
 
 def check(config: CapfiltConfig, shard_size: int, workers: int) -> None:
@@ -156,6 +166,14 @@ def _filter_problems(config: CapfiltConfig) -> list[str]:
     problems = []
     if judge.threshold is not None and judge.keep_fraction is not None:
         problems.append("filter.threshold, filter.keep_fraction: one of them, not both")
+    low, high = SCORES[judge.score]
+    if judge.threshold is not None and not low <= judge.threshold <= high:
+        share = judge.threshold / 100
+        hint = f"; for {judge.threshold:g} % write {share:g}" if 1 < judge.threshold <= 100 else ""
+        problems.append(
+            f"filter.threshold: {judge.threshold:g}; scores of `{judge.score}` are from {low:g} to "
+            f"{high:g}{hint}"
+        )
     if judge.score == "itc" and judge.threshold is None and judge.keep_fraction is None:
         problems.append(
             "filter.threshold: `score: itc` has no natural one; give it, or filter.keep_fraction"

@@ -22,6 +22,7 @@ import torch
 from lavis_lite.data.loader import EvalData, Processors
 from lavis_lite.errors import DataError
 from lavis_lite.io.files import publish, sha256_of
+from lavis_lite.metrics.counts import not_finite
 from lavis_lite.projects.blip.capfilt import job as jobs
 from lavis_lite.projects.blip.capfilt.captioner import CaptionWriter
 from lavis_lite.projects.blip.capfilt.config import CapfiltConfig
@@ -138,18 +139,29 @@ def _compute(
             continue
         images = tools.prepare.split(batch["image"][chosen])
         chosen_keys = [batch["key"][place] for place in chosen]
-        texts: list[list[str]] = [[] for _ in chosen]
+        texts: list[list[str] | None] = [[] for _ in chosen]
         with torch.no_grad(), tools.precision.autocast():
             if tools.captioner is not None:
                 with clock.time("caption"):
                     pixels = images["captioner"].to(tools.precision.device)
                     texts = tools.captioner.write(pixels, chosen_keys)
+            described = [place for place, own in enumerate(texts) if own is not None]
+            for place, key in enumerate(chosen_keys):
+                if place not in described:
+                    reason = not_finite("the logits of a text")
+                    bad.add({"key": key, "index": batch["index"][chosen[place]], "reason": reason})
+            bad.seen(0)
             made = [
-                new_record(batch["index"][p], key, batch["text_input"][p], texts[n], own(batch, p))
-                for n, (p, key) in enumerate(zip(chosen, chosen_keys, strict=True))
+                new_record(batch["index"][p], key, batch["text_input"][p], said, own(batch, p))
+                for p, key, said in zip(chosen, chosen_keys, texts, strict=True)
+                if said is not None
             ]
+            chosen = [chosen[place] for place in described]
             with clock.time("filter"):
-                _judge(made, images.get("filter"), tools)
+                shown = images.get("filter")
+                if shown is not None and len(made) < len(chosen_keys):
+                    shown = shown[described]
+                _judge(made, shown, tools)
         records += made
         if spool is not None:
             for place in chosen:

@@ -104,13 +104,14 @@ def load_tools(
     config: CapfiltConfig, shard_size: int, device: torch.device
 ) -> tuple[Tools, dict[str, Any]]:
     """Models, source and processors, and all settings that their output depends on."""
+    # Before weights are fetched: a wrong path is noticed at once.
+    source = Source(registry.build("dataset", config.data.source.spec), config.output.images)
     models: dict[str, nn.Module] = {}
     for name in ("captioner", "filter"):
         if (component := getattr(config, name)) is not None:
             models[name] = (
                 load(component, name, config.run.seed).to(device).eval().requires_grad_(False)
             )
-    source = Source(registry.build("dataset", config.data.source.spec), config.output.images)
     captioner = judge = None
     if config.captioner is not None:
         check_options(type(models["captioner"]), config.captioner.generate)
