@@ -1,4 +1,4 @@
-"""Which sample comes when: one endless order over all datasets, a function of the seed alone."""
+"""The endless order of samples over all datasets, a function of the seed alone."""
 
 from __future__ import annotations
 

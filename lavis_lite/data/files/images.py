@@ -1,4 +1,4 @@
-"""From a file's bytes to an RGB image, refusing what is broken or a bomb before decoding it."""
+"""Decode a file's bytes to an RGB image; broken files and bombs are refused before decoding."""
 
 from __future__ import annotations
 
@@ -137,7 +137,7 @@ def _formats() -> tuple[str, ...]:
 
 
 def _kind(head: bytes, error: Any) -> str:
-    """What the bytes look like instead, as far as one can tell."""
+    """Name the likely content of bytes that are not an image."""
     start = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     for mark, kind in (
         (b"<svg", "SVG"),

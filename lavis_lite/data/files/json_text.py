@@ -12,7 +12,7 @@ _NO_BYTE = re.compile("[\ud800-\udc7f\udd00-\udfff]")  # the others stand for by
 
 
 def parse_json(text: str | bytes, *, keep_bytes: bool = False) -> Any:
-    """What a JSON text says; half a surrogate pair, which is no character, becomes U+FFFD.
+    """Parse a JSON text; half a surrogate pair, which is not a character, becomes U+FFFD.
 
     Args:
         text: a str, or bytes in UTF-8, -16 or -32.

@@ -64,7 +64,7 @@ class Rows:
 
     @property
     def counts(self) -> Counts:
-        """How many entries the source has, and what became of each."""
+        """The number of entries in the source, and how many were used, set aside or left out."""
         chosen = set(self._chosen.tolist()) if self._bad and self._chosen is not None else None
         bad = [why for number, why in self._bad.items() if chosen is None or number in chosen]
         return Counts(
@@ -207,7 +207,7 @@ def _texts(value: Any) -> set[str]:
 
 
 def _text(value: Any) -> str:
-    """For comparing: `true` in a config means the "true" of a JSON file, too."""
+    """Return a value as text to compare: `true` in a config equals "true" in a JSON file."""
     return str(value).lower() if isinstance(value, bool | str) else str(value)
 
 

@@ -28,7 +28,7 @@ Members = dict[str, tuple[int, int]]  # extension -> (offset, size)
 
 @dataclass
 class ShardIndex:
-    """Where the samples of one shard lie, and what was wrong with it.
+    """The positions of the samples of one shard, and the shard's defects.
 
     Args:
         samples: key and members of each sample, in the order of the file.
@@ -111,7 +111,7 @@ def _is_packed(path: Path) -> bool:
 
 
 def leads_out(name: str) -> bool:
-    """Whether a member's path would leave the folder that an archive is unpacked to."""
+    """Tell whether a member's path would leave the folder that an archive is unpacked to."""
     absolute = name.startswith("/") or re.match("[A-Za-z]:", name)
     return bool(absolute) or ".." in name.split("/") or "\\" in name or "\0" in name
 

@@ -1,4 +1,4 @@
-"""Which members of a tar are one sample, where names have several dots."""
+"""The grouping of a tar's members into samples, also where names have several dots."""
 
 from __future__ import annotations
 

@@ -85,7 +85,7 @@ class WebPairs(Rows):
 
     @property
     def counts(self) -> Counts:
-        """Those of the shards or of the list."""
+        """The counts of the shards or of the list."""
         return self._pairs.counts
 
     def _count(self) -> int:

@@ -78,7 +78,7 @@ _MEANING |= {
 
 
 def facts(text: str) -> frozenset[str] | None:
-    """What a text states about a scene, whatever its template and wording.
+    """Return the facts that a text states about a scene, whatever its template and wording.
 
     Returns:
         Facts such as ``first.colour=red``, ``relation=left``, ``background=grey``, fewer of them
