@@ -104,7 +104,7 @@ def _quarantine(data: EvaluationData, index: int, reason: str) -> None:
 
 
 def text_processor(data: EvaluationData) -> Callable[[str], str]:
-    """What the data does to a text before a model reads it."""
+    """The processor that prepares a text of the data for a model."""
     processors = getattr(data, "processors", None)
     return processors.text if processors is not None else str
 

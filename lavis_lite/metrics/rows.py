@@ -22,7 +22,7 @@ def predict_rows(
     runner: Context,
     predict: Callable[[Samples, list[Row]], list[Row]],
 ) -> list[Row]:
-    """What a model finds of every readable row, whatever the batch and world size.
+    """Return a model's predictions for every readable row, whatever the batch and world size.
 
     Args:
         model: put into evaluation mode meanwhile.
