@@ -1,4 +1,4 @@
-"""Where records of a run go: metrics.jsonl, the console, TensorBoard.
+"""The loggers of a run's records: metrics.jsonl, the console, TensorBoard.
 
 A record is a flat dict. Of training: ``step``, ``loss``, ``loss_<name>``, ``lr``, ``grad_norm``,
 ``samples_per_second``, and ``quarantined`` or ``skipped`` once there are any. Of an evaluation:

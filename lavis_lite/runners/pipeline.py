@@ -49,11 +49,11 @@ class Plan(NamedTuple):
 
     @property
     def record(self) -> dict[str, Any]:
-        """What is remembered of a stage that has begun."""
+        """Return the JSON object that is stored for a stage that has begun."""
         return {"settings": self.settings, "inputs": self.inputs}
 
     def differs_from(self, before: dict[str, Any], *, evaluation: bool = True) -> list[str]:
-        """What differs from a ``record``, see `differences`."""
+        """List the differences from a ``record``, see `differences`."""
         return differences(
             before["settings"],
             self.settings,
@@ -185,7 +185,7 @@ def _check_pairs(config: PipelineConfig) -> None:
 
 
 def mentions(config: Any, folder: Path) -> bool:
-    """Whether any value of a config is ``folder`` or a path inside it."""
+    """Tell whether any value of a config is ``folder`` or a path inside it."""
     values = (value for _, value in flatten(configs.to_dict(config)) if isinstance(value, str))
     return any(value == str(folder) or value.startswith(f"{folder}/") for value in values)
 

@@ -48,11 +48,11 @@ class RunFolder:
         self.complete = self.path / "complete.json"
 
     def predictions(self, name: str) -> Path:
-        """Where an evaluator's predictions go."""
+        """Return the path of an evaluator's predictions."""
         return self.path / "predictions" / f"{name}.jsonl"
 
     def submission(self, name: str) -> Path:
-        """Where an evaluator's predictions go in the format of an evaluation server."""
+        """Return the path of an evaluator's predictions in an evaluation server's format."""
         return self.path / "predictions" / f"{name}_submission.json"
 
     @contextlib.contextmanager
@@ -118,7 +118,7 @@ class RunFolder:
         return read_json(self.start).get("settings")
 
     def summary(self) -> dict[str, Any] | None:
-        """What the finished run returned; None while there is none."""
+        """The result of the finished run; None while it has not finished."""
         return read_json(self.complete) if self.complete.is_file() else None
 
     def finish(self, summary: dict[str, Any]) -> None:

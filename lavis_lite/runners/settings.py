@@ -1,4 +1,4 @@
-"""Which settings decide what a run computes, and in what two configs differ."""
+"""The settings that decide a run's results, and the differences between two configs."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def differences(
     unused: Collection[str] = (),
     ignored: Collection[str] = WITHOUT_EFFECT,
 ) -> list[str]:
-    """What differs with an effect, as ``optim.lr: 0.0003 is now 0.0001``; null is like absent.
+    """List the differences that matter, as ``optim.lr: 0.0003 is now 0.0001``; null is like absent.
 
     Args:
         old: the settings of before.

@@ -35,7 +35,7 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
 class Setting(NamedTuple):
-    """What all cases of a benchmark share."""
+    """The settings that all cases of a benchmark share."""
 
     run: BenchmarkRunConfig
     device: torch.device
@@ -110,7 +110,7 @@ def measure(case: Case, setting: Setting) -> dict[str, Any]:
 
 
 class Trial(NamedTuple):
-    """What the first run of each contender showed.
+    """The results of the first run of each contender.
 
     ``contenders`` are those that do equal work, ``errors`` the reasons of baselines that cannot
     run here.
@@ -167,7 +167,7 @@ def all_arguments(case: Case) -> dict[str, Any]:
 def figures(
     seconds: Seconds, amount: float, operations: int, rate: float, peak: Peak | None
 ) -> dict[str, Any]:
-    """What was found of one contender.
+    """Return the measured values of one contender.
 
     Returns:
         ``seconds`` (the median), ``spread``, ``runs``, ``cpu_seconds``, ``per_second`` units;

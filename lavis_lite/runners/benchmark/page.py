@@ -47,7 +47,7 @@ def not_timed(found: Mapping[str, Any]) -> str:
 
 
 def bound(target: Mapping[str, Any]) -> str:
-    """What a target asks for: `at most 0.5`."""
+    """Return the bound of a target as text: `at most 0.5`."""
     return next(
         f"{words.replace('_', ' ')} {target[words]:.3g}" for words in BOUNDS if words in target
     )

@@ -187,7 +187,7 @@ def check(config: BenchmarkConfig) -> None:
 
 
 def case_problems(case: Case) -> list[str]:
-    """What is wrong with one case."""
+    """Return the problems of one case."""
     problems = []
     workload = registry.entry("workload", case.name).result
     known = list(getattr(workload, "baselines", ()))

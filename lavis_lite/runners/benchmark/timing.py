@@ -25,7 +25,7 @@ class Seconds:
 
     @property
     def median(self) -> float:
-        """Of the wall-clock seconds."""
+        """The median of the wall-clock seconds."""
         return statistics.median(self.wall)
 
     @property

@@ -1,4 +1,4 @@
-"""From arms and seeds to runs: what is the same in several arms is one run."""
+"""The plan of a sweep's runs, from arms and seeds; equal work of several arms is one run."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ class Planner:
         return {name: stage for name, stage in whole.stages.items() if name in wanted}
 
     def _inputs(self, values: Mapping[str, Any], names: list[str]) -> list[str]:
-        """Those of the stages whose folders are spoken of."""
+        """Return the names of the stages whose folders the values mention."""
         texts = [str(value) for _, value in flatten(dict(values))]
         return [n for n in names if any(_inside(text, str(self.folder / n)) for text in texts)]
 

@@ -166,7 +166,7 @@ def check(config: SweepConfig, workers: int) -> None:
 
 
 def _problems_of_arms(config: SweepConfig) -> Iterator[str]:
-    """What is wrong with the arms, and with those that the grid makes."""
+    """Return the problems of the arms, including those that the grid makes."""
     variants = config.variants
     if not variants:
         yield "arms: name at least one, or the axes of a `grid`"
@@ -192,7 +192,7 @@ def _problems_of_arms(config: SweepConfig) -> Iterator[str]:
 
 
 def summary_of(job: Job) -> dict[str, Any] | None:
-    """What a finished run returned; None while it has not finished."""
+    """Return the result of a finished run; None while it has not finished."""
     return RunFolder(job.folder).summary()
 
 

@@ -1,4 +1,4 @@
-"""What the seeds of an arm gave, summed up."""
+"""The statistics of an arm over its seeds."""
 
 from __future__ import annotations
 

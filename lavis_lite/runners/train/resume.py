@@ -17,7 +17,7 @@ log = logging.getLogger(__name__)
 
 
 class Start(NamedTuple):
-    """Where a run starts.
+    """The starting point of a run.
 
     Args:
         checkpointer: the checkpoints of its folder.
