@@ -141,7 +141,7 @@ def report_pipeline(
 
 
 def _of_runner(run: Run) -> list[Section]:
-    """What the runner of a finished run has to say about it."""
+    """Return the sections that the runner of a finished run adds to its report."""
     if not run.summary or run.config is None:
         return []
     runner: Any = registry.entry("runner", run.config.runner.name).result

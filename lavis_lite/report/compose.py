@@ -131,7 +131,7 @@ def _number(value: object) -> bool:
 
 
 def stages(runs: Sequence[Run]) -> Section | None:
-    """What each run did and how long it took."""
+    """List what each run did and how long it took."""
     rows = {run.name: _effort(run) for run in runs}
     columns = [
         Column("steps", "steps", digits=0, better=0),

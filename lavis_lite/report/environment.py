@@ -1,4 +1,4 @@
-"""Where a run took place: versions, commit, hardware."""
+"""The environment of a run: versions, commit, hardware."""
 
 from __future__ import annotations
 
