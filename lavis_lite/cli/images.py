@@ -93,7 +93,7 @@ class Images:
             yield ImageBatch([self.names[n] for n in numbers], torch.stack(pixels), numbers)
 
     def report(self) -> str:
-        """What could not be read, and why, and what folders have besides; empty if nothing."""
+        """List unreadable files with their reasons and other files in folders; empty if none."""
         lines = [f"  {name}: {why}" for name, why in self.problems.items()]
         if lines:
             total = len({*self.names, *self.problems})

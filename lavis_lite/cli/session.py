@@ -36,7 +36,7 @@ class Session:
     device: torch.device
 
     def can(self, *capabilities: str) -> bool:
-        """Whether the model has all of these."""
+        """Tell whether the model has all of these methods."""
         return all(hasattr(self.model, name) for name in capabilities)
 
 
@@ -94,7 +94,7 @@ def _can(task: str, name: str) -> bool:
 
 
 def _offline_hint(name: str) -> str:
-    """Which type of a model comes with the package."""
+    """Name the type of a model that comes with the package."""
     types = cards.card(name.partition(".")[0])["types"]
     shipped = [
         type
