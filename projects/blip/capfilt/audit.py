@@ -56,7 +56,7 @@ class AuditRunner:
 
 
 def count(dataset: Any, truth: str) -> Counter[tuple[str, bool, bool]]:
-    """How many texts there are of each (origin, kept, right).
+    """Count the texts of each (origin, kept, right).
 
     Args:
         dataset: rows as AuditData describes them.

@@ -158,7 +158,7 @@ class Bootstrapped(Rows):
         return data
 
     def facts(self, text: str) -> frozenset[str] | None:
-        """What a text states, as the source reads it.
+        """Return the facts that a text states, as the source reads it.
 
         Raises:
             ConfigError: it reads no facts.
@@ -206,11 +206,11 @@ def _texts_of(record: dict[str, Any]) -> Iterator[dict[str, Any]]:
 def _at_random(
     rows: Iterator[dict[str, Any]], again: Iterator[dict[str, Any]], left_out: Counter[str]
 ) -> Iterator[dict[str, Any]]:
-    """As many of the rows as were kept, by the hashes of their keys, in their order.
+    """Return a random sample of as many rows as were kept, by hashes of their keys, in order.
 
     Args:
-        rows: all.
-        again: the same once more, so that none need be held.
+        rows: all rows.
+        again: the same rows a second time, so that none need be held in memory.
         left_out: takes the number of the others.
     """
     pairs = [(stable_hash("at random", row["key"]), row["kept"]) for row in rows]

@@ -46,7 +46,7 @@ class Filter(ModelComponent):
 
     @property
     def requires(self) -> tuple[str, ...]:
-        """What its score is computed from."""
+        """The names of the model's methods that the score is computed with."""
         if self.score == "itm":
             return ("encode_image", "match")
         return ("encode_image", "encode_text", "image_embeds", "text_embeds")
@@ -61,7 +61,7 @@ class Filter(ModelComponent):
 
 @dataclass(frozen=True)
 class SourceConfig:
-    """What is bootstrapped."""
+    """The data to bootstrap."""
 
     source: Component = key("The dataset of noisy pairs.", kind="dataset")
     image: Component = key(
@@ -93,7 +93,7 @@ class SourceConfig:
 
 @dataclass(frozen=True)
 class OutputConfig:
-    """What is written beside the records."""
+    """The output that is written beside the records."""
 
     images: bool = key(
         "Also write tar shards (webdataset) with the images of samples that keep a text.", False
@@ -102,7 +102,7 @@ class OutputConfig:
 
 @dataclass(frozen=True)
 class CapfiltRunConfig:
-    """Where a run goes and how it computes."""
+    """The output folder of a run and its way of computing."""
 
     output_dir: str = key("Folder of everything the run writes; the same folder resumes it.")
     seed: int = key("Seed of sampled captions, together with each sample's key.", 0)

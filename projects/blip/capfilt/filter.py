@@ -1,4 +1,4 @@
-"""How well texts fit their images, by a model that can `match` or embed."""
+"""Scores of how well texts fit their images, by a model that can `match` or embed."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ class TextJudge:
             yield places, logits.float().softmax(-1)[:, 1]
 
     def _matching_copies(self, tokens: Tensor, pairs: list[Pair]) -> Batches:
-        """For a model that takes one image for each text."""
+        """Match texts with a model that takes one image for each text."""
         for rows, places in self._by_length(pairs):
             logits = self.model.match(tokens[rows], [pairs[place].text for place in places])
             yield places, logits.float().softmax(-1)[:, 1]

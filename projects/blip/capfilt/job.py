@@ -1,4 +1,4 @@
-"""What a run is: its folder, and what must not change before the last shard is done."""
+"""A run's folder, and the settings that must not change before the last shard is done."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Folder:
         return self.shards / f"{shard_name(shard)}{suffix}"
 
     def done(self, shard: int, fingerprint: str) -> dict[str, Any] | None:
-        """What was written down when the shard was finished; None where it is not, or not whole.
+        """Return the record of a finished shard; None if it is not finished, or its files are cut.
 
         A crash can cut a file of a disk that lies about syncing: sizes are compared as well.
         """
@@ -117,7 +117,7 @@ def config_settings(config: CapfiltConfig, shard_size: int) -> Settings:
 
 
 def facts(models: dict[str, nn.Module], source: Any, device: torch.device) -> Settings:
-    """What decides the output besides the config: weights, input rows, machine, versions."""
+    """Return what decides the output besides the config: weights, input rows, machine, versions."""
     found: Settings = {f"weights of the {n}": weights_hash(m) for n, m in models.items()}
     found["rows of data.source"] = len(source)
     found["some rows of data.source"] = rows_hash(source)

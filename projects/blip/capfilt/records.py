@@ -1,4 +1,4 @@
-"""What is said about a sample: its texts, their scores, which are kept and why the others not."""
+"""The record of a sample: its texts, their scores and verdicts, with reasons to reject."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def new_record(index: int, key: str, web_text: str, synthetic: list[str], own: R
 
 
 class Slot:
-    """One text of a record: what it says, and where its score and verdict are written."""
+    """One text of a record, and the place of its score and verdict."""
 
     def __init__(self, record: Record, place: int | None) -> None:
         self.record, self.place = record, place  # place None: the web text
@@ -55,7 +55,7 @@ class Slot:
 
     @property
     def is_web(self) -> bool:
-        """Whether it came with the image."""
+        """True for the text that came with the image."""
         return self.place is None
 
     @property
@@ -66,7 +66,7 @@ class Slot:
 
     @property
     def kept(self) -> bool:
-        """Whether it was kept."""
+        """True if the text was kept."""
         kept = self.record["kept"]
         return kept["web"] if self.place is None else kept["synthetic"][self.place]
 

@@ -39,7 +39,7 @@ def write(folder: Folder, config: CapfiltConfig, total: dict[str, Any], name: st
 
 
 def sections(folder: Folder, config: CapfiltConfig, total: dict[str, Any]) -> list[Section]:
-    """What was kept, scores, examples, what was set aside, and speed."""
+    """Return the sections on kept texts, scores, examples, samples set aside, and speed."""
     records = list(itertools.islice(_sample(folder, total["shards"]), _RECORDS_LOOKED_AT))
     found = [
         _kept(total),

@@ -89,7 +89,7 @@ def _choices(records: list[Record], config: CapfiltConfig) -> list[Choice]:
 
 
 def _disagreements(records: list[Record], config: CapfiltConfig) -> Iterator[Choice]:
-    """Where the filter contradicts what is known; else where it was least sure."""
+    """Return pairs where the filter contradicts the known truth, or else was least sure."""
     scored = [r for r in records if r["scores"]["web"] is not None]
     if config.data.label is not None and config.data.right:
         wrong = [r for r in scored if r["kept"]["web"] and not is_right(r, config)]
@@ -113,7 +113,7 @@ def _disagreements(records: list[Record], config: CapfiltConfig) -> Iterator[Cho
 
 
 def is_right(record: Record, config: CapfiltConfig) -> bool:
-    """Whether a web text is known to be right."""
+    """Tell whether a web text is known to be right."""
     return str(record["fields"].get(str(config.data.label))) in config.data.right
 
 
@@ -131,7 +131,7 @@ def _worst_caption(record: Record) -> float:
 
 
 def _gap(record: Record) -> float:
-    """How much better the best synthetic text fits than the web's."""
+    """Return the score of the best synthetic text minus that of the web text."""
     best = max((s for s in record["scores"]["synthetic"] if s is not None), default=0.0)
     return best - (record["scores"]["web"] or 0.0)
 

@@ -118,13 +118,13 @@ class CapfiltRunner:
 
     @staticmethod
     def report_sections(path: Path, config: CapfiltConfig) -> list[Section]:
-        """What a pipeline's page shows about a run in the folder ``path``."""
+        """Return the sections that a pipeline's page shows about a run in the folder ``path``."""
         folder = Folder(path)
         return report.sections(folder, config, read_totals(folder))
 
 
 def is_main() -> bool:
-    """Whether this process writes what is about all shards."""
+    """True if this process writes the files about all shards."""
     return distributed.is_main() and torchrun_place().number == 0
 
 
@@ -188,7 +188,7 @@ def collect(folder: Folder, data: SourceConfig) -> dict[str, Any]:
 
 
 def repeated_keys(folder: Folder, num_shards: int, num_records: int) -> int | None:
-    """How many samples have the key of an earlier one; None where they are too many to look.
+    """Count the samples with the key of an earlier one; None if there are too many to look.
 
     Within a shard such a sample is set aside; across shards, which know nothing of each other, both
     stay, with their rows' numbers telling them apart.
@@ -206,12 +206,12 @@ def repeated_keys(folder: Folder, num_shards: int, num_records: int) -> int | No
 
 
 def read_totals(folder: Folder) -> dict[str, Any]:
-    """What another process has added up, as far as it has."""
+    """Read the totals of another process, as far as it has added them up."""
     return read_json(folder.stats)
 
 
 def shares(total: dict[str, Any]) -> dict[str, float]:
-    """What was kept, in %: of web texts, of synthetic ones, and images that have a text left.
+    """Return kept shares in %: of web texts, of synthetic ones, and of images with a text left.
 
     Where the truth about web texts is known: how many of all and of the kept ones are right, and
     how many of the right ones were kept, in %; and the area under the ROC curve, in [0, 1].

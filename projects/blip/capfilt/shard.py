@@ -43,7 +43,7 @@ _ENOUGH_TO_JUDGE = 100
 
 
 class Tools(NamedTuple):
-    """What a worker needs for any shard; captioner or filter may be missing."""
+    """The tools of a worker for any shard; captioner or filter may be missing."""
 
     config: CapfiltConfig
     source: Source
@@ -158,7 +158,7 @@ def _compute(
 
 
 def own(batch: dict[str, Any], place: int) -> Record:
-    """What the source says about a sample besides image and text."""
+    """Return the fields of a sample in the source besides image and text."""
     return batch["record"][place]
 
 

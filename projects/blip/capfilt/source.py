@@ -64,7 +64,7 @@ def as_it_is(text: str, rng: Any = None) -> str:
 
 
 def _is_plain(value: Any) -> bool:
-    """Whether JSON can hold it."""
+    """Tell whether JSON can hold a value."""
     if isinstance(value, list | tuple):
         return all(_is_plain(one) for one in value)
     if isinstance(value, dict):

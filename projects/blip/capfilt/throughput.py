@@ -1,4 +1,4 @@
-"""How fast a run was, as its workers noted it, and the size of what they wrote."""
+"""The speed of a run as its workers noted it, and the size of their output."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ class Throughput:
 
     @property
     def images_per_second(self) -> float | None:
-        """Of one worker; None where nothing was computed."""
+        """Return images per second of one worker; None if nothing was computed."""
         return self.images / self.total if self.total else None
 
     @property
     def images_per_cpu_second(self) -> float | None:
-        """Of one worker that has a core for itself; None where nothing was computed."""
+        """Return images per CPU second of one worker; None if nothing was computed."""
         return self.images / self.cpu if self.cpu else None
 
 

@@ -1,4 +1,4 @@
-"""How well the filter finds what is right, for data where a field of the rows says it."""
+"""Precision, recall and ROC of the filter, for data with a field that tells the truth."""
 
 from __future__ import annotations
 
