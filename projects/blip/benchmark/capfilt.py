@@ -120,7 +120,7 @@ class CapfiltShard:
         return seen
 
     def differences(self, baseline: str, ours: int, theirs: int) -> list[Difference]:
-        """Of the numbers of images."""
+        """Compare the numbers of images."""
         return [Difference("images", abs(ours - theirs), 0)]
 
 

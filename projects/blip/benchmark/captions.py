@@ -129,7 +129,7 @@ class Captions:
 
     @torch.no_grad()
     def differences(self, baseline: str, ours: list[str], theirs: Tensor) -> list[Difference]:
-        """Of the logits of one text, and of what a beam search wrote."""
+        """Compare the logits of one text, and the texts of a beam search."""
         logits = self._logits(range(1000, 1020))
         found = [of_tensors("logits", *logits, tolerance=CLOSE[self.precision])]
         if self.method != "nucleus":
