@@ -31,7 +31,7 @@ class Processors:
 
 @dataclass
 class Read:
-    """A worker's result: a batch (None if nothing was readable) and records of bad samples."""
+    """A worker's result: a batch (None if none was readable) and records of bad samples."""
 
     batch: dict[str, Any] | None
     num_read: int = 0

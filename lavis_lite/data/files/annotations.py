@@ -271,7 +271,7 @@ class Expansion:
                 "key": self._key(own),
             }
 
-    def _image_id(self, shared: Any) -> int | str | None:
+    def _image_id(self, shared: object) -> int | str | None:
         if is_nothing(shared):
             return None
         number = row_id(shared)
@@ -279,7 +279,7 @@ class Expansion:
             self._kinds.add(isinstance(shared, str))
         return shared if isinstance(shared, str) else number
 
-    def _key(self, own: Any) -> str:
+    def _key(self, own: object) -> str:
         if is_nothing(own):
             return f"{self._name}-{self.number - 1:07d}"
         self._keys[key := str(own)] += 1
@@ -299,7 +299,7 @@ def _column(
     )
 
 
-def _picture(value: Any) -> Any:
+def _picture(value: object) -> object:
     if isinstance(value, dict):  # as the hub stores images
         value = value.get("bytes") or value.get("path")
     return value if isinstance(value, bytes) else "" if is_nothing(value) else str(value)
@@ -310,7 +310,7 @@ def num_captions(row: dict[str, Any]) -> int:
     return len(_captions(next((row[name] for name in TEXT_COLUMNS if name in row), None)))
 
 
-def _captions(value: Any) -> list[str]:
+def _captions(value: object) -> list[str]:
     """Each caption of a row; none at all is an empty one, so that no row is lost in silence."""
     if isinstance(value, list | tuple):
         return [caption for one in value for caption in _captions(one)] or [""]

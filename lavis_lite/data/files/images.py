@@ -10,7 +10,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 from PIL import Image, ImageFile, ImageOps
 
@@ -136,7 +136,7 @@ def _formats() -> tuple[str, ...]:
     return tuple(name for name in Image.ID if name in _FORMATS)
 
 
-def _kind(head: bytes, error: Any) -> str:
+def _kind(head: bytes, error: object) -> str:
     """Name the likely content of bytes that are not an image."""
     start = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     for mark, kind in (

@@ -84,7 +84,7 @@ def _coco_row(
     }
 
 
-def _has_sentences(picture: Any) -> bool:
+def _has_sentences(picture: object) -> bool:
     return isinstance(picture, dict) and "sentences" in picture
 
 
@@ -98,7 +98,7 @@ def _karpathy(row: Row) -> Row:
     }
 
 
-def _named(path: Path, name: str, value: Any) -> Row | BadRow:
+def _named(path: Path, name: str, value: object) -> Row | BadRow:
     """Return a row of ``{"a.png": "caption"}``, also with a list of them or an object of fields."""
     if isinstance(value, dict):
         return {**value, "image": name}

@@ -33,7 +33,7 @@ def parse_json(text: str | bytes, *, keep_bytes: bool = False) -> Any:
         raise ValueError("it is nested too deeply") from None
 
 
-def _whole(value: Any, broken: re.Pattern[str]) -> Any:
+def _whole(value: object, broken: re.Pattern[str]) -> Any:
     if isinstance(value, str):
         return broken.sub("\ufffd", value)
     if isinstance(value, list):

@@ -202,11 +202,11 @@ def _fold(fold: Mapping[str, Any] | None) -> tuple[str | None, int, set[int]]:
     return fold.get("by", "image_id"), parts, take
 
 
-def _texts(value: Any) -> set[str]:
+def _texts(value: object) -> set[str]:
     return {_text(one) for one in (value if isinstance(value, list | tuple | set) else [value])}
 
 
-def _text(value: Any) -> str:
+def _text(value: object) -> str:
     """Return a value as text to compare: `true` in a config equals "true" in a JSON file."""
     return str(value).lower() if isinstance(value, bool | str) else str(value)
 

@@ -40,7 +40,7 @@ class WebPairs(Rows):
     card: cards.DatasetCard
     splits: tuple[str, ...]
 
-    def __init_subclass__(cls, card: str, **others: Any) -> None:
+    def __init_subclass__(cls, card: str, **others: object) -> None:
         super().__init_subclass__(**others)
         cls.card = cards.card(card)
         cls.splits = cls.card.splits
