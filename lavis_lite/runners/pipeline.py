@@ -184,7 +184,7 @@ def _check_pairs(config: PipelineConfig) -> None:
         raise ConfigError("\n".join(problems))
 
 
-def mentions(config: Any, folder: Path) -> bool:
+def mentions(config: object, folder: Path) -> bool:
     """Tell whether any value of a config is ``folder`` or a path inside it."""
     values = (value for _, value in flatten(configs.to_dict(config)) if isinstance(value, str))
     return any(value == str(folder) or value.startswith(f"{folder}/") for value in values)

@@ -166,7 +166,7 @@ def read_json(path: Path) -> dict[str, Any]:
     return json.loads(path.read_text("utf-8")) if path.is_file() else {}
 
 
-def write_json(path: Path, value: Any) -> None:
+def write_json(path: Path, value: object) -> None:
     """Write a small JSON file that is never seen half-written."""
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 

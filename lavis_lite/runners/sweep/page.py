@@ -14,13 +14,16 @@ from lavis_lite.report.charts import Chart, Dots, Line, dot_chart, line_chart
 from lavis_lite.report.page import Section, write_report
 from lavis_lite.report.render import Html, side_by_side
 from lavis_lite.report.tables import Cell, TableRow, render_table
+from lavis_lite.runners.sweep.config import SweepConfig
 from lavis_lite.runners.sweep.grid import grids
 from lavis_lite.runners.sweep.seeds import difference, statistic, written
 
 _MOST_MEASURES = 6  # in a table
 
 
-def summarise(config: Any, cells: Mapping[str, Mapping[int, Mapping[str, Any]]]) -> dict[str, Any]:
+def summarise(
+    config: SweepConfig, cells: Mapping[str, Mapping[int, Mapping[str, Any]]]
+) -> dict[str, Any]:
     """The record of a sweep.
 
     Args:
@@ -70,7 +73,9 @@ def write_csv(table: Mapping[str, Any], path: Path) -> None:
     publish(temporary, path)
 
 
-def write_page(table: Mapping[str, Any], config: Any, start: Mapping[str, Any], path: Path) -> str:
+def write_page(
+    table: Mapping[str, Any], config: SweepConfig, start: Mapping[str, Any], path: Path
+) -> str:
     """The page of a sweep; its path.
 
     Args:

@@ -81,7 +81,7 @@ class Planner:
         _refuse_equal(cells)
         return Plan(self.jobs, cells, is_pipeline)
 
-    def _unknown_results(self, base: Any) -> Iterator[str]:
+    def _unknown_results(self, base: object) -> Iterator[str]:
         known = list(base.stages) if isinstance(base, PipelineConfig) else []
         for key in ("results", "also"):
             for stage in getattr(self.config, key):
@@ -156,7 +156,7 @@ def _inside(path: str, folder: str) -> bool:
     return path == folder or path.startswith(f"{folder}/")
 
 
-def _moved(tree: Any, folders: Mapping[str, str]) -> Any:
+def _moved(tree: object, folders: Mapping[str, str]) -> Any:
     """The tree with paths in ``folders``, or inside one of them, replaced."""
     if isinstance(tree, dict):
         return {key: _moved(value, folders) for key, value in tree.items()}
@@ -168,7 +168,7 @@ def _moved(tree: Any, folders: Mapping[str, str]) -> Any:
     return tree
 
 
-def _unknown_values(config: SweepConfig, base: Any) -> Iterator[str]:
+def _unknown_values(config: SweepConfig, base: object) -> Iterator[str]:
     """A value that nothing reads would go unnoticed, where any other wrong key is refused."""
     known = list(getattr(base, "values", {}))
     named = [("seed_key", config.seed_key)]

@@ -9,6 +9,7 @@ import signal
 import threading
 from collections.abc import Callable, Mapping
 from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
 from typing import Any, NamedTuple
 
 from lavis_lite import runners
@@ -23,7 +24,7 @@ Failures = list[tuple[Job, str]]
 class Worker(NamedTuple):
     """A process that takes runs from a pipe and answers with what went wrong, or None."""
 
-    process: Any
+    process: BaseProcess
     pipe: Connection
 
 
