@@ -154,7 +154,7 @@ def _of_runner(run: Run) -> list[Section]:
         return []
 
 
-def _try(name: str, build: Callable[..., Section | None], *arguments: Any) -> Section | None:
+def _try(name: str, build: Callable[..., Section | None], *arguments: object) -> Section | None:
     """A section; None when the runs' files are not as this version writes them."""
     try:
         return build(*arguments)
