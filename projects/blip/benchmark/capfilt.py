@@ -181,6 +181,6 @@ class CapfiltWorkers:
 
         return run
 
-    def differences(self, baseline: str, ours: Any, theirs: Any) -> list[Difference]:
+    def differences(self, baseline: str, ours: object, theirs: object) -> list[Difference]:
         """There is nothing to compare with."""
         return []

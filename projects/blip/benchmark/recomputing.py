@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+
+from torch import nn
 
 from lavis_lite.modules.layers.tower_layers import Keep, recompute_activations
 
 
 @contextmanager
-def recomputing(model: Any, keep: Keep = "nothing") -> Iterator[None]:
+def recomputing(model: nn.Module, keep: Keep = "nothing") -> Iterator[None]:
     """Within it all layers of a model's towers forget their activations, but for what they keep."""
     own = {module for module in model.modules() if "forward" in vars(module)}
     recompute_activations(model, "vision", -1, keep)

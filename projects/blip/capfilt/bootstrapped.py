@@ -20,6 +20,7 @@ from lavis_lite.data.seeding import stable_hash
 from lavis_lite.errors import ConfigError, DataError, suggest
 from lavis_lite.io.paths import here
 from lavis_lite.io.redaction import REDACTED
+from lavis_lite.modules.interfaces import RowDataset
 from lavis_lite.projects.blip.capfilt.layout import DONE, IMAGES, JOB, RECORDS, SHARDS, shard_name
 
 _TEXTS = {  # which texts of a record: (web, synthetic, only those that were kept)
@@ -143,7 +144,7 @@ class Bootstrapped(Rows):
     def _row(self, number: int) -> dict[str, Any]:
         row = self._rows[number]
         if row.get("member") and row["member"][1]:
-            image: Any = self._from_tar(*row["member"])
+            image: object = self._from_tar(*row["member"])
         elif row["image"] is not None:
             image = row["image"]
         else:
@@ -169,7 +170,7 @@ class Bootstrapped(Rows):
         return read(text)
 
     @functools.cached_property
-    def _dataset(self) -> Any:
+    def _dataset(self) -> RowDataset:
         """The source, for images that are no files.
 
         Raises:

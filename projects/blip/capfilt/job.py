@@ -17,6 +17,7 @@ from lavis_lite.config import to_dict
 from lavis_lite.data.counts import Counts
 from lavis_lite.errors import ConfigError, DataError
 from lavis_lite.io.redaction import redacted
+from lavis_lite.modules.interfaces import RowDataset
 from lavis_lite.projects.blip.capfilt.claims import locked
 from lavis_lite.projects.blip.capfilt.config import CapfiltConfig
 from lavis_lite.projects.blip.capfilt.layout import DONE, IMAGES, JOB, RECORDS, SHARDS, shard_name
@@ -116,7 +117,7 @@ def config_settings(config: CapfiltConfig, shard_size: int) -> Settings:
     return json.loads(json.dumps(flat, default=str))
 
 
-def facts(models: dict[str, nn.Module], source: Any, device: torch.device) -> Settings:
+def facts(models: dict[str, nn.Module], source: RowDataset, device: torch.device) -> Settings:
     """Return what decides the output besides the config: weights, input rows, machine, versions."""
     found: Settings = {f"weights of the {n}": weights_hash(m) for n, m in models.items()}
     found["rows of data.source"] = len(source)
@@ -139,7 +140,7 @@ def weights_hash(model: nn.Module) -> str:
     return digest.hexdigest()[:16]
 
 
-def rows_hash(source: Any) -> str:
+def rows_hash(source: RowDataset) -> str:
     """A hash of keys and texts of some rows, evenly spread: another input shows, cheaply."""
     digest = hashlib.sha256()
     read = getattr(source, "annotation", source.__getitem__)
@@ -203,7 +204,7 @@ def refuse_changed(folder: Folder, settings: Settings, *, only_config: bool = Fa
 _FACTS = ("device", "lavis_lite", "torch", "weights of", "rows of", "some rows of", "files of")
 
 
-def open_job(config: CapfiltConfig, settings: Settings, source: Any, shard_size: int) -> Job:
+def open_job(config: CapfiltConfig, settings: Settings, source: RowDataset, shard_size: int) -> Job:
     """The job in the config's folder, begun by this call or, by equal settings, before.
 
     Args:

@@ -76,7 +76,7 @@ class Slot:
         reason = self.record["reason"]
         return reason["web"] if self.place is None else reason["synthetic"][self.place]
 
-    def set(self, what: str, value: Any) -> None:
+    def set(self, what: str, value: object) -> None:
         """Write down its ``scores``, ``kept`` or ``reason``."""
         if self.place is None:
             self.record[what]["web"] = value

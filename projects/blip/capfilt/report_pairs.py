@@ -5,7 +5,9 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
+
+from PIL import Image
 
 from lavis_lite import registry
 from lavis_lite.data.files import images
@@ -163,7 +165,7 @@ class Pictures:
         self._rows = registry.build("dataset", config.data.source.spec)
         self._decode = getattr(self._rows, "decode", images.decode)
 
-    def __getitem__(self, index: int) -> Any:
+    def __getitem__(self, index: int) -> Image.Image | None:
         try:
             return self._decode(self._rows[index]["image"])
         except (ValueError, LookupError, OSError) as error:

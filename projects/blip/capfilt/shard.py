@@ -12,12 +12,13 @@ import os
 import socket
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from torch import Tensor
 
 from lavis_lite.data.loader import EvalData, Processors
 from lavis_lite.errors import DataError
@@ -48,7 +49,7 @@ class Tools(NamedTuple):
     config: CapfiltConfig
     source: Source
     prepare: PrepareImages
-    text: Any
+    text: Callable[[str], str]
     captioner: CaptionWriter | None
     filter: TextJudge | None
     precision: Precision
@@ -180,7 +181,7 @@ def _usable(batch: dict[str, Any], tools: Tools, bad: BadSamples, keys: set[str]
     return places
 
 
-def _judge(records: list[Record], images: Any, tools: Tools) -> None:
+def _judge(records: list[Record], images: Tensor, tools: Tools) -> None:
     pairs: list[Pair] = []
     judged: list[Slot] = []
     for row, record in enumerate(records):
