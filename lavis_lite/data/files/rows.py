@@ -148,8 +148,8 @@ def _matching(
 ) -> numpy.ndarray:
     """Numbers of the rows that are chosen; the others are counted by what left them out."""
     by, parts, take = _fold(fold)
-    wanted = {name: _texts(value) for name, value in where.items()}
-    seen: dict[str, Counter] = {name: Counter() for name in wanted}
+    allowed = {name: _texts(value) for name, value in where.items()}
+    seen: dict[str, Counter] = {name: Counter() for name in allowed}
     chosen: list[int] = []
     fields: set[str] = set()
     for number in range(rows._count()):
@@ -159,16 +159,16 @@ def _matching(
             chosen.append(number)
             continue
         fields.update(row)
-        for name in wanted:
+        for name in allowed:
             seen[name][_text(row.get(name))] += 1
-        other = next((n for n, values in wanted.items() if _text(row.get(n)) not in values), None)
+        other = next((n for n, values in allowed.items() if _text(row.get(n)) not in values), None)
         if other is not None:
             dropped[f"another {other}"] += 1
         elif by and stable_hash(str(row.get(by))) % parts not in take:
             dropped["fold"] += 1
         else:
             chosen.append(number)
-    for name in [*wanted, *filter(None, [by])]:
+    for name in [*allowed, *filter(None, [by])]:
         if name not in fields:
             raise DataError(
                 f"{rows.name}: no row has a field {name!r}.{suggest(name, fields)}"

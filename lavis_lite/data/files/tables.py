@@ -60,9 +60,9 @@ def find(path: str | list[str]) -> list[Path]:
         return [local]
     if _GLOB & set(local.name) and local.parent.is_dir():
         every = sorted(local.parent.glob(local.name))
-        found = [one for one in every if local.name.startswith(".") or one.name[0] != "."]
-        if found:
-            return found
+        visible = [one for one in every if local.name.startswith(".") or one.name[0] != "."]
+        if visible:
+            return visible
         raise DataError(f"{path}: no file matches")
     if local.is_dir():
         raise DataError(f"{path}: a folder, where a file is expected")

@@ -136,7 +136,7 @@ def _extra(file: IO[bytes], member: Member) -> bytes:
 
 def _pax(data: bytes, at: int) -> dict[str, str]:
     """The path and size that a pax header gives; of sparse files nothing is read."""
-    found: dict[str, str] = {}
+    fields: dict[str, str] = {}
     start = 0
     while start < len(data) and data[start] != 0:
         record = _PAX_RECORD.match(data, start)
@@ -146,9 +146,9 @@ def _pax(data: bytes, at: int) -> dict[str, str]:
         if record[2].startswith(b"GNU.sparse"):
             raise DamagedHeader(f"has a sparse file at byte {at}, which is not read")
         if record[2] in (b"path", b"size"):
-            found[record[2].decode()] = _text(data[record.end() : end - 1])
+            fields[record[2].decode()] = _text(data[record.end() : end - 1])
         start = end
-    return found
+    return fields
 
 
 def _text(field: bytes) -> str:

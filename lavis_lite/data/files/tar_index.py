@@ -147,24 +147,24 @@ def find_shards(shards: str | list[str], missing_ok: bool = False) -> tuple[list
         DataError: an address that is a command or that nothing here reads; a missing shard,
             unless `missing_ok`.
     """
-    found: list[Path] = []
+    local_files: list[Path] = []
     missing: list[str] = []
     for given in [shards] if isinstance(shards, str) else shards:
         for one in expand_braces(given):
             files = _find(one)
-            found += files
+            local_files += files
             if not files:
                 missing.append(one)
     if missing and not missing_ok:
         first = Path(missing[0])
         beside = [file.name for file in first.parent.iterdir()] if first.parent.is_dir() else []
         raise DataError(
-            f"{len(missing)} of {len(found) + len(missing)} shards are missing, the first is"
+            f"{len(missing)} of {len(local_files) + len(missing)} shards are missing, the first is"
             f" {missing[0]}.{suggest(first.name, beside)} To go on without: missing_ok: true"
         )
-    if not found:
+    if not local_files:
         raise DataError(f"{shards}: no shards there")
-    return found, missing
+    return local_files, missing
 
 
 def expand_braces(pattern: str) -> list[str]:
