@@ -109,9 +109,9 @@ class PipelineRunner:
                 problems += [f"stages.{name}: {line}" for line in str(error).splitlines()]
                 continue
             inputs = {p.name: p.fingerprint for p in plans if mentions(config, p.folder.path)}
-            own = settings(config)
-            ident = fingerprint(own, *inputs.values(), ignored=without_effect(config))
-            plans.append(Plan(name, stage.cfg, config, folder, own, inputs, ident))
+            stage_settings = settings(config)
+            ident = fingerprint(stage_settings, *inputs.values(), ignored=without_effect(config))
+            plans.append(Plan(name, stage.cfg, config, folder, stage_settings, inputs, ident))
         if problems:
             raise ConfigError("\n".join(problems))
         return plans

@@ -111,9 +111,9 @@ def write_page(table: Mapping[str, Any], title: str, path: Path) -> str:
     if drawn := plots(table):
         sections.append(Section("Plots", side_by_side(drawn, "charts")))
     sections.append(Section("Same results?", _differences(table), "Looked at before any timing."))
-    wanted = [one for case in table["cases"] for one in case["reach"]]
-    reached = sum(one["reached"] for one in wanted)
-    said = f"{reached} of {len(wanted)} targets are reached. " if wanted else ""
+    all_targets = [one for case in table["cases"] for one in case["reach"]]
+    reached = sum(one["reached"] for one in all_targets)
+    said = f"{reached} of {len(all_targets)} targets are reached. " if all_targets else ""
     return write_report(
         sections,
         path,

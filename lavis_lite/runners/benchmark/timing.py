@@ -48,7 +48,7 @@ def in_turns(
     for _ in range(warmup):
         for run in runs.values():
             run()
-    found = {name: Seconds() for name in runs}
+    seconds = {name: Seconds() for name in runs}
     gc.collect()
     gc.freeze()  # so that looking for garbage before each run is looking at little
     try:
@@ -59,11 +59,11 @@ def in_turns(
                 begin, begin_cpu = time.perf_counter(), time.process_time()
                 run()
                 wait_for(device)
-                found[name].wall.append(time.perf_counter() - begin)
-                found[name].cpu.append(time.process_time() - begin_cpu)
+                seconds[name].wall.append(time.perf_counter() - begin)
+                seconds[name].cpu.append(time.process_time() - begin_cpu)
     finally:
         gc.unfreeze()
-    return found
+    return seconds
 
 
 def wait_for(device: torch.device) -> None:

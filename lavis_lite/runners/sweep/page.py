@@ -41,15 +41,17 @@ def summarise(
     }
     arms: dict[str, Any] = {}
     for name, arm in config.variants.items():
-        own = by_measure[name]
+        arm_values = by_measure[name]
         arms[name] = {
             "about": arm.about,
             "against": arm.against,
-            "values": {m: statistic(own[m]) for m in config.measures},
+            "values": {m: statistic(arm_values[m]) for m in config.measures},
         }
         if arm.against is not None:
             base = by_measure[arm.against]
-            arms[name]["differences"] = {m: difference(own[m], base[m]) for m in config.measures}
+            arms[name]["differences"] = {
+                m: difference(arm_values[m], base[m]) for m in config.measures
+            }
     measures = {name: vars(measure) for name, measure in config.measures.items()}
     grid = {axis: list(choices) for axis, choices in config.grid.items()}
     return {"measures": measures, "grid": grid, "arms": arms}

@@ -101,12 +101,12 @@ class Planner:
         for name, others in inputs.items():
             if late := [n for n in others if names.index(n) >= names.index(name)]:
                 raise ConfigError(f"stages.{name}: builds on {late[0]!r}, which comes later")
-        wanted = set(config.results or whole.stages)
+        needed = set(config.results or whole.stages)
         for name in reversed(whole.stages):
-            if name in wanted:
-                wanted |= set(inputs[name])
-        wanted |= {name for name in config.also if set(inputs[name]) <= wanted}
-        return {name: stage for name, stage in whole.stages.items() if name in wanted}
+            if name in needed:
+                needed |= set(inputs[name])
+        needed |= {name for name in config.also if set(inputs[name]) <= needed}
+        return {name: stage for name, stage in whole.stages.items() if name in needed}
 
     def _inputs(self, values: Mapping[str, Any], names: list[str]) -> list[str]:
         """Return the names of the stages whose folders the values mention."""
