@@ -111,16 +111,16 @@ class Bootstrapped(Rows):
             if members is not None:
                 shared["member"] = (number, members.get(f"{record['index']:09d}"))
             key = self._unique(record["key"], record["index"])
-            for own in _texts_of(record):
-                wanted = web if own["origin"] == "web" else synthetic
-                if not wanted:
-                    self._texts[f"{own['origin']} texts, which are not asked for"] += 1
-                elif not own["text_input"].strip():
+            for text_row in _texts_of(record):
+                is_asked_for = web if text_row["origin"] == "web" else synthetic
+                if not is_asked_for:
+                    self._texts[f"{text_row['origin']} texts, which are not asked for"] += 1
+                elif not text_row["text_input"].strip():
                     self._texts["empty text"] += 1
-                elif only_kept and not own["kept"]:
+                elif only_kept and not text_row["kept"]:
                     self._texts["not kept by the filter"] += 1
                 else:
-                    yield {**shared, **own, "key": f"{key}/{own['key']}"}
+                    yield {**shared, **text_row, "key": f"{key}/{text_row['key']}"}
 
     def _unique(self, key: str, index: int) -> str:
         """A key that other shards have too gets its row's number."""

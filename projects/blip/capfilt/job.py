@@ -119,15 +119,15 @@ def config_settings(config: CapfiltConfig, shard_size: int) -> Settings:
 
 def facts(models: dict[str, nn.Module], source: RowDataset, device: torch.device) -> Settings:
     """Return what decides the output besides the config: weights, input rows, machine, versions."""
-    found: Settings = {f"weights of the {n}": weights_hash(m) for n, m in models.items()}
-    found["rows of data.source"] = len(source)
-    found["some rows of data.source"] = rows_hash(source)
+    settings: Settings = {f"weights of the {n}": weights_hash(m) for n, m in models.items()}
+    settings["rows of data.source"] = len(source)
+    settings["some rows of data.source"] = rows_hash(source)
     if hasattr(source, "files"):
-        found["files of data.source"] = files_hash(source.files)
-    found["device"] = device_name(device)
-    found["lavis_lite"] = lavis_lite.__version__
-    found["torch"] = torch.__version__
-    return found
+        settings["files of data.source"] = files_hash(source.files)
+    settings["device"] = device_name(device)
+    settings["lavis_lite"] = lavis_lite.__version__
+    settings["torch"] = torch.__version__
+    return settings
 
 
 def weights_hash(model: nn.Module) -> str:

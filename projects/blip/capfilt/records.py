@@ -105,17 +105,17 @@ def slots(record: Record) -> Iterator[Slot]:
 
 def readable_slots(record: Record, process: Callable[[str], str]) -> list[tuple[Slot, str]]:
     """The texts that a filter can judge, processed for it: neither empty nor there before."""
-    found: dict[str, Slot] = {}
+    slot_of: dict[str, Slot] = {}
     for slot in slots(record):
         text = process(slot.text)
         if not text.strip():
             slot.decide(False, EMPTY)
-        elif text in found:
+        elif text in slot_of:
             slot.decide(False, REPEATED)
         else:
-            found[text] = slot
+            slot_of[text] = slot
             slot.decide(True, "no filter")
-    return [(slot, text) for text, slot in found.items()]
+    return [(slot, text) for text, slot in slot_of.items()]
 
 
 def decide(records: list[Record], settings: Filter | None) -> None:

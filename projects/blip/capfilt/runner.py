@@ -216,18 +216,18 @@ def shares(total: dict[str, Any]) -> dict[str, float]:
     Where the truth about web texts is known: how many of all and of the kept ones are right, and
     how many of the right ones were kept, in %; and the area under the ROC curve, in [0, 1].
     """
-    found = {}
+    metrics = {}
     for origin in ("web", "synthetic"):
         if total[origin]["texts"]:
-            found[f"{origin}_kept"] = 100 * total[origin]["kept"] / total[origin]["texts"]
-    found["images_kept"] = 100 * total["images_with_a_text"] / max(1, total["images"])
-    found["set_aside"] = 100 * sum(total["unreadable"].values()) / max(1, total["read"])
+            metrics[f"{origin}_kept"] = 100 * total[origin]["kept"] / total[origin]["texts"]
+    metrics["images_kept"] = 100 * total["images_with_a_text"] / max(1, total["images"])
+    metrics["set_aside"] = 100 * sum(total["unreadable"].values()) / max(1, total["read"])
     if truth := total["truth"]:
         known = {
             "web_right": truth["right"] / max(1, truth["texts"]),
             "web_precision": truth["precision"],
             "web_recall": truth["recall"],
         }
-        found |= {name: 100 * share for name, share in known.items() if share is not None}
-        found |= {f"web_{name}": truth[name] for name in ("auc",) if name in truth}
-    return {name: round(value, 3) for name, value in found.items()}
+        metrics |= {name: 100 * share for name, share in known.items() if share is not None}
+        metrics |= {f"web_{name}": truth[name] for name in ("auc",) if name in truth}
+    return {name: round(value, 3) for name, value in metrics.items()}

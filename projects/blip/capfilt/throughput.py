@@ -36,9 +36,9 @@ class Throughput:
 
 def read_timings(folder: Folder) -> Throughput:
     """The sum of all shards, those included that were computed anew."""
-    found = Throughput()
+    throughput = Throughput()
     if not folder.timings.is_file():
-        return found
+        return throughput
     with folder.timings.open(encoding="utf-8") as file:
         for line in file:
             try:
@@ -46,19 +46,19 @@ def read_timings(folder: Folder) -> Throughput:
             except ValueError:  # cut when its writer was killed
                 continue
             seconds = note["seconds"]
-            found.images += note["images"]
-            found.total += seconds.pop("total")
-            found.cpu += seconds.pop("cpu", 0.0)
+            throughput.images += note["images"]
+            throughput.total += seconds.pop("total")
+            throughput.cpu += seconds.pop("cpu", 0.0)
             for stage, value in seconds.items():
-                found.stages[stage] = found.stages.get(stage, 0.0) + value
-    return found
+                throughput.stages[stage] = throughput.stages.get(stage, 0.0) + value
+    return throughput
 
 
 def bytes_written(folder: Folder, num_shards: int) -> dict[str, int]:
     """Bytes of all shards by kind of file, as their marks have them: ``{"jsonl": 812, ...}``."""
-    found: dict[str, int] = {}
+    sizes: dict[str, int] = {}
     for shard in range(num_shards):
         for name, file in read_json(folder.file(shard, DONE))["files"].items():
             kind = name.partition(".")[2]
-            found[kind] = found.get(kind, 0) + file["size"]
-    return found
+            sizes[kind] = sizes.get(kind, 0) + file["size"]
+    return sizes
