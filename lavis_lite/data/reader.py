@@ -39,7 +39,7 @@ class Read:
     error: str | None = None
 
     def pin_memory(self) -> Read:
-        """Called by the DataLoader, which looks into dicts but not into this."""
+        """Pin the tensors; the DataLoader calls this because it looks into dicts only."""
         for name, value in (self.batch or {}).items():
             if isinstance(value, torch.Tensor):
                 self.batch[name] = value.pin_memory()  # type: ignore[index]

@@ -118,7 +118,7 @@ def _is_truncation(error: Exception) -> bool:
 
 @contextmanager
 def _strict() -> Iterator[None]:
-    """No half-grey images, even where another library told PIL to put up with truncation."""
+    """Let PIL refuse truncated images in this context, even if another library allowed them."""
     if not ImageFile.LOAD_TRUNCATED_IMAGES:
         yield
         return

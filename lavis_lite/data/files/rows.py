@@ -146,7 +146,7 @@ def _matching(
     fold: Mapping[str, Any] | None,
     dropped: Counter[str],
 ) -> numpy.ndarray:
-    """Numbers of the rows that are chosen; the others are counted by what left them out."""
+    """Return the numbers of the chosen rows; count the others by the rule that left them out."""
     by, parts, take = _fold(fold)
     allowed = {name: _texts(value) for name, value in where.items()}
     seen: dict[str, Counter] = {name: Counter() for name in allowed}

@@ -73,7 +73,7 @@ class Scene:
     third: str | None = None
 
     def facts(self) -> frozenset[str]:
-        """Everything that is so in this scene: eight facts for two things, twelve for three."""
+        """Return all facts of this scene: eight for two things, twelve for three."""
         found = {f"relation={self.relation}", f"background={self.background}"}
         for ordinal, thing in zip(ORDINALS, self.things, strict=False):
             found |= {f"{ordinal}.{part}={value}" for part, value in vars(thing).items()}
