@@ -153,7 +153,7 @@ def encode_frames(model: Any, image: Tensor) -> tuple[Tensor, Tensor]:
 
 @contextmanager
 def evaluating(model: Any, runner: Context) -> Iterator[None]:
-    """Evaluation mode, no gradients, the runner's precision; the mode is put back afterwards."""
+    """Set evaluation mode, no gradients and the runner's precision; restore the mode afterwards."""
     with eval_mode(model), torch.no_grad(), runner.autocast():
         yield
 
