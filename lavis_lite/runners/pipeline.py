@@ -191,7 +191,7 @@ def mentions(config: object, folder: Path) -> bool:
 
 
 def _changes(before: dict[str, Any], plan: Plan, same: dict[str, str]) -> list[str]:
-    """Why a begun stage is not the same any more."""
+    """List the reasons why a begun stage is not the same any more."""
     lines = plan.differs_from(before, evaluation=False)
     for name, ident in plan.inputs.items():
         # A later release has more settings, and so other fingerprints of what has not changed.

@@ -149,7 +149,7 @@ def output_folder(path: str | Path) -> Path:
 
 @contextlib.contextmanager
 def naming_the_folder(path: Path) -> Iterator[None]:
-    """Turn an error of making or first writing to an output folder into one of its key.
+    """Turn an error of making or first writing to an output folder into a ConfigError of its key.
 
     Raises:
         ConfigError: in place of an OSError.

@@ -72,7 +72,7 @@ def flatten(tree: object, prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def at_default(config: Any, prefix: str = "") -> Iterator[str]:
-    """Dotted keys of what stands at the default of the config's schema.
+    """Yield the dotted keys of values that equal the defaults of the config's schema.
 
     A release may bring new options; at their defaults they leave a run of before as it was.
     """

@@ -60,7 +60,7 @@ def build(case: Case, device: torch.device) -> Any:
 
 
 def measure(case: Case, setting: Setting) -> dict[str, Any]:
-    """Everything about a case, as it is recorded.
+    """Measure a case and return its record.
 
     Each contender runs once, and its operations are counted; what a baseline came to is compared
     with ours. One that came to something else does other work, and one that raised does none: it

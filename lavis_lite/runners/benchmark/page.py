@@ -37,12 +37,12 @@ Case = Mapping[str, Any]
 
 
 def contenders(case: Case) -> dict[str, Mapping[str, Any]]:
-    """Ours first, then the baselines."""
+    """Return the contenders by name: ours first, then the baselines."""
     return {OURS: case[OURS], **case["baselines"]}
 
 
 def not_timed(found: Mapping[str, Any]) -> str:
-    """Why a baseline has no figures: its error, or that it came to something else."""
+    """Say why a baseline has no figures: its error, or a different result."""
     return found.get("error", "other results")
 
 

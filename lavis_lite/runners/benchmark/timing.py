@@ -1,4 +1,4 @@
-"""Seconds of several ways of doing the same work, taken in turns."""
+"""Interleaved timing of several implementations of the same work."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Seconds:
 def in_turns(
     runs: Mapping[str, Run], repeats: int, warmup: int, device: torch.device
 ) -> dict[str, Seconds]:
-    """Time each run, A B A B: what else a shared machine does meets all of them alike.
+    """Time each run, A B A B, so that other load on the machine affects all of them alike.
 
     Args:
         runs: name -> what is timed.

@@ -192,7 +192,7 @@ def _by_arm(wrong: Mapping[str, Mapping[str, None]]) -> Iterator[str]:
 
 
 def _refuse_equal(cells: Mapping[Cell, dict[str, str]]) -> None:
-    """Two arms of the same runs are a slip: one of them was meant to be something else."""
+    """Refuse two arms with the same runs: one of them must be a mistake."""
     seen: dict[tuple[int, str], str] = {}
     problems = []
     for (arm, seed), stages in cells.items():

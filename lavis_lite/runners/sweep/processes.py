@@ -1,4 +1,4 @@
-"""Runs that build on each other, in this process or in several beside each other."""
+"""Execution of runs that depend on each other, in this process or in several parallel ones."""
 
 from __future__ import annotations
 
