@@ -101,7 +101,7 @@ def curves(runs: Sequence[Run]) -> Section | None:
 
 
 def _priors(run: Run) -> dict[str, float]:
-    """Record key of a loss -> what guessing gets, where the loss's class tells it."""
+    """Return the value of guessing by a loss's record key, if the loss's class gives one."""
     model = getattr(run.config, "model", None)
     losses = (model.args.get("losses") or {}) if model is not None else {}
     found = {}
