@@ -182,5 +182,5 @@ class CapfiltWorkers:
         return run
 
     def differences(self, baseline: str, ours: object, theirs: object) -> list[Difference]:
-        """There is nothing to compare with."""
+        """Return nothing: there is no baseline to compare with."""
         return []

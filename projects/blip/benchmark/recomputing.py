@@ -12,7 +12,7 @@ from lavis_lite.modules.layers.tower_layers import Keep, recompute_activations
 
 @contextmanager
 def recomputing(model: nn.Module, keep: Keep = "nothing") -> Iterator[None]:
-    """Within it all layers of a model's towers forget their activations, but for what they keep."""
+    """Let the layers of all towers recompute activations in this context, except for ``keep``."""
     already_patched = {module for module in model.modules() if "forward" in vars(module)}
     recompute_activations(model, "vision", -1, keep)
     recompute_activations(model, "text", -1, keep)

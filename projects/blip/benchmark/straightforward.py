@@ -48,7 +48,7 @@ def losses(model: BlipPretrain, samples: dict[str, Any]) -> dict[str, Tensor]:
 
 @contextmanager
 def computing_padding(model: BlipPretrain) -> Iterator[None]:
-    """Within it the text towers compute padding like any other token."""
+    """Let the text towers compute padding like any other token in this context."""
     towers = [module for module in model.modules() if isinstance(module, Med)]
     for tower in towers:
         tower.leaves_out_padding = False

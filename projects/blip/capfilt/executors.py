@@ -45,7 +45,7 @@ def torchrun_place() -> Place:
 
 
 def process(config: CapfiltConfig, shard_size: int, workers: int) -> None:
-    """Processes of this machine. One that dies is survived by the others, who finish its shard."""
+    """Start processes on this machine. If one dies, the others finish its shard."""
     if torchrun_place().workers > 1:
         raise ConfigError("runner.executor: process, under torchrun; choose torchrun or serial")
     context = multiprocessing.get_context("spawn")
@@ -104,7 +104,7 @@ def _end_with_parent() -> None:
 
 
 def ray(config: CapfiltConfig, shard_size: int, workers: int) -> None:
-    """Ray tasks, on every machine of a cluster that sees the output folder and the source.
+    """Start Ray tasks on all machines of a cluster that see the output folder and the source.
 
     Raises:
         ConfigError: ray is not installed.

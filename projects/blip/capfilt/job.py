@@ -100,7 +100,7 @@ class Job(NamedTuple):
         return range(start, min(start + self.shard_size, self.num_rows))
 
     def done(self, shard: int) -> dict[str, Any] | None:
-        """See ``Folder.done``."""
+        """Return the record of a finished shard, see ``Folder.done``."""
         return self.folder.done(shard, self.fingerprint)
 
 
@@ -164,7 +164,7 @@ def files_hash(files: Iterable[Path]) -> str:
 
 
 def device_name(device: torch.device) -> str:
-    """Kind of the processor, as far as it decides how sums come out."""
+    """Name the processor, as far as it decides the rounding of sums."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     if device.type == "cpu":

@@ -60,7 +60,7 @@ class Slot:
 
     @property
     def score(self) -> float | None:
-        """Its score; None where it has none."""
+        """The score of the text; None if it has none."""
         scores = self.record["scores"]
         return scores["web"] if self.place is None else scores["synthetic"][self.place]
 
@@ -72,7 +72,7 @@ class Slot:
 
     @property
     def reason(self) -> str:
-        """Why it was kept or not."""
+        """The reason why the text was kept or rejected."""
         reason = self.record["reason"]
         return reason["web"] if self.place is None else reason["synthetic"][self.place]
 

@@ -261,7 +261,7 @@ class Clock:
 
     @property
     def cpu(self) -> float:
-        """Seconds that this process has computed since then, whatever ran beside it."""
+        """CPU seconds of this process since the beginning."""
         return time.process_time() - self._begin_cpu
 
     @contextlib.contextmanager
