@@ -52,7 +52,15 @@ test-slow: install-dev
 
 # What feels first that a library has moved: numbers that were recorded, files that are read, parts
 # that are built by name, a few steps of training. Whole files, so that nothing has to be marked.
-QUICK = tests/config
+QUICK = tests/config tests/registry/test_registry.py tests/registry/test_registered.py \
+	tests/models/test_zoo.py tests/cli/test_sizes.py tests/modules/test_vision.py \
+	tests/modules/layers/test_flops.py tests/modules/layers/test_linear.py tests/modules/med \
+	tests/modules/text tests/modules/generation tests/losses/test_shared.py \
+	tests/projects/blip/test_golden.py tests/projects/blip/test_huggingface.py \
+	tests/projects/blip/test_tasks.py tests/projects/clip/test_transformers.py \
+	tests/checkpoint/test_weights.py tests/data/files tests/data/test_image_processors.py \
+	tests/data/scenes tests/metrics/captioning tests/runners/train/test_runner.py \
+	tests/runners/train/test_lora.py tests/runners/test_loggers.py tests/report/test_report.py
 
 test-quick: install-dev
 	$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile -m "not slow" $(PYTEST_ARGS) $(QUICK)

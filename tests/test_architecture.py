@@ -143,7 +143,7 @@ def test_heavy_libraries_are_imported_inside_functions() -> None:
     wrong = [
         f"{path.relative_to(ROOT)}:{node.lineno}"
         for path in LIBRARY
-        for node in imports(tree(path), nested=False)
+        for node in imports(tree(path), nested=False, typing=False)
         if {name.split(".")[0] for name in imported_names(node)} & lazy
     ]
     assert wrong == []
@@ -347,13 +347,19 @@ def internal_imports(path: Path, nested: bool = True) -> Iterator[tuple[int, str
                 yield node.lineno, name
 
 
-def imports(node: ast.AST, nested: bool) -> Iterator[ast.Import | ast.ImportFrom]:
-    """Import statements, those for type checkers included, with or without those in functions."""
+def imports(
+    node: ast.AST, nested: bool, typing: bool = True
+) -> Iterator[ast.Import | ast.ImportFrom]:
+    """Import statements, with or without those in functions and those for type checkers."""
     for child in ast.iter_child_nodes(node):
         if isinstance(child, ast.Import | ast.ImportFrom):
             yield child
+        elif (
+            isinstance(child, ast.If) and not typing and "TYPE_CHECKING" in ast.unparse(child.test)
+        ):
+            continue
         elif nested or not isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef):
-            yield from imports(child, nested)
+            yield from imports(child, nested, typing)
 
 
 def imported_names(node: ast.Import | ast.ImportFrom, of: Path | None = None) -> list[str]:

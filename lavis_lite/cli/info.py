@@ -12,6 +12,7 @@ from lavis_lite import registry
 from lavis_lite.errors import CheckpointError, ConfigError, DownloadError, UnknownName, suggest
 from lavis_lite.io.packages import torchvision_problem, version
 from lavis_lite.registry import cards, weight_cards
+from lavis_lite.registry.capabilities import members_of
 
 CHECKPOINTS = "checkpoints"  # stands for all cards of released weights
 USER_ERRORS = (ConfigError, UnknownName, CheckpointError, DownloadError)
@@ -28,7 +29,8 @@ def about(name: str, kind: str | None = None) -> str:
         UnknownName: none of these; the message lists the nearest.
     """
     if kind is None and name in registry.kinds():
-        return f"{name}: {inspect.cleandoc(registry.kinds()[name])}"
+        text = f"{name}: {inspect.cleandoc(registry.kinds()[name])}"
+        return f"{text}\n\n{_capabilities()}" if name == "model" else text
     if kind is None and name == CHECKPOINTS:
         return "\n\n".join(_weights(card) for card in weight_cards.weight_cards().values())
     if kind is None and name in weight_cards.weight_cards():
@@ -42,6 +44,27 @@ def about(name: str, kind: str | None = None) -> str:
         every += [CHECKPOINTS, *weight_cards.weight_cards()]
         raise UnknownName(f"nothing is registered as {name!r}.{suggest(name, every)}")
     return "\n\n".join(_model(name) if k == "model" else _component(k, name) for k in kinds)
+
+
+def _capabilities() -> str:
+    """List the capabilities that a model may have, each with its own members."""
+    from lavis_lite.modules.interfaces import CAPABILITIES
+
+    lines = ["Capabilities:"]
+    for protocol in CAPABILITIES:
+        more = [base.__name__ for base in protocol.__bases__ if base in CAPABILITIES]
+        also = f" (and {', '.join(more)})" if more else ""
+        lines += ["", f"{protocol.__name__}{also}: {inspect.getdoc(protocol)}"]
+        for name in members_of([protocol]):
+            member = vars(protocol).get(name)
+            if inspect.isfunction(member):
+                taken = ", ".join([*inspect.signature(member).parameters][1:])
+                lines.append(f"  {name}({taken}): {inspect.getdoc(member)}")
+            elif isinstance(member, property):
+                lines.append(f"  {name}: {inspect.getdoc(member)}")
+            elif name in vars(protocol).get("__annotations__", {}):
+                lines.append(f"  {name}: {vars(protocol)['__annotations__'][name]}")
+    return "\n".join(lines)
 
 
 def _known(kind: str, name: str) -> bool:

@@ -11,18 +11,19 @@ from PIL import Image
 from torch import Tensor
 
 from lavis_lite import distributed, registry
-from lavis_lite.config.bind import has_capability
 from lavis_lite.errors import ConfigError, DownloadError
 from lavis_lite.models import folder as model_folder
 from lavis_lite.models import zoo
+from lavis_lite.modules.interfaces import Answers, Embeds, Generates, Matches
 from lavis_lite.registry import cards
+from lavis_lite.registry.capabilities import Capability, lacks, members_of, missing_from
 
 # Command -> what a model must have for it: all of one of these.
-NEEDED: dict[str, list[tuple[str, ...]]] = {
-    "caption": [("generate",)],
-    "match": [("encode_image", "match"), ("encode_image", "image_embeds", "text_embeds")],
-    "search": [("encode_image", "match"), ("encode_image", "image_embeds", "text_embeds")],
-    "answer": [("predict_answers",)],
+NEEDED: dict[str, list[Capability]] = {
+    "caption": [Generates],
+    "match": [Matches, Embeds],
+    "search": [Matches, Embeds],
+    "answer": [Answers],
 }
 
 
@@ -35,9 +36,9 @@ class Session:
     text: Callable[[str], str]
     device: torch.device
 
-    def can(self, *capabilities: str) -> bool:
-        """Tell whether the model has all of these methods."""
-        return all(hasattr(self.model, name) for name in capabilities)
+    def can(self, *capabilities: Capability) -> bool:
+        """Tell whether the model has all of these capabilities."""
+        return not missing_from(self.model, capabilities)
 
 
 def open_session(
@@ -80,7 +81,7 @@ def _check(task: str, name: str) -> None:
     if _can(task, name):
         return
     able = [other for other in cards.list_models() if _can(task, other)]
-    ways = " or ".join(" and ".join(way) for way in NEEDED[task])
+    ways = " or ".join(" and ".join(members_of([way])) for way in NEEDED[task])
     raise ConfigError(
         f"--model: {name!r} cannot {task}: it lacks {ways}. Models that can: {', '.join(able)}"
     )
@@ -88,9 +89,7 @@ def _check(task: str, name: str) -> None:
 
 def _can(task: str, name: str) -> bool:
     built = registry.entry("model", name).result
-    return built is not None and any(
-        all(has_capability(built, capability) for capability in way) for way in NEEDED[task]
-    )
+    return built is not None and any(not lacks(built, [way]) for way in NEEDED[task])
 
 
 def _offline_hint(name: str) -> str:

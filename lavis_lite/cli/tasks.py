@@ -18,6 +18,7 @@ from lavis_lite.data.seeding import stable_hash
 from lavis_lite.errors import ConfigError, DataError
 from lavis_lite.io.paths import local_path
 from lavis_lite.models.heatmap import overlay
+from lavis_lite.modules.interfaces import Embeds, EncodesImage, Localizes, Matches
 from lavis_lite.modules.layers.modes import cosines
 
 Advance = Callable[[int], object]  # told how many more images are done
@@ -53,7 +54,7 @@ def match(session: Session, images: Images, options: Namespace, done: Advance) -
     """A row per image and text: ``match``, a probability, and ``cosine`` of their embeddings."""
     overlays = _Overlays(session, options)
     texts = [session.text(text) for text in options.texts]
-    embeds = _text_embeds(session, texts)
+    embeds = _text_features(session, texts)
     for batch in images.batches(session.image, options.batch_size):
         scores = _scores(session, batch, texts, embeds)
         for row, name in enumerate(batch.names):
@@ -72,7 +73,7 @@ def search(session: Session, images: Images, options: Namespace, done: Advance) 
     """
     overlays = _Overlays(session, options)
     texts = [session.text(text) for text in options.texts]
-    embeds = _text_embeds(session, texts)
+    embeds = _text_features(session, texts)
     chosen, found = list(range(len(images.names))), {}
     if embeds is not None:
         near = _nearest(session, images, embeds, options, done)
@@ -105,7 +106,7 @@ def answer(session: Session, images: Images, options: Namespace, done: Advance) 
     how = {"inference_method": "rank" if answers else "generate", "answer_list": answers}
     for batch in images.batches(session.image, options.batch_size):
         samples: dict[str, Any] = {"image": batch.pixels.to(session.device)}
-        if session.can("encode_image"):  # once for all questions
+        if session.can(EncodesImage):  # once for all questions
             samples["image_tokens"] = session.model.encode_image(samples["image"])
         columns = []
         for question in options.texts:
@@ -133,11 +134,11 @@ def _read_answers(path: str | None) -> list[str] | None:
 # ---- scores of images and texts
 
 
-def _text_embeds(session: Session, texts: list[str]) -> Tensor | None:
+def _text_features(session: Session, texts: list[str]) -> Tensor | None:
     """(Q, E), None for a model without a joint space."""
-    if not session.can("image_embeds", "encode_text", "text_embeds"):
+    if not session.can(Embeds):
         return None
-    return session.model.text_embeds(session.model.encode_text(texts))
+    return session.model.text_features(session.model.encode_text(texts))
 
 
 def _scores(
@@ -146,13 +147,13 @@ def _scores(
     """(B, Q) each, as the model can: ``match`` in [0, 1] with its ``logit``; ``cosine``."""
     model, scores = session.model, {}
     tokens = model.encode_image(batch.pixels.to(session.device))
-    if session.can("match"):
+    if session.can(Matches):
         logits = [model.match(tokens, [text] * len(tokens)).float() for text in texts]
         stacked = torch.stack(logits, dim=1)  # (B, Q, 2)
         scores["match"] = stacked.softmax(-1)[..., 1].cpu()
         scores["logit"] = stacked[..., 1].cpu()
     if embeds is not None:
-        scores["cosine"] = cosines(model.image_embeds(tokens), embeds).cpu()
+        scores["cosine"] = cosines(model.image_features(tokens), embeds).cpu()
     return scores
 
 
@@ -164,7 +165,7 @@ def _nearest(
     found = []
     for batch in images.batches(session.image, options.batch_size):
         tokens = session.model.encode_image(batch.pixels.to(session.device))
-        found.append(cosines(session.model.image_embeds(tokens), embeds).cpu())
+        found.append(cosines(session.model.image_features(tokens), embeds).cpu())
         numbers += batch.numbers
         done(len(batch.names))
     if not found:
@@ -186,7 +187,7 @@ class _Overlays:
         self.folder = Path(options.overlay) if options.overlay else None
         if self.folder is None:
             return
-        if not session.can("localize"):
+        if not session.can(Localizes):
             raise ConfigError(
                 f"--overlay: {type(session.model).__name__} cannot tell where in an image a text "
                 "is found (it lacks `localize`)"

@@ -14,7 +14,6 @@ from lavis_lite import registry
 from lavis_lite.config.annotations import problem_of
 from lavis_lite.config.files import KeyPath, Source, spell
 from lavis_lite.config.fit import (
-    has_capability,
     lacking,
     lacking_for_arguments,
     misfits,
@@ -23,6 +22,7 @@ from lavis_lite.config.fit import (
 from lavis_lite.errors import ConfigError, UnknownName
 from lavis_lite.io.redaction import is_secret
 from lavis_lite.registry import Entry
+from lavis_lite.registry.capabilities import lacks
 from lavis_lite.registry.component import Component, ModelComponent, nested
 
 Problem = tuple[KeyPath, str]
@@ -147,7 +147,7 @@ def _capability_problems(
     """Losses, metrics and parts played that require what the model's class does not have."""
     built = part.built
     assert built is not None
-    if missing := [c for c in model.requires if not has_capability(built, c)]:
+    if missing := lacks(built, model.requires):
         yield (
             part.path,
             f"a {spell(part.path)} needs {', '.join(missing)}, "
@@ -157,7 +157,7 @@ def _capability_problems(
         if wish.entry is None or wish.built is None:
             continue
         requires = getattr(wish.built, "requires", ())
-        if missing := [c for c in requires if not has_capability(built, c)]:
+        if missing := lacks(built, requires):
             kind = wish.entry.kind.name
             yield wish.path, lacking(kind, wish.entry.name, missing, model.name, built)
         else:

@@ -12,6 +12,7 @@ from typing import Any
 from lavis_lite import registry
 from lavis_lite.errors import ConfigError, UnknownName
 from lavis_lite.registry import Entry
+from lavis_lite.registry.capabilities import has_capability, lacks
 from lavis_lite.registry.component import width_hint
 
 
@@ -65,7 +66,7 @@ def lacking_for_arguments(
     """
     for argument, (capabilities, instead) in getattr(entry.result, "requires_if", {}).items():
         value = spec.get(argument, entry.arguments[argument].default)
-        missing = [each for each in capabilities if not has_capability(built, each)]
+        missing = lacks(built, capabilities)
         if value and missing:
             yield (
                 f"{entry.kind.name} {entry.name!r} with `{argument}: {str(value).lower()}` "
@@ -74,20 +75,13 @@ def lacking_for_arguments(
             )
 
 
-def has_capability(model: type, name: str) -> bool:
-    """Whether instances of a model class have ``name``: as a method, property or annotation."""
-    return hasattr(model, name) or any(
-        name in vars(base).get("__annotations__", {}) for base in model.__mro__
-    )
-
-
 def _requires(kind: str, name: str, built: type) -> bool:
     """Whether a loss or metric says what it requires, and a model has all of it."""
     try:
         needed = getattr(registry.entry(kind, name).result, "requires", None)
     except (UnknownName, ConfigError):
         return False
-    return needed is not None and all(has_capability(built, capability) for capability in needed)
+    return needed is not None and not lacks(built, needed)
 
 
 def _without_width(entry: Entry) -> Iterator[str]:

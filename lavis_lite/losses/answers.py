@@ -6,14 +6,17 @@ import itertools
 from typing import Any, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lavis_lite import registry
 from lavis_lite.errors import DataError
-from lavis_lite.losses.shared import Shared, global_mean
-from lavis_lite.modules.med.attention import KeyValue, select
-from lavis_lite.modules.med.model import MedDecoder
+from lavis_lite.losses.shared import Shared, global_mean, keeps_momentum, rows_of
+from lavis_lite.modules.interfaces import ImageContext, LearnsAnswers
 from lavis_lite.modules.output import Samples
+from lavis_lite.modules.text.text_batch import TextBatch
+
+TOKENS_AT_ONCE = 2048  # tokens whose logits over the vocabulary are computed at a time
 
 
 class Answers(NamedTuple):
@@ -30,18 +33,16 @@ class Answers(NamedTuple):
     owners: Tensor
 
 
-class Opinion(NamedTuple):
-    """The momentum decoder's inputs for computing soft targets.
+class Teacher(NamedTuple):
+    """A momentum copy that has read the same questions, whose answers are targets too.
 
-    Args:
-        decoder: the momentum copy's decoder.
-        kv: keys and values of its questions, as of ``answer_losses``.
-        mask: of its questions, as of ``answer_losses``.
-        share: weight of the soft targets, in [0, 1].
+    model: gives states and logits of answers.
+    context, mask: of the questions as it reads them, a row for each answer.
+    share: the weight of its opinion in the targets, in [0, 1].
     """
 
-    decoder: MedDecoder
-    kv: list[KeyValue]
+    model: LearnsAnswers
+    context: ImageContext
     mask: Tensor
     share: float
 
@@ -103,6 +104,50 @@ def _flat(weights: Any) -> list[float]:
     return [number for part in weights for number in _flat(part)]
 
 
+def answer_losses(
+    model: LearnsAnswers,
+    context: ImageContext,
+    mask: Tensor,
+    answers: TextBatch,
+    label_smoothing: float,
+    teacher: Teacher | None = None,
+) -> Tensor:
+    """How badly answers fit their questions.
+
+    Args:
+        model: gives states and logits of answers.
+        context: of B questions, from ``model.question_context``.
+        mask: (B, T) of the questions.
+        answers: (K * B, A) K answers per question, question-major; nothing is repeated.
+        label_smoothing: weight of the uniform distribution in the targets, in [0, 1).
+        teacher: whose opinion is mixed into the targets.
+
+    Returns:
+        (K * B,) cross-entropy, summed over each answer's tokens.
+    """
+    real = answers.mask[:, 1:].bool()  # what is to be predicted
+    states = model.answer_states(context, mask, answers)[real]  # (M, D)
+    targets = answers.ids[:, 1:][real]
+    if teacher is not None:
+        with torch.no_grad():
+            theirs = teacher.model.answer_states(teacher.context, teacher.mask, answers)[real]
+    losses = []
+    for part in torch.arange(len(targets), device=targets.device).split(TOKENS_AT_ONCE):
+        logits = model.word_logits(states[part])  # (M, V)
+        loss = F.cross_entropy(
+            logits, targets[part], label_smoothing=label_smoothing, reduction="none"
+        )
+        if teacher is not None:
+            with torch.no_grad():
+                soft = teacher.model.word_logits(theirs[part]).softmax(-1)
+            distilled = F.cross_entropy(logits, soft, reduction="none")
+            loss = (1 - teacher.share) * loss + teacher.share * distilled
+        losses.append(loss)
+    rows = real.nonzero()[:, 0]
+    total = torch.zeros(len(real), device=states.device)
+    return total.index_add(0, rows, torch.cat(losses)) if losses else total
+
+
 @registry.register("loss", "answer_lm")
 class AnswerModelling(nn.Module):
     """Cross-entropy of each answer's tokens given the question and the image.
@@ -120,7 +165,7 @@ class AnswerModelling(nn.Module):
     https://arxiv.org/abs/2107.07651, section 3.4.
     """
 
-    requires = ("read_questions", "tokenize_answers", "answer_losses", "text_decoder")
+    requires = (LearnsAnswers,)
 
     def __init__(
         self,
@@ -132,29 +177,25 @@ class AnswerModelling(nn.Module):
     ) -> None:
         super().__init__()
         self.label_smoothing, self.ramp = label_smoothing, ramp
-        self.alpha = alpha if getattr(model, "use_distill", False) else 0.0
+        self.alpha = alpha if keeps_momentum(model) else 0.0
 
-    def forward(self, shared: Shared) -> Tensor:
+    def forward(self, shared: Shared[LearnsAnswers]) -> Tensor:
         """() mean over the questions of all processes."""
         model, samples = shared.model, shared.samples
         answers = answers_of(samples)
-        states, mask = model.read_questions({**samples, "image_tokens": shared.image_tokens})
+        states, mask = model.read_questions(shared.image_tokens, shared.text)
         shared.hand_out(encoder_output=states)
-        kv = model.text_decoder.bert.project(states)
         owners = answers.owners.to(states.device)
+        context = rows_of(model.question_context(states), owners)
         texts = model.tokenize_answers(answers.texts)
-        opinion = self._opinion(shared, owners) if self.alpha else None
-        losses = model.answer_losses(
-            select(kv, owners), mask[owners], texts, self.label_smoothing, opinion
-        )
+        teacher = self._teacher(shared.momentum, owners) if self.alpha else None
+        losses = answer_losses(model, context, mask[owners], texts, self.label_smoothing, teacher)
         return weigh_answers(losses, answers.weights, len(states))
 
     @torch.no_grad()
-    def _opinion(self, shared: Shared, owners: Tensor) -> Opinion:
-        """Prepare the soft targets, from the momentum copy's own reading of image and question."""
-        copy = shared.momentum.model
-        given = {**shared.samples, "image_tokens": shared.momentum.image_tokens}
-        states, mask = copy.read_questions(given)
-        kv = copy.text_decoder.bert.project(states)
-        share = shared.step_info.ramped(self.alpha, self.ramp)
-        return Opinion(copy.text_decoder, select(kv, owners), mask[owners], share)
+    def _teacher(self, view: Shared[LearnsAnswers], owners: Tensor) -> Teacher:
+        """Return the momentum copy with its own reading of image and question."""
+        states, mask = view.model.read_questions(view.image_tokens, view.text)
+        context = rows_of(view.model.question_context(states), owners)
+        share = view.step_info.ramped(self.alpha, self.ramp)
+        return Teacher(view.model, context, mask[owners], share)

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from lavis_lite import registry
 from lavis_lite.errors import DataError
 from lavis_lite.losses.cross_entropy import distilled_cross_entropy
-from lavis_lite.losses.shared import Shared, global_mean
+from lavis_lite.losses.shared import Shared, global_mean, keeps_momentum
+from lavis_lite.modules.interfaces import LearnsClasses
 
 
 @registry.register("loss", "classification")
@@ -27,7 +28,7 @@ class Classification(nn.Module):
     Reference: ALBEF, https://arxiv.org/abs/2107.07651, section 3.4.
     """
 
-    requires = ("classify",)
+    requires = (LearnsClasses,)
 
     def __init__(
         self,
@@ -38,10 +39,10 @@ class Classification(nn.Module):
         model: Any = None,
     ) -> None:
         super().__init__()
-        self.alpha = alpha if getattr(model, "use_distill", False) else 0.0
+        self.alpha = alpha if keeps_momentum(model) else 0.0
         self.ramp, self.label_smoothing = ramp, label_smoothing
 
-    def forward(self, shared: Shared) -> Tensor:
+    def forward(self, shared: Shared[LearnsClasses]) -> Tensor:
         """() mean over the rows of all processes.
 
         Raises:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -12,6 +12,7 @@ from lavis_lite import distributed, registry
 from lavis_lite.losses.cross_entropy import Reduction, reduced, soft_cross_entropy
 from lavis_lite.losses.queue import FeatureQueue
 from lavis_lite.losses.shared import Shared, first_row, global_mean, similarities
+from lavis_lite.modules.interfaces import Contrasts, ContrastsWithMomentum
 
 Scope = Literal["global", "local"]
 
@@ -107,6 +108,20 @@ def soft_contrast(
     return SoftContrast(soft_cross_entropy(sims, targets), sims, sims_m, targets)
 
 
+class SoftItc(NamedTuple):
+    """Image-text contrast with soft targets, in both directions.
+
+    Args:
+        loss: () mean of the directions, reduced over the rows.
+        i2t: images against texts.
+        t2i: texts against images.
+    """
+
+    loss: Tensor
+    i2t: SoftContrast
+    t2i: SoftContrast
+
+
 def soft_itc(
     image_features: Tensor,
     text_features: Tensor,
@@ -114,8 +129,13 @@ def soft_itc(
     text_features_m: Tensor,
     temperature: Tensor | float,
     alpha: float,
-) -> Tensor:
-    """Image-text contrast of a batch of pairs against its momentum features, without a queue.
+    *,
+    image_columns: Tensor | None = None,
+    text_columns: Tensor | None = None,
+    labels: Tensor | None = None,
+    reduction: Reduction = "mean",
+) -> SoftItc:
+    """Contrast images and texts with momentum features, towards soft targets.
 
     Args:
         image_features: (B, E) unit vectors.
@@ -124,19 +144,23 @@ def soft_itc(
         text_features_m: (B, E) the momentum copy's.
         temperature: what cosine similarities are divided by.
         alpha: weight of the copy's distribution in the targets, in [0, 1].
-
-    Returns:
-        () mean over rows and directions.
+        image_columns: (C, E) momentum features to contrast with, of this batch, other processes and
+            a queue; None is ``image_features_m``.
+        text_columns: (C, E) likewise.
+        labels: (B, C) true distributions over the columns; None is the identity.
+        reduction: over the rows.
 
     Reference: ALBEF, https://arxiv.org/abs/2107.07651, eq. 1 and 6.
     """
-    labels = torch.eye(len(image_features), device=image_features.device)  # (B, B)
-    directions = (
-        (image_features, image_features_m, text_features_m),
-        (text_features, text_features_m, image_features_m),
-    )
-    found = [soft_contrast(*features, labels, temperature, alpha) for features in directions]
-    return (found[0].loss + found[1].loss) / 2 / len(image_features)
+    images = image_features_m if image_columns is None else image_columns
+    texts = text_features_m if text_columns is None else text_columns
+    if labels is None:
+        labels = torch.eye(len(image_features), device=image_features.device)  # (B, B)
+    given = (labels, temperature, alpha)
+    i2t = soft_contrast(image_features, image_features_m, texts, *given)
+    t2i = soft_contrast(text_features, text_features_m, images, *given)
+    total = (i2t.loss + t2i.loss) / 2
+    return SoftItc(reduced(total, len(image_features), reduction), i2t, t2i)
 
 
 def positives(ids: Tensor, column_ids: Tensor) -> Tensor:
@@ -175,7 +199,7 @@ class ImageTextContrast(nn.Module):
     Reference: ALBEF, https://arxiv.org/abs/2107.07651, eq. 1 and 6; BLIP section 3.2.
     """
 
-    requires = ("image_embeds", "text_embeds", "temperature", "momentum")
+    requires = (ContrastsWithMomentum,)
 
     def __init__(
         self,
@@ -185,7 +209,7 @@ class ImageTextContrast(nn.Module):
         negatives: Scope = "global",
         same_image_positive: bool = False,
         *,
-        model: Any,
+        model: ContrastsWithMomentum,
     ) -> None:
         super().__init__()
         self.alpha, self.ramp = alpha, ramp
@@ -195,25 +219,31 @@ class ImageTextContrast(nn.Module):
     def forward(self, shared: Shared) -> Tensor:
         """() mean over both directions and all rows of all processes."""
         image_m, text_m, ids, first = self._columns(shared)
-        queue = self.queue
+        queue, momentum = self.queue, shared.momentum
         image_columns = torch.cat([image_m, queue.image_queue.T])  # (G + Q, E)
-        text_columns = torch.cat([text_m, queue.text_queue.T])  # (G + Q, E)
-        labels = self._labels(shared, ids, first, len(image_columns))  # (B, G + Q)
-        momentum = shared.momentum
-        alpha = shared.step_info.ramped(self.alpha, self.ramp)
-        given = (labels, shared.temperature, alpha)
-        i2t = soft_contrast(shared.image_embeds, momentum.image_embeds, text_columns, *given)
-        t2i = soft_contrast(shared.text_embeds, momentum.text_embeds, image_columns, *given)
-        shared.hand_out(sim_i2t=i2t.sims, sim_i2t_m=i2t.sims_m, sim_i2t_targets=i2t.targets)
-        shared.hand_out(sim_t2i=t2i.sims, sim_t2i_m=t2i.sims_m, sim_t2i_targets=t2i.targets)
+        found = soft_itc(
+            shared.image_features,
+            shared.text_features,
+            momentum.image_features,
+            momentum.text_features,
+            shared.temperature,
+            shared.step_info.ramped(self.alpha, self.ramp),
+            image_columns=image_columns,
+            text_columns=torch.cat([text_m, queue.text_queue.T]),  # (G + Q, E)
+            labels=self._labels(shared, ids, first, len(image_columns)),  # (B, G + Q)
+            reduction="sum",
+        )
+        for name, side in (("i2t", found.i2t), ("t2i", found.t2i)):
+            shared.hand_out(**{f"sim_{name}": side.sims, f"sim_{name}_m": side.sims_m})
+            shared.hand_out(**{f"sim_{name}_targets": side.targets})
         if torch.is_grad_enabled():
             self._remember(image_m, text_m, ids)
-        return global_mean((i2t.loss + t2i.loss) / 2, len(labels))
+        return global_mean(found.loss, len(shared.image_features))
 
     def _columns(self, shared: Shared) -> tuple[Tensor, Tensor, Tensor, int]:
         """Momentum features and image ids of the batch, and the column of this process's row 0."""
         momentum = shared.momentum
-        batch = momentum.image_embeds, momentum.text_embeds, shared.image_ids
+        batch = momentum.image_features, momentum.text_features, shared.image_ids
         if self.negatives == "local":
             return *batch, 0
         first = first_row(len(batch[2]))
@@ -223,7 +253,7 @@ class ImageTextContrast(nn.Module):
     def _labels(self, shared: Shared, ids: Tensor, first: int, num_columns: int) -> Tensor:
         if self.queue.has_ids:
             return positives(shared.image_ids, torch.cat([ids, self.queue.idx_queue[0]]))
-        own = torch.arange(len(shared.image_embeds), device=ids.device) + first
+        own = torch.arange(len(shared.image_features), device=ids.device) + first
         return F.one_hot(own, num_columns).float()
 
     def _remember(self, image: Tensor, text: Tensor, ids: Tensor) -> None:
@@ -242,7 +272,7 @@ class InfoNce(nn.Module):
     Reference: CLIP, https://arxiv.org/abs/2103.00020, fig. 3.
     """
 
-    requires = ("image_embeds", "text_embeds", "temperature")
+    requires = (Contrasts,)
 
     def __init__(self, negatives: Scope = "global") -> None:
         super().__init__()
@@ -250,7 +280,7 @@ class InfoNce(nn.Module):
 
     def forward(self, shared: Shared) -> Tensor:
         """() mean over both directions and all rows of all processes."""
-        image, text = shared.image_embeds, shared.text_embeds  # (B, E) each
+        image, text = shared.image_features, shared.text_features  # (B, E) each
         images, texts, first = image, text, 0
         if self.negatives == "global":
             first = first_row(len(image))

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cached_property
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -20,11 +19,12 @@ from torch.utils.checkpoint import checkpoint
 from lavis_lite.errors import ConfigError
 from lavis_lite.losses.shared import Shared
 from lavis_lite.losses.step_info import StepInfo
+from lavis_lite.modules.interfaces import Embeds
 from lavis_lite.modules.output import Samples
 from lavis_lite.modules.text.text_batch import TextBatch
 
 
-class CachedShared(Shared):
+class CachedShared(Shared[Embeds]):
     """A step's view whose embeddings are computed by chunks; the same numbers and gradients.
 
     It serves losses that need embeddings alone: a loss that asks for tokens gets those of the whole
@@ -40,7 +40,7 @@ class CachedShared(Shared):
 
     def __init__(
         self,
-        model: Any,
+        model: Embeds,
         samples: Samples,
         chunk_size: int,
         step_info: StepInfo | None = None,
@@ -51,23 +51,23 @@ class CachedShared(Shared):
         self.chunk_size = chunk_size
 
     @cached_property
-    def image_embeds(self) -> Tensor:
+    def image_features(self) -> Tensor:
         """(B, E) unit length, fp32."""
         model = self.model
 
         def embed(image: Tensor) -> Tensor:
-            return model.image_embeds(model.encode_image(image))
+            return model.image_features(model.encode_image(image))
 
         image = self.samples["image"]
         return self._compute(lambda: by_chunks(embed, self.chunk_size, image))
 
     @cached_property
-    def text_embeds(self) -> Tensor:
+    def text_features(self) -> Tensor:
         """(B, E) unit length, fp32."""
         model = self.model
 
         def embed(ids: Tensor, mask: Tensor) -> Tensor:
-            return model.text_embeds(model.encode_text(TextBatch(ids, mask)))
+            return model.text_features(model.encode_text(TextBatch(ids, mask)))
 
         return self._compute(lambda: by_chunks(embed, self.chunk_size, *self.text))
 

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from lavis_lite import registry
 from lavis_lite.losses.cross_entropy import Reduction, reduced
 from lavis_lite.losses.shared import Shared, global_mean
+from lavis_lite.modules.interfaces import Decodes
 
 IGNORED = -100
 
@@ -68,19 +69,17 @@ class LanguageModelling(nn.Module):
     Reference: BLIP, https://arxiv.org/abs/2201.12086, section 3.2.
     """
 
-    requires = ("text_decoder", "tokenize")
+    requires = (Decodes,)
 
     def __init__(self, label_smoothing: float = 0.1) -> None:
         super().__init__()
         self.label_smoothing = label_smoothing
 
-    def forward(self, shared: Shared) -> Tensor:
+    def forward(self, shared: Shared[Decodes]) -> Tensor:
         """() mean over the counted tokens of all processes."""
         model = shared.model
-        text = shared.text.replace_first(model.tokenizer.bos_id)
-        logits = model.text_decoder(
-            text.ids, text.mask, image_kv=shared.kv(model.text_decoder.bert)
-        )  # (B, T, V)
+        text = shared.text
+        logits = model.decode_logits(shared.image_context, text)  # (B, T, V)
         targets = next_tokens(text.ids, text.mask, model.prompt_length)  # (B, T - 1)
         shared.hand_out(decoder_logits=logits, decoder_labels=targets)
         total = lm_cross_entropy(logits, targets, self.label_smoothing, "sum")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +11,7 @@ from lavis_lite import distributed, registry
 from lavis_lite.errors import ConfigError
 from lavis_lite.losses.cross_entropy import Reduction, distilled_cross_entropy
 from lavis_lite.losses.shared import Shared, global_mean
+from lavis_lite.modules.interfaces import FindsWords, Tokenizer
 from lavis_lite.modules.text.text_batch import TextBatch
 
 STREAM = 2  # of the step's random numbers; matching draws from 0 and 1
@@ -105,7 +106,7 @@ class MaskedLanguageModelling(nn.Module):
     https://arxiv.org/abs/1810.04805, section 3.1.
     """
 
-    requires = ("predict_words", "text_tower", "tokenizer", "max_length", "momentum")
+    requires = (FindsWords,)
 
     def __init__(
         self,
@@ -113,7 +114,7 @@ class MaskedLanguageModelling(nn.Module):
         alpha: float = 0.4,
         ramp: float = 0.1,
         *,
-        model: Any,
+        model: FindsWords,
     ) -> None:
         super().__init__()
         if not 0 < probability < 1:
@@ -125,7 +126,7 @@ class MaskedLanguageModelling(nn.Module):
             )
         self.probability, self.alpha, self.ramp = probability, alpha, ramp
 
-    def forward(self, shared: Shared) -> Tensor:
+    def forward(self, shared: Shared[FindsWords]) -> Tensor:
         """() mean over the chosen words of all processes."""
         hidden, chosen = self.hide(shared)
         logits = _predict(shared, hidden, chosen)  # (M, V)
@@ -140,7 +141,7 @@ class MaskedLanguageModelling(nn.Module):
         return global_mean(loss, chosen.sum())
 
     @torch.no_grad()
-    def hide(self, shared: Shared) -> MaskedText:
+    def hide(self, shared: Shared[FindsWords]) -> MaskedText:
         """Mask words of the step's texts."""
         model, text = shared.model, shared.text
         num_rows, length = text.ids.shape
@@ -153,18 +154,18 @@ class MaskedLanguageModelling(nn.Module):
         place = slice(first, first + num_rows), slice(length)
         (choice, fate), words = drawn[:, *place].to(text.ids.device), words[place].to(text.ids)
         maskable = is_word(text, model.tokenizer)  # (B, T)
-        ids, chosen = mask_words(
-            text.ids, maskable, choice, fate, words, self.probability, model.tokenizer.mask_id
-        )
+        mask_id = model.tokenizer.mask_id
+        assert mask_id is not None, "refused when the loss was built"
+        ids, chosen = mask_words(text.ids, maskable, choice, fate, words, self.probability, mask_id)
         return MaskedText(TextBatch(ids, text.mask), chosen)
 
 
-def is_word(text: TextBatch, tokenizer: Any) -> Tensor:
+def is_word(text: TextBatch, tokenizer: Tokenizer) -> Tensor:
     """Return (B, T) bool: neither padding nor the start or the end of a text."""
     framing = (text.ids == tokenizer.cls_id) | (text.ids == tokenizer.sep_id)
     return text.mask.bool() & ~framing
 
 
-def _predict(view: Shared, text: TextBatch, chosen: Tensor) -> Tensor:
+def _predict(view: Shared[FindsWords], text: TextBatch, chosen: Tensor) -> Tensor:
     """Return (M, V) logits, fp32, of the model or of its momentum copy."""
-    return view.model.predict_words(view.kv(view.model.text_tower), text, chosen).float()
+    return view.model.predict_words(view.image_context, text, chosen).float()

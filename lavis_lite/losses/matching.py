@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from lavis_lite import distributed, registry
 from lavis_lite.losses.contrastive import Scope
-from lavis_lite.losses.shared import Shared, first_row, global_mean, similarities
-from lavis_lite.modules.med.attention import select
+from lavis_lite.losses.shared import Shared, first_row, global_mean, rows_of, similarities
+from lavis_lite.modules.interfaces import LearnsMatching
 from lavis_lite.modules.text.text_batch import TextBatch
 
 # ---- the mathematics
@@ -168,7 +168,7 @@ class ImageTextMatching(nn.Module):
     Reference: ALBEF, https://arxiv.org/abs/2107.07651, section 3.2; BLIP section 3.2.
     """
 
-    requires = ("image_embeds", "text_embeds", "temperature", "match_pairs", "match_tower")
+    requires = (LearnsMatching,)
 
     def __init__(
         self,
@@ -189,7 +189,7 @@ class ImageTextMatching(nn.Module):
         """
         return None if negatives == "all" else -math.log(1 / 3) / 3 - 2 * math.log(2 / 3) / 3
 
-    def forward(self, shared: Shared) -> Tensor:
+    def forward(self, shared: Shared[LearnsMatching]) -> Tensor:
         """() cross-entropy, mean over all rows of all processes."""
         pool = Pool(shared, self.scope)
         if self.negatives == "all":
@@ -207,30 +207,30 @@ class ImageTextMatching(nn.Module):
         if self.negatives == "random":
             uniform = torch.ones(pool.valid.shape, device=pool.ids.device)
             return pool.draw(uniform, 0), pool.draw(uniform, 1)
-        images, texts = shared.image_embeds, shared.text_embeds
+        images, texts = shared.image_features, shared.text_features
         if pool.joined:
             images, texts = distributed.all_gather(images), distributed.all_gather(texts)
         given = shared.temperature, self.epsilon
-        to_images = hard_negative_weights(shared.text_embeds, images, *given)  # (B, G)
-        to_texts = hard_negative_weights(shared.image_embeds, texts, *given)  # (B, G)
+        to_images = hard_negative_weights(shared.text_features, images, *given)  # (B, G)
+        to_texts = hard_negative_weights(shared.image_features, texts, *given)  # (B, G)
         return pool.draw(to_images, 0), pool.draw(to_texts, 1)
 
     def _logits(
         self, shared: Shared, pool: Pool, image_index: Tensor, text_index: Tensor
     ) -> Tensor:
         """Return (3, B, 2): true pairs, own text with the other image, own image with the other."""
-        model, kv, text = shared.model, shared.kv(shared.model.match_tower), shared.text
+        model, context, text = shared.model, shared.image_context, shared.text
         others, states = pool.texts(), pool.text_states()
         # Both texts of an image are folded onto its keys and values: no copy of them is made.
         both = _interleave(text, TextBatch(others.ids[text_index], others.mask[text_index]), model)
         known = {} if states is None else {"states": _alternate(states[0], states[1][text_index])}
-        own_image = model.match_pairs(kv, both, **known).unflatten(0, (-1, 2))  # (B, 2, 2)
+        own_image = model.match_pairs(context, both, **known).unflatten(0, (-1, 2))  # (B, 2, 2)
         if pool.joined:
-            other_kv = model.match_tower.project(pool.image_tokens()[image_index])
+            other_context = model.image_context(pool.image_tokens()[image_index])
         else:
-            other_kv = select(kv, image_index)
+            other_context = rows_of(context, image_index)
         known = {} if states is None else {"states": states[0]}
-        other_image = model.match_pairs(other_kv, text, **known)  # (B, 2)
+        other_image = model.match_pairs(other_context, text, **known)  # (B, 2)
         return torch.stack([own_image[:, 0], other_image, own_image[:, 1]])
 
     def _all_pairs(self, shared: Shared, pool: Pool) -> Tensor:
@@ -238,7 +238,7 @@ class ImageTextMatching(nn.Module):
         model, texts = shared.model, pool.texts()
         num_images = len(pool.valid)
         every = TextBatch(texts.ids.repeat(num_images, 1), texts.mask.repeat(num_images, 1))
-        logits = model.match_pairs(shared.kv(model.match_tower), every)  # (B * G, 2)
+        logits = model.match_pairs(shared.image_context, every)  # (B * G, 2)
         labels = (~pool.valid).long().flatten()  # (B * G,)
         losses = F.cross_entropy(logits.float(), labels, reduction="none")  # (B * G,)
         parts = [global_mean(losses[labels == c].sum(), (labels == c).sum()) for c in (0, 1)]

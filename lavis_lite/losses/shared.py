@@ -4,25 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import torch
 from torch import Tensor
 
 from lavis_lite import distributed
 from lavis_lite.losses.step_info import StepInfo
+from lavis_lite.modules.interfaces import ImageContext
 from lavis_lite.modules.layers.modes import cosines
 from lavis_lite.modules.output import Named, Samples
 
 if TYPE_CHECKING:
-    from lavis_lite.modules.med.attention import KeyValue
-    from lavis_lite.modules.med.model import Med
     from lavis_lite.modules.text.text_batch import TextBatch
 
+M = TypeVar("M")
 T = TypeVar("T")
 
 
-class Shared:
+class Shared(Generic[M]):
     """The lazy view that a step's losses share.
 
     Args:
@@ -34,18 +34,18 @@ class Shared:
 
     def __init__(
         self,
-        model: Any,
+        model: M,
         samples: Samples,
         step_info: StepInfo | None = None,
         *,
         grad: bool = True,
     ) -> None:
         self.model = model
+        self._able: Any = model  # to whatever a loss requires
         self.samples = samples
         self.step_info = step_info or StepInfo.of(samples)
         # Asked once: whoever computes something first may do so under no_grad, for itself alone.
         self._grad = grad and torch.is_grad_enabled()
-        self._projected: dict[int, list[KeyValue]] = {}
         self._handed_out: dict[str, Tensor] = {}
 
     @property
@@ -73,47 +73,56 @@ class Shared:
     @cached_property
     def text(self) -> TextBatch:
         """The tokenised texts: ids and mask, each (B, T)."""
-        return self.model.tokenize(self.samples["text_input"])
+        return self._able.tokenize(self.samples["text_input"])
 
     @cached_property
     def image_tokens(self) -> Tensor:
-        """(B, N, D)."""
-        return self._compute(lambda: self.model.encode_image(self.samples["image"]))
+        """(B, N, D); (2B, N, D) of a model that reads two images with a text, first ones first."""
+        names = getattr(self.model, "image_names", ("image",))
+        images = [self.samples[name] for name in names]
+        return self._compute(
+            lambda: self._able.encode_image(images[0] if len(images) == 1 else torch.cat(images))
+        )
 
     @cached_property
     def text_tokens(self) -> Tensor:
         """(B, T, D), of the text alone."""
-        return self._compute(lambda: self.model.encode_text(self.text))
+        return self._compute(lambda: self._able.encode_text(self.text))
 
     @cached_property
+    def image_features(self) -> Tensor:
+        """(B, E) unit length, fp32."""
+        return self._compute(lambda: self._able.image_features(self.image_tokens))
+
+    @cached_property
+    def text_features(self) -> Tensor:
+        """(B, E) unit length, fp32."""
+        return self._compute(lambda: self._able.text_features(self.text_tokens))
+
+    @property
     def image_embeds(self) -> Tensor:
-        """(B, E) unit length, fp32."""
-        return self._compute(lambda: self.model.image_embeds(self.image_tokens))
+        """``image_features`` by the name that it had."""
+        return self.image_features
 
-    @cached_property
+    @property
     def text_embeds(self) -> Tensor:
-        """(B, E) unit length, fp32."""
-        return self._compute(lambda: self.model.text_embeds(self.text_tokens))
+        """``text_features`` by the name that it had."""
+        return self.text_features
 
     @cached_property
     def class_logits(self) -> Tensor:
         """(B, C) logits of the classes, fp32."""
-        return self._compute(lambda: self.model.classify(self))
+        return self._compute(lambda: self._able.classify(self.image_tokens, self.text))
 
     @property
     def temperature(self) -> Tensor:
         """() what similarities are divided by, fp32."""
-        return self.model.temperature
+        return self._able.temperature
 
-    def kv(self, med: Med) -> list[KeyValue]:
-        """Cross-attention keys and values of the images for a MED, projected once.
-
-        Towers that share their cross-attention (tied encoder and decoder) share the result.
-        """
-        owner = id(med.fusing[0].crossattention)
-        if owner not in self._projected:
-            self._projected[owner] = self._compute(lambda: med.project(self.image_tokens))
-        return self._projected[owner]
+    @cached_property
+    def image_context(self) -> ImageContext:
+        """What the texts of the step look at: the images, projected once for all losses."""
+        return self._compute(lambda: self._able.image_context(self.image_tokens))
 
     @cached_property
     def image_ids(self) -> Tensor:
@@ -126,9 +135,9 @@ class Shared:
         return torch.as_tensor(ids, device=device)
 
     @cached_property
-    def momentum(self) -> Shared:
+    def momentum(self) -> Shared[M]:
         """The same step seen by the model's momentum copy, without gradients."""
-        view = Shared(self.model.momentum, self.samples, self.step_info, grad=False)
+        view = Shared(self._able.momentum, self.samples, self.step_info, grad=False)
         view.__dict__["text"] = self.text
         return view
 
@@ -160,6 +169,27 @@ class Shared:
     def _compute(self, compute: Callable[[], T]) -> T:
         with torch.set_grad_enabled(self._grad):
             return compute()
+
+
+def keeps_momentum(model: Any) -> bool:
+    """Tell whether a model has a momentum copy, whose predictions can be mixed into targets."""
+    return getattr(model, "momentum", None) is not None
+
+
+def rows_of(context: ImageContext, index: Tensor) -> ImageContext:
+    """Take the rows ``index`` (R,) of a context of B rows; rows may repeat.
+
+    A hard negative costs a gather here instead of a second projection of its image.
+
+    Args:
+        context: a tensor (B, ...), or a list or tuple of contexts, such as keys and values by
+            layer.
+        index: from 0 to B - 1.
+    """
+    if isinstance(context, Tensor):
+        return context.index_select(0, index)
+    rows = [rows_of(part, index) for part in context]
+    return type(context)(*rows) if hasattr(context, "_fields") else type(context)(rows)
 
 
 def similarities(rows: Tensor, columns: Tensor, temperature: Tensor | float) -> Tensor:

@@ -10,6 +10,7 @@ from lavis_lite import distributed, registry
 from lavis_lite.losses.contrastive import Scope
 from lavis_lite.losses.cross_entropy import Reduction, reduced
 from lavis_lite.losses.shared import Shared, first_row, global_mean, similarities
+from lavis_lite.modules.interfaces import ContrastsPairwise
 
 
 def pairwise_sigmoid(
@@ -57,15 +58,15 @@ class PairwiseSigmoid(nn.Module):
     Reference: SigLIP, https://arxiv.org/abs/2303.15343, algorithm 1.
     """
 
-    requires = ("image_embeds", "text_embeds", "temperature", "logit_bias")
+    requires = (ContrastsPairwise,)
 
     def __init__(self, negatives: Scope = "global") -> None:
         super().__init__()
         self.negatives = negatives
 
-    def forward(self, shared: Shared) -> Tensor:
+    def forward(self, shared: Shared[ContrastsPairwise]) -> Tensor:
         """() mean over all images of all processes."""
-        image, texts, first = shared.image_embeds, shared.text_embeds, 0
+        image, texts, first = shared.image_features, shared.text_features, 0
         if self.negatives == "global":
             first = first_row(len(image))
             texts = distributed.gather_with_grad(texts, even=False)  # (G, E)

@@ -14,7 +14,7 @@ from lavis_lite.metrics.captioning.words import split_words
 from lavis_lite.metrics.columns import Chief, Column
 from lavis_lite.metrics.generate import check_generation, generate_captions
 from lavis_lite.metrics.pairs import demand
-from lavis_lite.modules.interfaces import Context, Evaluation, EvaluationData
+from lavis_lite.modules.interfaces import Context, Evaluation, EvaluationData, Generates, Matches
 
 log = logging.getLogger(__name__)
 
@@ -47,10 +47,8 @@ class Caption:
             Where something is missing they are n/a, with the reason.
     """
 
-    requires = ("generate",)
-    requires_if: ClassVar = {
-        "match": (("encode_image", "match"), "`match: false` leaves the probabilities out")
-    }
+    requires = (Generates,)
+    requires_if: ClassVar = {"match": ((Matches,), "`match: false` leaves the probabilities out")}
     title = "Captions"
     counted = "images"
     columns = (

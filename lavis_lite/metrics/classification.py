@@ -14,7 +14,7 @@ from lavis_lite import registry
 from lavis_lite.errors import DataError
 from lavis_lite.metrics.columns import Chief, Column
 from lavis_lite.metrics.rows import Row, predict_rows
-from lavis_lite.modules.interfaces import Context, Evaluation, EvaluationData
+from lavis_lite.modules.interfaces import Classifies, Context, Evaluation, EvaluationData
 from lavis_lite.modules.output import Samples
 
 log = logging.getLogger(__name__)
@@ -27,7 +27,7 @@ class Classification:
     The model's `predict(samples)` gives `predictions`, (B, C) logits or (B,) classes.
     """
 
-    requires = ("predict",)
+    requires = (Classifies,)
     title = "Classes of images with texts, in %"
     columns: Sequence[Column] = (Column("accuracy", "accuracy", unit="%"),)
     chief = Chief("accuracy", "classes found", "%")

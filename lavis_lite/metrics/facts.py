@@ -10,7 +10,7 @@ from lavis_lite import registry
 from lavis_lite.errors import ConfigError
 from lavis_lite.metrics.columns import OTHERS, Chief, Column
 from lavis_lite.metrics.generate import check_generation, generate_captions
-from lavis_lite.modules.interfaces import Context, Evaluation, EvaluationData
+from lavis_lite.modules.interfaces import Context, Evaluation, EvaluationData, Generates
 
 FactsOf = Callable[[str], frozenset[str] | None]
 
@@ -28,7 +28,7 @@ class Facts:
         generate: arguments of the model's ``generate``; empty are the model's defaults.
     """
 
-    requires = ("generate",)
+    requires = (Generates,)
     title = "Facts in captions, shares"
     counted = "images"
     columns = (

@@ -16,7 +16,7 @@ from lavis_lite.errors import ConfigError, DataError
 from lavis_lite.metrics.columns import Chief, Column
 from lavis_lite.metrics.generate import match_probability
 from lavis_lite.metrics.pairs import Pairs, evaluating, image_batches, read_pairs, text_processor
-from lavis_lite.modules.interfaces import Context, Evaluation, EvaluationData
+from lavis_lite.modules.interfaces import Context, Evaluation, EvaluationData, Matches
 
 
 @registry.register("metric", "itm")
@@ -33,7 +33,7 @@ class ImageTextMatching:
         seed: which text an image is falsely paired with.
     """
 
-    requires = ("encode_image", "match")
+    requires = (Matches,)
     title = "Matching images with texts"
     counted = "images"
     columns = (

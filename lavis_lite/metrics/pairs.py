@@ -16,6 +16,7 @@ from lavis_lite import distributed
 from lavis_lite.errors import ConfigError, DataError
 from lavis_lite.modules.interfaces import Context, EvaluationData
 from lavis_lite.modules.layers.modes import eval_mode
+from lavis_lite.registry.capabilities import missing_from
 
 log = logging.getLogger(__name__)
 
@@ -170,7 +171,7 @@ def demand(model: Any, name: str, metric: Any) -> None:
         ConfigError: what is missing, and what to do instead.
     """
     for argument, (capabilities, instead) in metric.requires_if.items():
-        missing = [each for each in capabilities if not hasattr(model, each)]
+        missing = missing_from(model, capabilities)
         if missing and getattr(metric, argument):
             raise ConfigError(
                 f"{name}: requires {', '.join(missing)}, which {type(model).__name__} lacks; "

@@ -22,7 +22,14 @@ from lavis_lite.metrics.pairs import (
 from lavis_lite.metrics.ranking import LISTED, Ranking, preselect, rank, recalls
 from lavis_lite.metrics.rerank import Texts, match_logits
 from lavis_lite.metrics.token_store import TokenStore, token_store
-from lavis_lite.modules.interfaces import Context, Evaluation, EvaluationData
+from lavis_lite.modules.interfaces import (
+    Context,
+    Embeds,
+    Evaluation,
+    EvaluationData,
+    Ranks,
+    Tokenizes,
+)
 
 
 class Encoded(NamedTuple):
@@ -69,8 +76,8 @@ class Retrieval:
     Reference: BLIP, https://arxiv.org/abs/2201.12086, section 5.1; ALBEF's evaluation.
     """
 
-    requires = ("encode_image", "encode_text", "image_embeds", "text_embeds", "tokenize")
-    requires_if: ClassVar = {"rerank": (("rank",), "`rerank: false` ranks by cosine alone")}
+    requires = (Embeds, Tokenizes)
+    requires_if: ClassVar = {"rerank": ((Ranks,), "`rerank: false` ranks by cosine alone")}
     title = "Retrieval, R@k in %"
     counted = "{query}s"
     columns = (
@@ -137,7 +144,7 @@ class Retrieval:
         image: list[Tensor] = []
         for batch in image_batches(data, pairs, runner):
             tokens, to_embed = encode_frames(model, batch.image)
-            image.append(model.image_embeds(to_embed).float().cpu())
+            image.append(model.image_features(to_embed).float().cpu())
             if self.rerank:
                 places = range(len(positions), len(positions) + len(tokens))
                 store.put(places, tokens)
@@ -167,7 +174,7 @@ class Retrieval:
         embeds = []
         for number in distributed.shard(len(batches)):
             states = model.encode_text(texts.take(batches[number], device))
-            embeds.append(model.text_embeds(states).float().cpu())
+            embeds.append(model.text_features(states).float().cpu())
         gathered = _gather(embeds)
         return torch.empty_like(gathered).index_copy_(0, torch.cat(batches), gathered).to(device)
 

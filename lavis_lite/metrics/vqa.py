@@ -15,7 +15,7 @@ from lavis_lite.errors import ConfigError, DataError, suggest
 from lavis_lite.metrics.columns import Chief, Column
 from lavis_lite.metrics.rows import Row, predict_rows
 from lavis_lite.metrics.vqa_words import aok_vqa_accuracy, vqa_accuracy
-from lavis_lite.modules.interfaces import Context, Evaluation, EvaluationData
+from lavis_lite.modules.interfaces import Answers, Context, Evaluation, EvaluationData
 from lavis_lite.modules.output import Samples
 
 log = logging.getLogger(__name__)
@@ -41,7 +41,7 @@ class Vqa:
         rule: `vqa`, with the official normalisation, or `aok_vqa`, exact words.
     """
 
-    requires = ("predict_answers",)
+    requires = (Answers,)
     title = "Answers to questions, accuracy in %"
     counted = "questions"
     columns = (

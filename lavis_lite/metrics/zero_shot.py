@@ -14,7 +14,7 @@ from lavis_lite.metrics.classification import percent
 from lavis_lite.metrics.columns import Chief, Column
 from lavis_lite.metrics.pairs import evaluating, text_processor
 from lavis_lite.metrics.rows import Row, predict_rows
-from lavis_lite.modules.interfaces import Context, Evaluation, EvaluationData
+from lavis_lite.modules.interfaces import Context, Embeds, Evaluation, EvaluationData
 from lavis_lite.modules.layers.modes import cosines
 from lavis_lite.modules.output import Samples
 
@@ -36,7 +36,7 @@ class ZeroShotClassification:
     Reference: CLIP, https://arxiv.org/abs/2103.00020, section 3.1.4 (prompt ensembling).
     """
 
-    requires = ("encode_image", "encode_text", "image_embeds", "text_embeds")
+    requires = (Embeds,)
     title = "Classes by their names alone, accuracy in %"
     counted = "images"
     columns = (Column("top1", "top 1", unit="%"), Column("top5", "top 5", unit="%"))
@@ -75,7 +75,7 @@ class ZeroShotClassification:
             classes = self._classes(model, data, list(names)).to(runner.device)
 
         def predict(samples: Samples, rows: list[Row]) -> list[Row]:
-            embeds = model.image_embeds(model.encode_image(samples["image"]))
+            embeds = model.image_features(model.encode_image(samples["image"]))
             similarity = cosines(embeds.float(), classes).cpu()
             order = similarity.sort(dim=1, descending=True, stable=True)
             return [
@@ -96,7 +96,7 @@ class ZeroShotClassification:
             process(template.replace("{}", name)) for name in names for template in self.templates
         ]
         parts = [
-            model.text_embeds(model.encode_text(prompts[start : start + self.text_batch_size]))
+            model.text_features(model.encode_text(prompts[start : start + self.text_batch_size]))
             for start in range(0, len(prompts), self.text_batch_size)
         ]
         embeds = torch.cat(parts).float().unflatten(0, (len(names), len(self.templates)))

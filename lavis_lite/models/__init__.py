@@ -1,13 +1,15 @@
 """Models: the base class, encoders, heads by task, and models by name.
 
 base.py               what every model has: image size, losses, saving
-encoders.py           image and text encoders, the joint space
-multimodal.py         texts read with their image: matching, ranking, masked words
+build.py              the steps of registered builders: towers and heads from components
+formats.py            layouts of weights other than our own
+momentum.py           the momentum copy
+multimodal.py         a vision encoder, and a text encoder that reads with it
+joint_space.py        images and texts as unit vectors of one space
+retrieval.py          the joint space and matching, trained together
 classification.py     the class of an image, or of several, with a text
 vqa.py                answers to questions, generated and ranked
 features.py           an image and a text as features, apart and together
-retrieval.py          the joint space and matching, trained together
-momentum.py           the momentum copy
 gradcam.py            where in an image the words of a text are found
 heatmap.py            that map laid over the image
 published_weights.py  weights in published layouts

@@ -11,45 +11,65 @@ from torch import Tensor, nn
 
 from lavis_lite import registry
 from lavis_lite.config.image_size import ImageSize
-from lavis_lite.errors import ConfigError
 from lavis_lite.losses.shared import Shared
 from lavis_lite.losses.step_info import StepInfo
-from lavis_lite.modules.layers.ema import momentum_update
+from lavis_lite.models.formats import Formats
+from lavis_lite.models.momentum import MomentumCopy
 from lavis_lite.modules.output import ModelOutput, Samples
-from lavis_lite.registry.component import SYNONYMS, width_hint
+from lavis_lite.modules.text.text_batch import TextBatch
 
 if TYPE_CHECKING:
     from lavis_lite.checkpoint.weights import LoadReport
 
-LossSpecs = Mapping[str, Mapping[str, Any]]
+Spec = Mapping[str, Any]  # a component: a registered name with its arguments
+LossSpecs = Mapping[str, Spec]
+Losses = Mapping[str, nn.Module]
+Texts = list[str] | TextBatch
+RENAMED = {"image_embeds": "image_features", "text_embeds": "text_features"}  # old name -> name
 
 
 class VisionLanguageModel(nn.Module):
     """A model made of built parts, trained by the sum of its losses.
 
-    Subclasses assign towers and heads, then call ``add_losses``. ``momentum_pairs`` names the parts
-    that a momentum copy follows; ``vision_towers`` and ``text_towers`` those of its towers that it
-    may have, for what a run does to their layers.
+    Subclasses take their towers and heads as arguments; which component each of them is, is known
+    to the registered function that builds the model. ``momentum_pairs`` names the parts that a
+    ``MomentumCopy`` follows; ``vision_towers`` and ``text_towers`` those of its towers that it may
+    have, for what a run does to their layers.
     """
 
     image_size: ImageSize
     losses: nn.ModuleDict
-    momentum_decay: float = 0.995
+    formats = Formats()
     momentum_pairs: tuple[str, ...] = ()
     vision_towers: tuple[str, ...] = ("visual_encoder",)
     text_towers: tuple[str, ...] = ("text_encoder", "text_decoder")
     prompt_length: int = 0  # leading tokens of a text that are given, not learnt
     card: Mapping[str, Any] = {}
 
-    def add_losses(self, specs: LossSpecs | None) -> None:
-        """Build the losses over this model's finished towers and heads.
+    def __init__(self) -> None:
+        super().__init__()
+        self.losses = nn.ModuleDict()
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Give methods that were renamed both names, whichever of them a class defines."""
+        super().__init_subclass__(**kwargs)
+        for pair in RENAMED.items():
+            for name, other in (pair, pair[::-1]):
+                if name in vars(cls) and other not in vars(cls):
+                    setattr(cls, other, vars(cls)[name])
+
+    def add_losses(self, losses: Losses | LossSpecs | None) -> None:
+        """Take up what the model is trained by; its towers and heads are in place.
 
         Args:
-            specs: name in the output -> component (``{"itc": {"name": "itc", "queue_size": 8}}``).
+            losses: name in the output -> the loss, or its component, which is built with this
+                model (``{"itc": {"name": "itc", "queue_size": 8}}``).
         """
         built = {
-            name: registry.build("loss", spec, model=self) for name, spec in (specs or {}).items()
+            name: loss if isinstance(loss, nn.Module) else registry.build("loss", loss, model=self)
+            for name, loss in (losses or {}).items()
         }
+        del self.losses  # the last of the parts in checkpoints, whatever was added since
         self.losses = nn.ModuleDict(built)
 
     def forward(self, samples: Samples, step_info: StepInfo | None = None) -> ModelOutput:
@@ -72,18 +92,13 @@ class VisionLanguageModel(nn.Module):
 
     def update_momentum(self) -> None:
         """Move the momentum copy, where there is one, towards the online weights."""
-        pairs = [(getattr(self, n), getattr(self, f"{n}_m", None)) for n in self.momentum_pairs]
-        online = [p for tower, copy in pairs if copy is not None for p in tower.parameters()]
-        average = [p for _, copy in pairs if copy is not None for p in copy.parameters()]
-        if average:
-            momentum_update(online, average, self.momentum_decay)
+        if isinstance(copy := getattr(self, "momentum", None), MomentumCopy):
+            copy.update()
 
     def reset_momentum(self) -> None:
-        """Make the momentum copy equal to the online weights."""
-        with torch.no_grad():
-            for name in self.momentum_pairs:
-                if (copy := getattr(self, f"{name}_m", None)) is not None:
-                    copy.load_state_dict(getattr(self, name).state_dict())
+        """Make the momentum copy, where there is one, equal to the online weights."""
+        if isinstance(copy := getattr(self, "momentum", None), MomentumCopy):
+            copy.reset()
 
     @property
     def device(self) -> torch.device:
@@ -96,6 +111,26 @@ class VisionLanguageModel(nn.Module):
         from lavis_lite.registry.weight_cards import known_digest
 
         return load_weights(self, url_or_filename, known_digest(url_or_filename))
+
+    def rename_weights(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Weights of other libraries under published keys, see ``Formats``."""
+        return self.formats.rename_weights(weights)
+
+    def adapt_weights(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Weights in any published layout, in this model's names and sizes."""
+        return self.formats.adapt_weights(self, weights)
+
+    def check_config(self, config: Mapping[str, Any], source: str) -> None:
+        """Refuse weights that a ``config.json`` beside them says are of another model."""
+        self.formats.check_config(self, config, source)
+
+    def save_transformers(self, folder: str | Path) -> Path:
+        """Write the model as a folder that transformers' ``from_pretrained`` reads.
+
+        Raises:
+            ConfigError: transformers has no such model.
+        """
+        return self.formats.save_transformers(self, folder)
 
     def save_pretrained(
         self, folder: str | Path, metrics: Mapping[str, float] | None = None
@@ -155,24 +190,3 @@ def decay_groups(
 def unit(x: Tensor) -> Tensor:
     """(..., E) scaled to unit length, in fp32 also under autocast."""
     return nn.functional.normalize(x.float(), dim=-1)
-
-
-def width_of(tower: nn.Module, key: str, spec: Mapping[str, Any]) -> int:
-    """The ``width`` of a tower.
-
-    Raises:
-        ConfigError: it has none.
-    """
-    width = getattr(tower, "width", None)
-    if not isinstance(width, int):
-        kind, what = {
-            "vision": ("vision_encoder", "its tokens"),
-            "text": ("text_backbone", "its states"),
-        }[key]
-        own = [name for name in SYNONYMS if hasattr(tower, name)]
-        raise ConfigError(
-            f"model.{key}: {spec['name']!r} ({registry.entry(kind, spec['name']).where}) gives a "
-            f"{type(tower).__name__} that has no integer `width` (D of {what}): set "
-            f"{width_hint('encoder', own) or '`encoder.width = ...`'} where it is made"
-        )
-    return width

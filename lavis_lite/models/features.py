@@ -9,17 +9,13 @@ from torch import Tensor, nn
 
 from lavis_lite.config.image_size import ImageSize
 from lavis_lite.errors import ConfigError, suggest
+from lavis_lite.models import joint_space
 from lavis_lite.models.base import unit
-from lavis_lite.models.encoders import (
-    GroundedModel,
-    JointSpace,
-    Spec,
-    add_projections,
-    texts_of,
-)
-from lavis_lite.models.multimodal import Reading
+from lavis_lite.models.multimodal import GroundedModel, texts_of
 from lavis_lite.modules.layers.modes import eval_mode
+from lavis_lite.modules.med.model import Med
 from lavis_lite.modules.output import Samples
+from lavis_lite.modules.text.wordpiece import WordPiece
 
 MODES = ("multimodal", "text", "image")
 
@@ -43,32 +39,36 @@ class Features(NamedTuple):
     multimodal_embeds: Tensor | None = None
 
 
-class FeatureExtraction(Reading, JointSpace, GroundedModel):
+class FeatureExtraction(GroundedModel):
     """A pre-trained model's towers and projections, without its heads.
 
     Args:
-        vision: the vision encoder's component.
-        text: the text encoder's component.
-        image_size: side of the square input, or its (height, width).
-        tokenizer: a vocabulary's folder, file or hub id; None is the small one of the package.
-        embed_width: width E of the joint space.
-        max_length: tokens that a text is cut to.
+        visual_encoder, text_encoder, tokenizer, image_size, max_length: as of ``GroundedModel``.
+        vision_proj: from image tokens to the joint space, (..., D) -> (..., E).
+        text_proj: from the states of a text to the joint space, (..., D) -> (..., E).
     """
+
+    encode_text = joint_space.encode_text
+    image_features = joint_space.image_features
+    text_features = joint_space.text_features
 
     def __init__(
         self,
-        vision: Spec,
-        text: Spec,
-        image_size: ImageSize = 224,
-        tokenizer: str | None = None,
-        embed_width: int = 256,
-        max_length: int = 40,
+        visual_encoder: nn.Module,
+        text_encoder: Med,
+        tokenizer: WordPiece,
+        *,
+        vision_proj: nn.Linear,
+        text_proj: nn.Linear,
+        image_size: ImageSize,
+        max_length: int,
     ) -> None:
-        super().__init__(vision, image_size, tokenizer, max_length)
-        self.text_encoder = self.build_text(text)
-        add_projections(self, embed_width)
+        super().__init__(
+            visual_encoder, text_encoder, tokenizer, image_size=image_size, max_length=max_length
+        )
+        self.vision_proj, self.text_proj = vision_proj, text_proj
+        self.embed_width = vision_proj.out_features
         self.temp = nn.Parameter(torch.tensor(0.07))
-        self.losses = nn.ModuleDict()
 
     @property
     def temperature(self) -> Tensor:

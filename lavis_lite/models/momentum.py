@@ -1,48 +1,81 @@
-"""The momentum copy of a model's towers, and what it is able to do."""
+"""The momentum copy: a model's parts once more, which follow its own; the teacher of ALBEF."""
 
 from __future__ import annotations
 
 import copy
-from typing import Any, TypeVar
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import nn
 
 from lavis_lite import registry
-from lavis_lite.models.base import LossSpecs
-
-T = TypeVar("T")
-
-
-def add_momentum(model: Any, losses: LossSpecs | None) -> None:
-    """Give a model with ``momentum_pairs`` its momentum copy, if one of its losses asks for it."""
-    named = [spec["name"] for spec in (losses or {}).values() if "name" in spec]
-    wanted = [registry.entry("loss", name).result for name in named]
-    if any("momentum" in getattr(loss, "requires", ()) for loss in wanted):
-        copy_towers(model)
+from lavis_lite.modules.layers.ema import momentum_update
+from lavis_lite.registry.capabilities import members_of
 
 
-def copy_towers(model: Any) -> None:
-    """Give a model its momentum copy: what ``momentum_pairs`` names, frozen, as ``<name>_m``."""
-    for name in model.momentum_pairs:
-        frozen = copy.deepcopy(getattr(model, name))
-        setattr(model, f"{name}_m", frozen.requires_grad_(False))
+class MomentumCopy:
+    """A model as it is with frozen copies in the place of some of its parts.
 
+    Whatever the model's class does with these parts it does with the copies: of ``copy``, made of
+    a model that has ``encode_image``, ``copy.encode_image(image)`` encodes with the copied encoder.
+    Everything else (tokenizer, sizes, methods) is the model's own.
 
-def add_distillation(model: Any, use_distill: bool, decay: float) -> None:
-    """Note whether a model distils, and how fast its copy follows; if so, give it the copy."""
-    model.use_distill, model.momentum_decay = use_distill, decay
-    if use_distill:
-        copy_towers(model)
-
-
-def momentum_view(capability: type[T], model: Any) -> T:
-    """A model's momentum copy as something that has a capability.
+    The copies belong to the model, as ``<name>_m``: the names of published checkpoints. They are
+    looked up when they are used, since training may put adapters in their places.
 
     Args:
-        capability: a class without a constructor, such as ``JointSpace``.
-        model: it has copies of what ``momentum_pairs`` names.
+        model: its ``momentum_pairs`` names the parts that are copied; they are in place.
+        decay: share of its old self that the copy keeps in each update, in [0, 1].
+
+    Reference: ALBEF, https://arxiv.org/abs/2107.07651, section 3.4.
     """
-    view = capability()
-    for name in model.momentum_pairs:
-        setattr(view, name, getattr(model, f"{name}_m"))
-    for shared in ("tokenizer", "tokenize"):
-        setattr(view, shared, getattr(model, shared))
-    return view
+
+    def __init__(self, model: Any, decay: float) -> None:
+        self._model = model
+        self._names: tuple[str, ...] = tuple(model.momentum_pairs)
+        self.decay = decay
+        for name in self._names:
+            frozen = copy.deepcopy(getattr(model, name)).requires_grad_(False)
+            model.add_module(f"{name}_m", frozen)
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__") or "_names" not in vars(self):  # while it is copied or unpickled
+            raise AttributeError(name)
+        if name in self._names:
+            return getattr(self._model, f"{name}_m")
+        owner = type(self._model)
+        member = inspect.getattr_static(owner, name, None)
+        if inspect.isfunction(member) or isinstance(member, property):
+            return member.__get__(self, owner)
+        return getattr(self._model, name)
+
+    def update(self) -> None:
+        """Move the copies towards the model's own parts."""
+        pairs = self._pairs()
+        momentum_update(
+            [p for online, _ in pairs for p in online.parameters()],
+            [p for _, average in pairs for p in average.parameters()],
+            self.decay,
+        )
+
+    @torch.no_grad()
+    def reset(self) -> None:
+        """Make the copies equal to the model's own parts."""
+        for online, average in self._pairs():
+            average.load_state_dict(online.state_dict())
+
+    def _pairs(self) -> list[tuple[nn.Module, nn.Module]]:
+        return [(getattr(self._model, n), getattr(self._model, f"{n}_m")) for n in self._names]
+
+
+def asked_for(losses: Mapping[str, Mapping[str, Any]] | None) -> bool:
+    """Tell whether one of a model's losses requires its ``momentum`` copy.
+
+    Args:
+        losses: name -> component.
+    """
+    named = [spec["name"] for spec in (losses or {}).values() if "name" in spec]
+    built = [registry.entry("loss", name).result for name in named]
+    return any("momentum" in members_of(getattr(loss, "requires", ())) for loss in built)

@@ -1,38 +1,71 @@
-"""Texts that are read together with their image: states, matching, ranking, hidden words."""
+"""Models whose texts look at images: a vision encoder, and a text encoder that reads with it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any, Literal, TypeGuard
+from collections.abc import Sequence
+from typing import Literal
 
-import torch
 from torch import Tensor, nn
-from torch.nn.functional import linear
 
+from lavis_lite.config.image_size import ImageSize
 from lavis_lite.errors import ConfigError
-from lavis_lite.models.encoders import Reads, Seeing, Texts
-from lavis_lite.models.gradcam import compute_gradcam
-from lavis_lite.modules.layers.modes import full_precision
+from lavis_lite.models.base import VisionLanguageModel
+from lavis_lite.modules import vision
 from lavis_lite.modules.med.attention import Source
 from lavis_lite.modules.med.model import Med, MedDecoder
-from lavis_lite.modules.text.packing import side_by_side
+from lavis_lite.modules.output import Samples
 from lavis_lite.modules.text.text_batch import TextBatch
 from lavis_lite.modules.text.wordpiece import WordPiece
 
-TOKENS_AT_ONCE = 1024  # of the texts that `rank` reads at a time
-
-RankTexts = Sequence[str] | Sequence[Sequence[str]] | TextBatch
+FirstToken = Literal["enc", "cls"]
 
 
-class Reading(Seeing, Reads):
-    """The image-grounded text encoder.
+class GroundedModel(VisionLanguageModel):
+    """A vision encoder, and a text encoder that reads a text together with its image.
 
-    Needs ``visual_encoder``, ``text_encoder``, ``tokenizer``, ``tokenize``.
+    Args:
+        visual_encoder: images (B, 3, H, W) -> tokens (B, N, D), with ``width`` D.
+        text_encoder: a tower that looks at such tokens, bare or with a head over the vocabulary.
+        tokenizer: its words are those of the text encoder.
+        image_size: side of the square input, or its (height, width).
+        max_length: tokens that a text is cut to.
     """
 
     tokenizer: WordPiece
-    tokenize: Any
-    first_token: Literal["enc", "cls"] = "enc"
+    max_length: int
+    first_token: FirstToken = "enc"  # of a text that is read with an image
+
+    def __init__(
+        self,
+        visual_encoder: nn.Module,
+        text_encoder: Med | MedDecoder,
+        tokenizer: WordPiece,
+        *,
+        image_size: ImageSize,
+        max_length: int,
+    ) -> None:
+        super().__init__()
+        self.image_size, self.max_length, self.tokenizer = image_size, max_length, tokenizer
+        self.visual_encoder = visual_encoder
+        self.text_encoder = text_encoder
+
+    @property
+    def text_tower(self) -> Med:
+        """The tower of the text encoder."""
+        encoder = self.text_encoder
+        return encoder.bert if isinstance(encoder, MedDecoder) else encoder
+
+    def encode_image(self, image: Tensor) -> Tensor:
+        """(B, 3, H, W) -> (B, N, D) tokens."""
+        return vision.encode(self.visual_encoder, image)
+
+    def tokenize(self, texts: list[str]) -> TextBatch:
+        """B texts to ids and mask (B, T), [CLS] first."""
+        return self.tokenizer.encode(texts, self.max_length, device=self.device)
+
+    def image_context(self, image_tokens: Tensor) -> Sequence[Source]:
+        """(B, N, D) -> the keys and values that texts look at, per layer."""
+        return self.text_tower.project(image_tokens)
 
     def read(
         self,
@@ -73,139 +106,17 @@ class Reading(Seeing, Reads):
         return bool(self.text_tower.fusion_layer) and same_start
 
 
-class Filling(Reading):
-    """Hidden words, found from the rest of their text and its image.
-
-    Its ``text_encoder`` has a head over the vocabulary. Needs ``max_length`` besides.
-    """
-
-    text_encoder: MedDecoder
-    max_length: int
-
-    def predict_words(self, image_kv: Sequence[Source], text: TextBatch, places: Tensor) -> Tensor:
-        """Projected images and B texts -> (M, V) logits of the words at the places (B, T), bool."""
-        return self.text_encoder.cls(self.read(image_kv, text)[places])
-
-
-class Matching(Reading):
-    """Whether a text holds of an image: what reads both, and its head.
-
-    Needs ``itm_head`` besides.
-    """
-
-    itm_head: nn.Linear
-
-    @property
-    def match_tower(self) -> Med:
-        """The tower whose cross-attention reads the image."""
-        return self.text_tower
-
-    def match_pairs(
-        self, image_kv: Sequence[Source], text: TextBatch, states: Tensor | None = None
-    ) -> Tensor:
-        """Projected images of B rows and K * B texts, image-major -> (K * B, 2) logits, fp32.
-
-        Under autocast too: half precision would give many texts the same score. ``states`` is as
-        of ``read``.
-        """
-        first = text.ids.new_zeros(len(text.ids), 1)
-        return self.judge(self.read(image_kv, text, states, first)[:, 0])
-
-    def judge(self, states: Tensor) -> Tensor:
-        """(..., D) states of texts' first tokens -> (..., 2) logits, fp32."""
-        head = self.itm_head
-        with full_precision(states.device):
-            return linear(states.float(), head.weight.float(), head.bias.float())
-
-    def match(self, image_tokens: Tensor, text: Texts) -> Tensor:
-        """(B, N, D) and B texts -> (B, 2) logits: does not match, matches.
-
-        Raises:
-            ConfigError: more or fewer texts than images.
-        """
-        batch = text if isinstance(text, TextBatch) else self.tokenize(text)
-        if len(batch.ids) != len(image_tokens):
-            raise ConfigError(
-                f"match: {len(batch.ids)} texts for {len(image_tokens)} images; it takes one "
-                "for each, `rank` takes several"
-            )
-        return self.match_pairs(self.text_tower.look_at(image_tokens, batch.ids.shape[1]), batch)
-
-    def rank(self, image_tokens: Tensor, texts: RankTexts) -> Tensor:
-        """(B, N, D) and K texts per image -> (B, K) logits of "matches".
-
-        The image is projected once; its texts are folded onto it, short ones side by side in rows
-        without padding, so many at a time that memory does not grow with K.
-
-        Args:
-            image_tokens: from ``encode_image``.
-            texts: K texts for each image; K texts for all of them; or rows that are tokenised
-                already, image-major.
-
-        Raises:
-            ConfigError: not the same number of texts for every image.
-        """
-        num_images = len(image_tokens)
-        if is_one_list(texts):
-            own = self.tokenize(list(texts))
-            batch = TextBatch(*(x.repeat(num_images, 1) for x in own))
-        else:
-            batch = image_major(texts, num_images, self.tokenize)
-        if not len(batch.ids):
-            return image_tokens.new_zeros(num_images, 0, dtype=torch.float32)
-        rows = side_by_side(self._started(batch), num_images)
-        kv = self.text_tower.look_at(image_tokens, rows.ids[0].numel())
-        logits = []
-        for part in rows.split(TOKENS_AT_ONCE):
-            states = self.text_tower(
-                part.ids.flatten(0, 1),
-                part.visible.flatten(0, 1),
-                mode="multimodal",
-                image_kv=kv,
-                positions=part.positions.flatten(0, 1),
-                wanted=part.starts.flatten(0, 1),
-            )  # (B * G, S, D)
-            logits.append(self.judge(states)[..., 1].view(num_images, -1))
-        return torch.cat(logits, dim=1).gather(1, rows.order)
-
-    def localize(self, image: Tensor, texts: list[str], block_num: int | None = None) -> Tensor:
-        """(B, 3, H, W) and B texts -> (B, rows, columns) relevance of each patch, at least 0.
-
-        Args:
-            image: the images.
-            texts: one for each.
-            block_num: the layer whose cross-attention is looked at; by default the one after the
-                middle.
-        """
-        maps, _ = compute_gradcam(self, image, texts, block_num=block_num)
-        return torch.stack([rows[1] for rows in maps])
-
-
-def is_one_list(texts: RankTexts) -> TypeGuard[Sequence[str]]:
-    """Whether the candidates that ``rank`` is given are texts for all images alike."""
-    return (
-        not isinstance(texts, TextBatch)
-        and len(texts) > 0
-        and all(isinstance(text, str) for text in texts)
-    )
-
-
-def image_major(
-    texts: RankTexts, num_images: int, tokenize: Callable[[list[str]], TextBatch]
-) -> TextBatch:
-    """K candidates for each of B images, as ``rank`` is given them -> B * K rows, image-major.
+def texts_of(samples: Samples, num_images: int) -> list[str]:
+    """The texts of a batch, one per image; a single str goes with every image.
 
     Raises:
-        ConfigError: not the same number of texts for every image.
+        ConfigError: more or fewer texts than images.
     """
-    if isinstance(texts, TextBatch):
-        batch, even = texts, len(texts.ids) % num_images == 0
-    else:
-        batch = tokenize([text for row in texts for text in row])
-        even = len(texts) == num_images and len({len(row) for row in texts}) == 1
-    if not even:
+    texts = samples["text_input"]
+    if isinstance(texts, str):
+        return [texts] * num_images
+    if len(texts) != num_images:
         raise ConfigError(
-            f"rank: {len(batch.ids)} texts for {num_images} images; it takes the same number for "
-            "each"
+            f"text_input: {len(texts)} texts for {num_images} images; it takes one for each"
         )
-    return batch
+    return list(texts)

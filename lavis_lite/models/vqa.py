@@ -5,36 +5,60 @@ from __future__ import annotations
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
+from lavis_lite.config.image_size import ImageSize
 from lavis_lite.errors import ConfigError, suggest
-from lavis_lite.losses.answers import Opinion
-from lavis_lite.models.encoders import texts_of
-from lavis_lite.models.multimodal import Reading
+from lavis_lite.models.base import Losses
+from lavis_lite.models.multimodal import GroundedModel, texts_of
 from lavis_lite.modules.generation import generate
 from lavis_lite.modules.layers.modes import eval_mode
 from lavis_lite.modules.med.attention import KeyValue, select
 from lavis_lite.modules.med.decoder import GroundedDecoder
-from lavis_lite.modules.med.model import MedDecoder
+from lavis_lite.modules.med.model import Med, MedDecoder
 from lavis_lite.modules.output import Samples
 from lavis_lite.modules.text.prefix_tree import Prefixes, Trees
 from lavis_lite.modules.text.text_batch import TextBatch
+from lavis_lite.modules.text.wordpiece import WordPiece
 
 METHODS = ("rank", "generate")
 TOKENS_AT_ONCE = 2048  # tokens whose logits over the vocabulary are held at a time
 
 
-class Answering(Reading):
-    """Questions read with their images, and a decoder that answers from what was read.
+class Answering(GroundedModel):
+    """A text encoder that reads questions with their images, and a decoder that answers.
 
-    Needs ``text_decoder`` besides.
+    The decoder looks at the states of the question, not at the image. Samples to train on have
+    ``image`` (B, 3, H, W), ``text_input`` (B questions) and answers: of each question a list in
+    ``answers`` and their ``weights``; or, as LAVIS collates them, all in one list ``answer``, with
+    ``weight`` and ``n_answers`` per question.
+
+    Args:
+        visual_encoder, text_encoder, tokenizer, image_size, max_length: as of ``GroundedModel``.
+        text_decoder: looks at states of the text encoder.
+        losses: name -> loss.
     """
 
-    text_decoder: MedDecoder
     answer_smoothing: float = 0.1  # of the targets that ranked answers are scored against
-    device: torch.device
-    _listed: tuple[list[str], TextBatch, Prefixes] | None = None  # the last list of answers
+
+    def __init__(
+        self,
+        visual_encoder: nn.Module,
+        text_encoder: Med,
+        tokenizer: WordPiece,
+        text_decoder: MedDecoder,
+        *,
+        image_size: ImageSize,
+        max_length: int,
+        losses: Losses | None = None,
+    ) -> None:
+        super().__init__(
+            visual_encoder, text_encoder, tokenizer, image_size=image_size, max_length=max_length
+        )
+        self.text_decoder = text_decoder
+        # The last list of answers that was asked with.
+        self._listed: tuple[list[str], TextBatch, Prefixes] | None = None
+        self.add_losses(losses)
 
     @torch.no_grad()
     def predict_answers(
@@ -81,8 +105,12 @@ class Answering(Reading):
         if inference_method == "rank" and not answer_list:
             raise ConfigError("answer_list: `rank` chooses from it; give one, or use `generate`")
         with eval_mode(self):
-            states, mask = self.read_questions(samples)
-            kv = self.text_decoder.bert.project(states)
+            tokens = samples.get("image_tokens")
+            if tokens is None:
+                tokens = self.encode_image(samples["image"].to(self.device))
+            questions = self.tokenize(texts_of(samples, len(tokens)))
+            states, mask = self.read_questions(tokens, questions)
+            kv = self.question_context(states)
             if inference_method == "rank":
                 chosen = self.rank_answers(kv, mask, answer_list or [], num_ans_candidates)
                 return [(answer_list or [])[number] for number in chosen.tolist()]
@@ -90,14 +118,14 @@ class Answering(Reading):
                 mask = torch.ones_like(mask)
             return self._write_answers(kv, mask, num_beams, max_len, min_len, length_penalty)
 
-    def read_questions(self, samples: Samples) -> tuple[Tensor, Tensor]:
-        """The states (B, T, D) of questions that have looked at their images, and their mask."""
-        tokens = samples.get("image_tokens")
-        if tokens is None:
-            tokens = self.encode_image(samples["image"].to(self.device))
-        text = self.tokenize(texts_of(samples, len(tokens)))
-        seen = self.text_tower.look_at(tokens, text.ids.shape[1])
+    def read_questions(self, image_tokens: Tensor, text: TextBatch) -> tuple[Tensor, Tensor]:
+        """(B, N, D) and B questions -> their states (B, T, D), the images seen, and their mask."""
+        seen = self.text_tower.look_at(image_tokens, text.ids.shape[1])
         return self.read(seen, text), text.mask
+
+    def question_context(self, states: Tensor) -> list[KeyValue]:
+        """(B, T, D) states of questions -> the keys and values that answers look at, per layer."""
+        return self.text_decoder.bert.project(states)
 
     def tokenize_answers(self, answers: list[str]) -> TextBatch:
         """Answers to ids and mask (A, T), ``[DEC]`` first."""
@@ -105,49 +133,25 @@ class Answering(Reading):
         text = self.tokenizer.encode(answers, limit, device=self.device)
         return text.replace_first(self.tokenizer.bos_id)
 
-    def answer_losses(
-        self,
-        kv: list[KeyValue],
-        mask: Tensor,
-        answers: TextBatch,
-        label_smoothing: float | None = None,
-        opinion: Opinion | None = None,
-    ) -> Tensor:
-        """How badly answers fit their questions.
+    def answer_states(self, context: list[KeyValue], mask: Tensor, answers: TextBatch) -> Tensor:
+        """States from which the tokens of answers are predicted.
 
         Args:
-            kv: ``text_decoder.bert.project`` of the states of B questions.
+            context: of B questions, from ``question_context``.
             mask: (B, T) of the questions.
             answers: (K * B, A) K answers per question, question-major; nothing is repeated.
-            label_smoothing: weight of the uniform distribution in the targets, in [0, 1); by
-                default the model's.
-            opinion: of a momentum copy, to be mixed into the targets.
 
         Returns:
-            (K * B,) cross-entropy, summed over each answer's tokens.
+            (K * B, A - 1, D), of which the i-th predicts token i + 1.
         """
-        smoothing = self.answer_smoothing if label_smoothing is None else label_smoothing
-        real = answers.mask[:, 1:].bool()  # what is to be predicted
-        states = _answer_states(self.text_decoder, kv, mask, answers)[real]
-        targets = answers.ids[:, 1:][real]
-        if opinion is not None:
-            with torch.no_grad():
-                theirs = _answer_states(opinion.decoder, opinion.kv, opinion.mask, answers)[real]
-        losses = []
-        for part in torch.arange(len(targets), device=targets.device).split(TOKENS_AT_ONCE):
-            logits = self.text_decoder.cls(states[part]).float()
-            loss = F.cross_entropy(
-                logits, targets[part], label_smoothing=smoothing, reduction="none"
-            )
-            if opinion is not None:
-                with torch.no_grad():
-                    soft = opinion.decoder.cls(theirs[part]).float().softmax(-1)
-                distilled = F.cross_entropy(logits, soft, reduction="none")
-                loss = (1 - opinion.share) * loss + opinion.share * distilled
-            losses.append(loss)
-        rows = real.nonzero()[:, 0]
-        total = torch.zeros(len(real), device=states.device)
-        return total.index_add(0, rows, torch.cat(losses)) if losses else total
+        states = self.text_decoder.bert(
+            answers.ids, answers.mask, mode="decoder", image_kv=context, image_mask=mask
+        )
+        return states[:, :-1]
+
+    def word_logits(self, states: Tensor) -> Tensor:
+        """(M, D) of ``answer_states`` -> (M, V) logits, fp32."""
+        return self.text_decoder.cls(states).float()
 
     def rank_answers(
         self, kv: list[KeyValue], mask: Tensor, answers: list[str], num_candidates: int
@@ -182,7 +186,7 @@ class Answering(Reading):
         return torch.cat(chosen)
 
     def _tree_losses(self, kv: list[KeyValue], mask: Tensor, trees: Trees) -> Tensor:
-        """What ``answer_losses`` gives for the texts of trees, each prefix read once: (B, K)."""
+        """(B, K) summed cross-entropy of the texts of trees, each prefix read once."""
         states = self.text_decoder.bert(
             trees.ids,
             trees.visible,
@@ -243,11 +247,3 @@ class Answering(Reading):
             pad_id=self.tokenizer.pad_id,
         )
         return [self.tokenizer.decode(row[1:]) for row in ids]
-
-
-def _answer_states(
-    decoder: MedDecoder, kv: list[KeyValue], mask: Tensor, answers: TextBatch
-) -> Tensor:
-    """(K * B, A - 1, D) states from which the tokens after the first are predicted."""
-    states = decoder.bert(answers.ids, answers.mask, mode="decoder", image_kv=kv, image_mask=mask)
-    return states[:, :-1]

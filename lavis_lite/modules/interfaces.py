@@ -10,13 +10,29 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 
-import torch
-from torch import Tensor
-
-from lavis_lite.modules.output import Samples
-
 if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from lavis_lite.modules.output import Samples
     from lavis_lite.modules.text.text_batch import TextBatch
+
+
+ImageContext = Any
+"""What texts look at: a tensor (B, ...), or lists and tuples of such, of any depth."""
+
+
+class Tokenizer(Protocol):
+    """The ids with a meaning of their own; ``mask_id`` is None where words cannot be hidden."""
+
+    cls_id: int
+    sep_id: int
+    pad_id: int
+    mask_id: int | None
+
+    def __len__(self) -> int:
+        """V."""
+        ...
 
 
 class Evaluation(NamedTuple):
@@ -46,27 +62,86 @@ class VisionEncoder(Protocol):
         ...
 
 
+# ---- what a model can do: capabilities, of which losses, metrics and runners require some
+
+
 class EncodesImage(Protocol):
-    """A model whose images become tokens."""
+    """A model whose images become tokens.
+
+    Optional: ``image_names``, the images of a sample where it is not one alone (``image``); their
+    tokens come one image after the other, as rows.
+    """
 
     def encode_image(self, image: Tensor) -> Tensor:
         """(B, 3, H, W) -> (B, N, D)."""
         ...
 
 
+class Tokenizes(Protocol):
+    """A model that turns texts into ids."""
+
+    def tokenize(self, texts: list[str]) -> TextBatch:
+        """B texts -> ids and mask (B, T)."""
+        ...
+
+
 class Embeds(EncodesImage, Protocol):
-    """A model with a joint space of images and texts; all embeddings unit length, fp32."""
+    """A model with a joint space of images and texts; all features unit length, fp32."""
 
     def encode_text(self, text: list[str] | TextBatch) -> Tensor:
         """B texts -> (B, T, D)."""
         ...
 
-    def image_embeds(self, image_tokens: Tensor) -> Tensor:
+    def image_features(self, image_tokens: Tensor) -> Tensor:
         """(B, N, D) -> (B, E)."""
         ...
 
-    def text_embeds(self, text_tokens: Tensor) -> Tensor:
+    def text_features(self, text_tokens: Tensor) -> Tensor:
         """(B, T, D) -> (B, E)."""
+        ...
+
+
+class Contrasts(Embeds, Tokenizes, Protocol):
+    """A model whose joint space is trained by contrast."""
+
+    @property
+    def temperature(self) -> Tensor:
+        """() what similarities are divided by."""
+        ...
+
+
+class ContrastsPairwise(Contrasts, Protocol):
+    """A model that judges every pair of an image and a text by itself.
+
+    ``logit_bias`` () is added to the logit of a pair.
+    """
+
+    logit_bias: Tensor
+
+
+class KeepsMomentum(Protocol):
+    """A model with a momentum copy.
+
+    ``momentum`` encodes as the model does, and whatever else a loss asks of it.
+    """
+
+    momentum: Any
+
+
+class ContrastsWithMomentum(Contrasts, KeepsMomentum, Protocol):
+    """A model that contrasts with the features of its momentum copy, and a queue of such.
+
+    ``embed_width`` is the width E of the joint space.
+    """
+
+    embed_width: int
+
+
+class LooksAtImages(EncodesImage, Tokenizes, Protocol):
+    """A model whose texts look at images."""
+
+    def image_context(self, image_tokens: Tensor) -> ImageContext:
+        """(B, N, D) -> what texts look at, computed once per image: projected, or as it is."""
         ...
 
 
@@ -77,8 +152,92 @@ class Matches(EncodesImage, Protocol):
         """(B, N, D) and B texts -> (B, 2) logits: does not match, matches."""
         ...
 
+
+class Ranks(EncodesImage, Protocol):
+    """A model that scores several texts per image."""
+
     def rank(self, image_tokens: Tensor, texts: list[list[str]] | TextBatch) -> Tensor:
         """(B, N, D) and K texts per image (image-major rows) -> (B, K) logits of "matches"."""
+        ...
+
+
+class LearnsMatching(Contrasts, LooksAtImages, Protocol):
+    """A model that learns to match, with negatives that are chosen by contrast.
+
+    Texts are padded with the ``pad_id`` of its ``tokenizer``. Optional: ``fuses_states``, true
+    where ``match_pairs`` goes on from ``states``, those (K * B, T, D) of the texts alone, which it
+    then takes as a third argument.
+    """
+
+    tokenizer: Tokenizer
+
+    def match_pairs(self, image_context: ImageContext, text: TextBatch) -> Tensor:
+        """Context of B images and K * B texts, image-major -> (K * B, 2) logits."""
+        ...
+
+
+class Decodes(LooksAtImages, Protocol):
+    """A model that predicts each token of a text from the image and the tokens before it.
+
+    The first ``prompt_length`` tokens of a text are given, not learnt.
+    """
+
+    prompt_length: int
+
+    def decode_logits(self, image_context: ImageContext, text: TextBatch) -> Tensor:
+        """Context of B images and B texts (B, T) -> (B, T, V), of each next token."""
+        ...
+
+
+class FindsWords(LooksAtImages, KeepsMomentum, Protocol):
+    """A model that finds hidden words from the rest of their text and its image.
+
+    A text is cut to ``max_length`` tokens.
+    """
+
+    tokenizer: Tokenizer
+    max_length: int
+
+    def predict_words(self, image_context: ImageContext, text: TextBatch, places: Tensor) -> Tensor:
+        """Context of B images and B texts -> (M, V) logits at the places (B, T), bool."""
+        ...
+
+
+class LearnsClasses(EncodesImage, Tokenizes, Protocol):
+    """A model with logits of the class of an image, or of several, with a text.
+
+    Optional: ``momentum``, a copy whose opinion is mixed into the targets.
+    """
+
+    def classify(self, image_tokens: Tensor, text: TextBatch) -> Tensor:
+        """(B, N, D) and B texts -> (B, C) logits, fp32."""
+        ...
+
+
+class LearnsAnswers(EncodesImage, Tokenizes, Protocol):
+    """A model that reads questions with images and writes answers.
+
+    Optional: ``momentum``, a copy whose opinion is mixed into the targets.
+    """
+
+    def read_questions(self, image_tokens: Tensor, text: TextBatch) -> tuple[Tensor, Tensor]:
+        """(B, N, D) and B questions -> their states (B, T, D) and mask (B, T)."""
+        ...
+
+    def question_context(self, states: Tensor) -> ImageContext:
+        """(B, T, D) -> what answers look at, computed once per question."""
+        ...
+
+    def tokenize_answers(self, answers: list[str]) -> TextBatch:
+        """A answers -> ids and mask (A, T)."""
+        ...
+
+    def answer_states(self, context: ImageContext, mask: Tensor, answers: TextBatch) -> Tensor:
+        """Context of A questions, their mask and A answers (A, T) -> (A, T - 1, D)."""
+        ...
+
+    def word_logits(self, states: Tensor) -> Tensor:
+        """(M, D) of ``answer_states`` -> (M, V) logits, fp32."""
         ...
 
 
@@ -114,6 +273,16 @@ class Localizes(Protocol):
         ...
 
 
+CAPABILITIES: tuple[type, ...] = (
+    *(EncodesImage, Tokenizes, Embeds, Contrasts, ContrastsPairwise, KeepsMomentum),
+    *(ContrastsWithMomentum, LooksAtImages, Matches, Ranks, LearnsMatching, Decodes),
+    *(FindsWords, LearnsClasses, LearnsAnswers, Generates, Answers, Classifies, Localizes),
+)
+
+
+# ---- what runners give to metrics
+
+
 class RowDataset(Protocol):
     """Map-style rows; see the contract of the kind ``dataset``."""
 
@@ -143,6 +312,6 @@ class Context(Protocol):
 class Metric(Protocol):
     """See the contract of the kind ``metric``."""
 
-    requires: tuple[str, ...]
+    requires: tuple[str | type, ...]
 
     def evaluate(self, model: Any, data: EvaluationData, runner: Context) -> Evaluation: ...

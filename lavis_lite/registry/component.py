@@ -7,6 +7,7 @@ from dataclasses import Field, dataclass, field, fields
 from typing import Any
 
 from lavis_lite.errors import ConfigError
+from lavis_lite.registry.capabilities import Capability
 
 # Where a model's arguments hold components of their own. The last is a mapping of components.
 NESTED_KINDS = {"vision": "vision_encoder", "text": "text_backbone"}
@@ -62,8 +63,8 @@ class ModelComponent(Component):
         return self.args if self.given is None else self.given
 
     @property
-    def requires(self) -> tuple[str, ...]:
-        """Names that the model's class must have for the part it plays; a subclass says them."""
+    def requires(self) -> tuple[Capability, ...]:
+        """What the model's class must have for the part that it plays; a subclass says it."""
         return ()
 
 

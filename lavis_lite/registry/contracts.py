@@ -1,7 +1,7 @@
 """The contract of each kind: what a registered thing accepts and returns.
 
 These texts are the plug-in contract: ``lavis-lite info KIND`` and the docs print them.
-``lavis_lite.modules.interfaces`` states the same as typed Protocols.
+``lavis_lite.modules.interfaces`` has what a model can do, as typed Protocols.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ KINDS: dict[str, Contract] = {
     "model": Contract(
         """A builder of an nn.Module that is composed of built parts.
 
-        Called with the keys of the config's ``model`` section. ``model(samples)`` returns a
-        ModelOutput with ``loss`` and each ``loss_<name>``; a ``forward`` with an argument
-        ``step_info`` is told where the run stands (``losses.step_info.StepInfo``). What else it
-        can do (``encode_image``, ``encode_text``, ``image_embeds``, ``text_embeds``, ``match``,
-        ``rank``, ``localize``, ``generate``, ``predict_answers``, ``predict``) is what its class
-        defines; losses, metrics and runners name what they require and are refused at config time
-        where it is missing. A builder function annotates the class that it returns."""
+        Called with the keys of the config's ``model`` section; a builder function annotates the
+        class that it returns. ``model(samples)`` returns a ModelOutput with ``loss`` and each
+        ``loss_<name>``; a ``forward`` with an argument ``step_info`` is told where the run stands
+        (``losses.step_info.StepInfo``). What else it can do is what its class defines. Losses,
+        metrics and runners name the capabilities that they require, Protocols of
+        ``lavis_lite.modules.interfaces``, and are refused at config time where a member of one is
+        missing."""
     ),
     "vision_encoder": Contract(
         """An nn.Module from images (B, 3, H, W) to tokens (B, N, D), with ``width`` = D.
@@ -47,10 +47,11 @@ KINDS: dict[str, Contract] = {
     "loss": Contract(
         """An nn.Module called with a step's Shared view, returning a scalar in fp32.
 
-        ``requires`` names the attributes that the model must have. Built with ``model`` (towers
-        and heads in place), of which it keeps no reference; its buffers (a queue) belong to it.
-        Optional: ``prior``, the value that guessing gives, and the static method
-        ``prior_of(**arguments)``, which tells it of a loss that is not built.""",
+        ``requires`` names the capabilities that the model must have, Protocols or single
+        attributes. Built with ``model`` (towers and heads in place), of which it keeps no
+        reference; its buffers (a queue) belong to it. Optional: ``prior``, the value that guessing
+        gives, and the static method ``prior_of(**arguments)``, which tells it of a loss that is
+        not built.""",
         runtime=("model",),
     ),
     "dataset": Contract(
@@ -74,10 +75,11 @@ KINDS: dict[str, Contract] = {
     "metric": Contract(
         """An object with ``requires`` and ``evaluate(model, data, runner) -> Evaluation``.
 
-        ``requires`` names the attributes that the model must have. Every sample counts exactly
-        once, whatever the batch, chunk and world size. Optional: ``requires_if``, argument -> (what
-        it asks for where it is true, what to do instead); for reports, ``title``, ``columns``,
-        ``chief`` and ``counted`` of the class, see ``lavis_lite.metrics.columns``."""
+        ``requires`` names the capabilities that the model must have, Protocols or single
+        attributes. Every sample counts exactly once, whatever the batch, chunk and world size.
+        Optional: ``requires_if``, argument -> (the capabilities that it asks for where it is true,
+        what to do instead); for reports, ``title``, ``columns``, ``chief`` and ``counted`` of the
+        class, see ``lavis_lite.metrics.columns``."""
     ),
     "runner": Contract(
         """A class built with a validated config; ``run()`` does the work and returns a summary.

@@ -9,7 +9,10 @@ nlvr.py               blip_nlvr                 whether a statement holds of two
 classification.py     blip_classification       the class of an image with its text
 feature_extractor.py  blip_feature_extractor    features of image and text
 
-towers.py             what these start from, and captioning; the rest is lavis_lite.models
+Each has its class, made of built parts, and the registered function that builds it from a config.
+
+captioning.py         texts about images; the rest is lavis_lite.models
+formats.py            layouts of weights that are read and written
 pairs.py              a text tower that reads a text with two images
 convert.py            published checkpoints -> these models
 zoo.yaml              model cards: types, presets, weights, sources

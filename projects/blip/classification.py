@@ -3,22 +3,43 @@
 from __future__ import annotations
 
 from lavis_lite import registry
+from lavis_lite.config.image_size import ImageSize
+from lavis_lite.models.base import LossSpecs, Spec
+from lavis_lite.models.build import build_text, build_vision, class_head, describe_arguments
 from lavis_lite.models.classification import Classification
-from lavis_lite.projects.blip.formats import Formats
+from lavis_lite.models.momentum import MomentumCopy
+from lavis_lite.modules.text.load_tokenizer import load_tokenizer
+from lavis_lite.projects.blip.formats import BlipFormats
+
+
+class BlipClassification(Classification):
+    """An image-grounded text encoder and a classifier; visual entailment, for one."""
+
+    formats = BlipFormats()
 
 
 @registry.register("model", "blip_classification")
-class BlipClassification(Formats, Classification):
-    """An image-grounded text encoder and a classifier; visual entailment, for one.
-
-    Args:
-        vision: the vision encoder's component.
-        text: the text encoder's component.
-        num_classes: number of classes C.
-        image_size: side of the square input, or its (height, width).
-        tokenizer: a vocabulary's folder, file or hub id; None is the small one of the package.
-        max_length: tokens that a text is cut to.
-        use_distill: keep a momentum copy, whose opinion the loss mixes into its targets.
-        momentum: decay of the momentum copy per optimizer step.
-        losses: name -> component.
-    """
+@describe_arguments
+def blip_classification(
+    vision: Spec,
+    text: Spec,
+    num_classes: int,
+    image_size: ImageSize = 384,
+    tokenizer: str | None = None,
+    max_length: int = 40,
+    use_distill: bool = True,
+    momentum: float = 0.995,
+    losses: LossSpecs | None = None,
+) -> BlipClassification:
+    """An image-grounded text encoder and a classifier; visual entailment, for one."""
+    words = load_tokenizer(tokenizer)
+    images = build_vision(vision, image_size)
+    reader = build_text(text, words, source=images)
+    head = class_head(reader.width, num_classes)
+    model = BlipClassification(
+        images, reader, words, cls_head=head, image_size=image_size, max_length=max_length
+    )
+    if use_distill:
+        model.momentum = MomentumCopy(model, momentum)
+    model.add_losses(losses)
+    return model

@@ -2,20 +2,43 @@
 
 from __future__ import annotations
 
+from torch import nn
+
 from lavis_lite import registry
+from lavis_lite.config.image_size import ImageSize
+from lavis_lite.models.base import Spec
+from lavis_lite.models.build import build_text, build_vision, describe_arguments, width_of
 from lavis_lite.models.features import FeatureExtraction
-from lavis_lite.projects.blip.formats import Formats
+from lavis_lite.modules.text.load_tokenizer import load_tokenizer
+from lavis_lite.projects.blip.formats import BlipFormats
+
+
+class BlipFeatureExtractor(FeatureExtraction):
+    """A pre-trained model's towers and projections, without its heads."""
+
+    formats = BlipFormats()
 
 
 @registry.register("model", "blip_feature_extractor")
-class BlipFeatureExtractor(Formats, FeatureExtraction):
-    """A pre-trained model's towers and projections, without its heads.
-
-    Args:
-        vision: the vision encoder's component.
-        text: the text encoder's component.
-        image_size: side of the square input, or its (height, width).
-        tokenizer: a vocabulary's folder, file or hub id; None is the small one of the package.
-        embed_width: width E of the joint space.
-        max_length: tokens that a text is cut to.
-    """
+@describe_arguments
+def blip_feature_extractor(
+    vision: Spec,
+    text: Spec,
+    image_size: ImageSize = 224,
+    tokenizer: str | None = None,
+    embed_width: int = 256,
+    max_length: int = 40,
+) -> BlipFeatureExtractor:
+    """A pre-trained model's towers and projections, without its heads."""
+    words = load_tokenizer(tokenizer)
+    images = build_vision(vision, image_size)
+    reader = build_text(text, words, source=images)
+    return BlipFeatureExtractor(
+        images,
+        reader,
+        words,
+        vision_proj=nn.Linear(width_of(images), embed_width),
+        text_proj=nn.Linear(reader.width, embed_width),
+        image_size=image_size,
+        max_length=max_length,
+    )

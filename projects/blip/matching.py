@@ -8,47 +8,23 @@ from torch import Tensor, nn
 
 from lavis_lite import registry
 from lavis_lite.config.image_size import ImageSize
-from lavis_lite.models.encoders import JointSpace, Spec, add_projections
-from lavis_lite.models.multimodal import Matching
+from lavis_lite.models.base import Spec
+from lavis_lite.models.build import build_text, build_vision, describe_arguments, width_of
+from lavis_lite.models.multimodal import FirstToken
+from lavis_lite.models.retrieval import Retrieval
 from lavis_lite.modules.layers.modes import cosines, eval_mode
 from lavis_lite.modules.output import ModelOutput, Samples
+from lavis_lite.modules.text.load_tokenizer import load_tokenizer
 from lavis_lite.modules.text.text_batch import TextBatch
-from lavis_lite.projects.blip.towers import Blip
+from lavis_lite.projects.blip.formats import BlipFormats
 
 
-@registry.register("model", "blip_image_text_matching")
-class BlipITM(Matching, JointSpace, Blip):
-    """The towers of a retrieval model, for inference: matching logits and cosine similarity.
+class BlipITM(Retrieval):
+    """The towers of a retrieval model, for inference: matching logits and cosine similarity."""
 
-    Args:
-        vision: the vision encoder's component.
-        text: the text encoder's component.
-        image_size: side of the square input, or its (height, width).
-        tokenizer: a vocabulary's folder, file or hub id; None is the small one of the package.
-        embed_width: width E of the joint space.
-        max_length: tokens that a text is cut to.
-        first_token: what a text starts with where it is read with an image: ``enc``, as the
-            models were trained, or ``cls``, as in BLIP's own matching demo, whose figures it gives.
-    """
+    formats = BlipFormats()
 
-    def __init__(
-        self,
-        vision: Spec,
-        text: Spec,
-        image_size: ImageSize = 384,
-        tokenizer: str | None = None,
-        embed_width: int = 256,
-        max_length: int = 35,
-        first_token: Literal["enc", "cls"] = "enc",
-    ) -> None:
-        super().__init__(vision, image_size, tokenizer, max_length)
-        self.text_encoder = self.build_text(text)
-        add_projections(self, embed_width)
-        self.itm_head = nn.Linear(self.text_tower.width, 2)
-        self.first_token = first_token
-        self.losses = nn.ModuleDict()
-
-    def forward(
+    def forward(  # type: ignore[override]  # scores in place of losses
         self, samples: Samples, match_head: Literal["itm", "itc"] = "itm"
     ) -> Tensor | ModelOutput:
         """Scores of a batch, as LAVIS's users call it; without dropout in any mode.
@@ -92,5 +68,39 @@ class BlipITM(Matching, JointSpace, Blip):
         if match_head == "itm":
             return self.match(tokens, text)
         if match_head == "itc":
-            return cosines(self.image_embeds(tokens), self.text_embeds(self.encode_text(text)))
+            return cosines(self.image_features(tokens), self.text_features(self.encode_text(text)))
         raise ValueError(f"match_head is 'itm' or 'itc', not {match_head!r}")
+
+
+@registry.register("model", "blip_image_text_matching")
+@describe_arguments
+def blip_image_text_matching(
+    vision: Spec,
+    text: Spec,
+    image_size: ImageSize = 384,
+    tokenizer: str | None = None,
+    embed_width: int = 256,
+    max_length: int = 35,
+    first_token: FirstToken = "enc",
+) -> BlipITM:
+    """The towers of a retrieval model, for inference: matching logits and cosine similarity.
+
+    Args:
+        first_token: what a text starts with where it is read with an image: ``enc``, as the
+            models were trained, or ``cls``, as in BLIP's own matching demo, whose figures it gives.
+    """
+    words = load_tokenizer(tokenizer)
+    images = build_vision(vision, image_size)
+    reader = build_text(text, words, source=images)
+    return BlipITM(
+        images,
+        reader,
+        words,
+        vision_proj=nn.Linear(width_of(images), embed_width),
+        text_proj=nn.Linear(reader.width, embed_width),
+        itm_head=nn.Linear(reader.width, 2),
+        image_size=image_size,
+        max_length=max_length,
+        temperature=None,
+        first_token=first_token,
+    )

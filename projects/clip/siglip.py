@@ -8,35 +8,26 @@ from torch import Tensor, nn
 from lavis_lite import registry
 from lavis_lite.config.image_size import ImageSize
 from lavis_lite.errors import ConfigError
-from lavis_lite.models.base import LossSpecs
-from lavis_lite.models.multimodal import RankTexts, image_major, is_one_list
+from lavis_lite.models.base import Losses, LossSpecs, Spec, Texts
+from lavis_lite.models.build import describe_arguments
+from lavis_lite.models.retrieval import RankTexts, image_major, is_one_list
 from lavis_lite.modules.layers.modes import cosines
-from lavis_lite.projects.clip.dual import DualEncoder, Projection, Spec, Texts, dual_problems
+from lavis_lite.modules.text.hf_tokenizer import HfTokenizer
+from lavis_lite.modules.text.wordpiece import WordPiece
+from lavis_lite.projects.clip.build import Projection, build_parts, dual_problems
+from lavis_lite.projects.clip.dual import DualEncoder
 
 
-@registry.register("model", "siglip", check=dual_problems)
 class Siglip(DualEncoder):
     """A dual encoder with a learnt bias, for the loss ``sigmoid``; so its cosines are calibrated.
 
     It can `match` as well: the logit of a pair says whether the text holds of the image.
 
     Args:
-        vision: the vision encoder's component.
-        text: the text backbone's component: any that needs no image.
-        image_size: side of the square input, or its (height, width).
-        tokenizer: a WordPiece vocabulary's folder, file or hub id, or ``hf/`` and the folder or hub
-            id of any tokenizer; None is an ``hf/*`` tower's own, or the small one of the package.
-        embed_width: width E of the joint space; None is that of the image tower.
-        max_length: tokens that a text is cut to; None is all that the text tower holds.
-        vision_projection: from the pooled image to the joint space: ``linear``, ``affine`` (with a
-            bias), or ``none`` where the tower ends there.
-        text_projection: likewise of the text.
-        temperature: what similarities are divided by at first; it is learnt.
-        min_temperature: it is kept from falling below; 0 is no bound.
         logit_bias: what is added to a pair's logit at first; it is learnt.
-        gradient_cache: rows of a batch that are encoded at a time in training, for batches whose
-            activations don't fit into memory: the same numbers for one more forward pass. 0: all.
-        losses: name -> component.
+        losses: name -> loss.
+
+    The others are those of ``DualEncoder``.
 
     Reference: SigLIP, https://arxiv.org/abs/2303.15343.
     """
@@ -45,32 +36,33 @@ class Siglip(DualEncoder):
 
     def __init__(
         self,
-        vision: Spec,
-        text: Spec,
-        image_size: ImageSize = 224,
-        tokenizer: str | None = None,
-        embed_width: int | None = None,
-        max_length: int | None = None,
-        vision_projection: Projection = "none",
-        text_projection: Projection = "affine",
+        visual_encoder: nn.Module,
+        text_encoder: nn.Module,
+        tokenizer: WordPiece | HfTokenizer,
+        vision_proj: nn.Module,
+        text_proj: nn.Module,
+        *,
+        embed_width: int,
+        image_size: ImageSize,
+        max_length: int,
         temperature: float = 0.1,
         min_temperature: float = 0.0,
         logit_bias: float = -10.0,
         gradient_cache: int = 0,
-        losses: LossSpecs | None = None,
+        losses: Losses | None = None,
     ) -> None:
         super().__init__(
-            vision,
-            text,
-            image_size,
+            visual_encoder,
+            text_encoder,
             tokenizer,
-            embed_width,
-            max_length,
-            vision_projection,
-            text_projection,
-            temperature,
-            min_temperature,
-            gradient_cache,
+            vision_proj,
+            text_proj,
+            embed_width=embed_width,
+            image_size=image_size,
+            max_length=max_length,
+            temperature=temperature,
+            min_temperature=min_temperature,
+            gradient_cache=gradient_cache,
         )
         self.logit_bias = nn.Parameter(torch.tensor(logit_bias))
         self.add_losses(losses)
@@ -81,7 +73,10 @@ class Siglip(DualEncoder):
         Raises:
             ConfigError: more or fewer texts than images.
         """
-        images, texts = self.image_embeds(image_tokens), self.text_embeds(self.encode_text(text))
+        images, texts = (
+            self.image_features(image_tokens),
+            self.text_features(self.encode_text(text)),
+        )
         if len(images) != len(texts):
             raise ConfigError(
                 f"match: {len(texts)} texts for {len(images)} images; it takes one for each, "
@@ -101,15 +96,73 @@ class Siglip(DualEncoder):
         Raises:
             ConfigError: not the same number of texts for every image.
         """
-        images = self.image_embeds(image_tokens)
+        images = self.image_features(image_tokens)
         if is_one_list(texts):
-            return self._logits(cosines(images, self._embeds(list(texts))))
-        rows = self._embeds(image_major(texts, len(images), self.tokenize))
+            return self._logits(cosines(images, self._features(list(texts))))
+        rows = self._features(image_major(texts, len(images), self.tokenize))
         own = rows.unflatten(0, (len(images), -1))  # (B, K, E)
         return self._logits((own * images[:, None]).sum(dim=-1))
 
-    def _embeds(self, texts: Texts) -> Tensor:
-        return self.text_embeds(self.encode_text(texts))
+    def _features(self, texts: Texts) -> Tensor:
+        return self.text_features(self.encode_text(texts))
 
     def _logits(self, cosine: Tensor) -> Tensor:
         return cosine / self.temperature + self.logit_bias.float()
+
+
+@registry.register("model", "siglip", check=dual_problems)
+@describe_arguments
+def siglip(
+    vision: Spec,
+    text: Spec,
+    image_size: ImageSize = 224,
+    tokenizer: str | None = None,
+    embed_width: int | None = None,
+    max_length: int | None = None,
+    vision_projection: Projection = "none",
+    text_projection: Projection = "affine",
+    temperature: float = 0.1,
+    min_temperature: float = 0.0,
+    logit_bias: float = -10.0,
+    gradient_cache: int = 0,
+    losses: LossSpecs | None = None,
+) -> Siglip:
+    """A dual encoder with a learnt bias, for the loss ``sigmoid``; so its cosines are calibrated.
+
+    Args:
+        text: the text backbone's component: any that needs no image.
+        tokenizer: a WordPiece vocabulary's folder, file or hub id, or ``hf/`` and the folder or hub
+            id of any tokenizer; None is an ``hf/*`` tower's own, or the small one of the package.
+        embed_width: width E of the joint space; None is that of the image tower.
+        max_length: tokens that a text is cut to; None is all that the text tower holds.
+        vision_projection: from the pooled image to the joint space: ``linear``, ``affine`` (with a
+            bias), or ``none`` where the tower ends there.
+        text_projection: likewise of the text.
+        temperature: what similarities are divided by at first; it is learnt.
+        min_temperature: it is kept from falling below; 0 is no bound.
+        logit_bias: what is added to a pair's logit at first; it is learnt.
+        gradient_cache: rows of a batch that are encoded at a time in training, for batches whose
+            activations don't fit into memory: the same numbers for one more forward pass. 0: all.
+
+    Reference: SigLIP, https://arxiv.org/abs/2303.15343.
+    """
+    parts = build_parts(
+        vision,
+        text,
+        image_size,
+        tokenizer,
+        embed_width,
+        max_length,
+        vision_projection,
+        text_projection,
+    )
+    model = Siglip(
+        **parts._asdict(),
+        image_size=image_size,
+        temperature=temperature,
+        min_temperature=min_temperature,
+        logit_bias=logit_bias,
+        gradient_cache=gradient_cache,
+    )
+    model.add_losses(losses)
+    return model

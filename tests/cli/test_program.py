@@ -119,7 +119,7 @@ def test_a_plug_in_that_cannot_be_used_is_named(
 def test_info_of_a_kind_is_its_contract(lavis_lite_: Command) -> None:
     output = lavis_lite_("info", "loss")
     assert output.lines[0].startswith("loss: An nn.Module called with a step's Shared view")
-    assert "``requires`` names the attributes" in output.out
+    assert "``requires`` names the capabilities" in output.out
 
 
 def test_info_of_a_name_says_where_it_is_and_what_it_takes(lavis_lite_: Command) -> None:

@@ -9,8 +9,9 @@ import pytest
 from torch import nn
 
 from lavis_lite import config, registry
-from lavis_lite.config.bind import components, has_capability
+from lavis_lite.config.bind import components
 from lavis_lite.errors import ConfigError
+from lavis_lite.registry.capabilities import has_capability
 from lavis_lite.registry.component import Component
 
 TRAIN = """
@@ -24,7 +25,7 @@ run: {output_dir: out}
 class NeedyLoss(nn.Module):
     """Asks for what no model has."""
 
-    requires: ClassVar = ("image_embeds", "telepathy", "clairvoyance")
+    requires: ClassVar = ("image_features", "telepathy", "clairvoyance")
 
     def __init__(self, strength: int, mode: Literal["a", "b"] = "a", *, model: Any) -> None:
         super().__init__()
@@ -167,9 +168,10 @@ def test_what_a_loss_or_metric_requires_and_the_model_lacks_is_named(tmp_path: P
     )
     where = "on the command line: "
     assert lines == [
-        f"{where}model.losses.itc: loss 'itc' requires image_embeds, text_embeds, temperature, "
-        "momentum, which model 'blip_caption' (BlipCaption) lacks. What it can be given: lm",
-        f"{where}model.losses.n: loss 'needy_loss' requires image_embeds, telepathy, "
+        f"{where}model.losses.itc: loss 'itc' requires encode_text, image_features, "
+        "text_features, temperature, momentum, embed_width, which model 'blip_caption' "
+        "(BlipCaption) lacks. What it can be given: lm",
+        f"{where}model.losses.n: loss 'needy_loss' requires image_features, telepathy, "
         "clairvoyance, which model 'blip_caption' (BlipCaption) lacks. What it can be given: lm",
         lines[2],
     ]

@@ -36,10 +36,10 @@ class FeatureTowers(nn.Module):
     def encode_text(self, text: Tensor) -> Tensor:
         return text
 
-    def image_embeds(self, tokens: Tensor) -> Tensor:
+    def image_features(self, tokens: Tensor) -> Tensor:
         return unit(tokens * self.scale)
 
-    def text_embeds(self, tokens: Tensor) -> Tensor:
+    def text_features(self, tokens: Tensor) -> Tensor:
         return unit(tokens * self.scale)
 
 

@@ -125,7 +125,7 @@ def test_the_queue_takes_what_the_momentum_copy_saw() -> None:
     loss = ImageTextContrast(8, model=model)
     samples = features(3, 6)
     loss(Shared(model, samples))
-    expected = model.momentum.image_embeds(samples["image"])
+    expected = model.momentum.image_features(samples["image"])
     assert torch.equal(loss.queue.image_queue[:, :3], expected.T)
     assert loss.queue.queue_ptr.item() == 3
 
@@ -203,8 +203,9 @@ def test_soft_itc_mixes_the_pairing_with_what_the_momentum_copy_finds(alpha: flo
     # A copy that agrees, in both directions.
     agrees = alpha * s + (1 - alpha)
     expected = -agrees * math.log(s) - (1 - agrees) * math.log(1 - s)
-    loss = soft_itc(AXES, AXES, AXES, AXES, 1.0, alpha)
-    assert loss.item() == pytest.approx(expected)
+    both = soft_itc(AXES, AXES, AXES, AXES, 1.0, alpha)
+    assert both.loss.item() == pytest.approx(expected)
+    assert both.t2i.targets[1, 1].item() == pytest.approx(agrees)
 
 
 @pytest.mark.parametrize("make", [ImageTextContrast, lambda model: InfoNce()])

@@ -100,8 +100,7 @@ def test_later_words_do_not_help_earlier_ones() -> None:
     for end in ("square", "triangle"):
         samples = {**batch(1), "text_input": [f"a red {end}"]}
         shared = Shared(model, samples)
-        text = shared.text.replace_first(model.tokenizer.bos_id)
-        logits = model.text_decoder(text.ids, image_kv=shared.kv(model.text_decoder.bert))
+        logits = model.decode_logits(shared.image_context, shared.text)
         losses.append(logits[0, :2])
     torch.testing.assert_close(losses[0], losses[1])
 

@@ -166,8 +166,8 @@ def test_hard_negatives_are_the_similar_ones() -> None:
         model.temp.fill_(0.02)  # so sharp that the most similar one is always drawn
     shared = Shared(model, batch(6))
     # Every text is most like its own image, and somewhat like the next one.
-    shared.__dict__["image_embeds"] = torch.eye(6)
-    shared.__dict__["text_embeds"] = 0.9 * torch.eye(6) + 0.43 * torch.eye(6).roll(1, dims=1)
+    shared.__dict__["image_features"] = torch.eye(6)
+    shared.__dict__["text_features"] = 0.9 * torch.eye(6) + 0.43 * torch.eye(6).roll(1, dims=1)
     images, texts = itm(epsilon=0.0)._choose(shared, Pool(shared, "global"))
     assert images.tolist() == [1, 2, 3, 4, 5, 0]
     assert texts.tolist() == [5, 0, 1, 2, 3, 4]
@@ -265,6 +265,6 @@ def test_ranking_equals_matching_pair_by_pair(model: Any) -> None:
 
 def test_text_features_do_not_depend_on_padding(model: Any) -> None:
     with torch.no_grad():
-        together = model.text_embeds(model.encode_text(CAPTIONS))
-        alone = torch.cat([model.text_embeds(model.encode_text([text])) for text in CAPTIONS])
+        together = model.text_features(model.encode_text(CAPTIONS))
+        alone = torch.cat([model.text_features(model.encode_text([text])) for text in CAPTIONS])
     torch.testing.assert_close(together, alone, atol=1e-5, rtol=0)

@@ -27,7 +27,7 @@ def test_everything_is_computed_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
         monkeypatch.setattr(owner, name, counted)
 
-    for name in ("encode_image", "encode_text", "image_embeds", "text_embeds", "tokenize"):
+    for name in ("encode_image", "encode_text", "image_features", "text_features", "tokenize"):
         count(model, name)
     count(model.text_encoder, "project")
     count(model.text_decoder.bert, "project")
@@ -36,8 +36,8 @@ def test_everything_is_computed_once(monkeypatch: pytest.MonkeyPatch) -> None:
     assert calls == {
         "encode_image": 1,
         "encode_text": 1,
-        "image_embeds": 1,
-        "text_embeds": 1,
+        "image_features": 1,
+        "text_features": 1,
         "tokenize": 1,
         "project": 1,
     }
@@ -52,18 +52,18 @@ def test_nothing_is_computed_that_no_loss_asks_for(monkeypatch: pytest.MonkeyPat
 def test_the_momentum_copy_carries_no_gradients() -> None:
     model = feature_towers(4)
     shared = Shared(model, features(3, 4))
-    assert shared.image_embeds.requires_grad
-    assert not shared.momentum.image_embeds.requires_grad
+    assert shared.image_features.requires_grad
+    assert not shared.momentum.image_features.requires_grad
     assert shared.momentum.text is shared.text
-    assert not torch.equal(shared.momentum.image_embeds, shared.image_embeds)
+    assert not torch.equal(shared.momentum.image_features, shared.image_features)
 
 
 def test_what_is_first_asked_for_under_no_grad_still_carries_gradients() -> None:
     shared = Shared(feature_towers(4), features(3, 4))
     with torch.no_grad():
-        assert shared.text_embeds.requires_grad
+        assert shared.text_features.requires_grad
     with torch.no_grad():
-        assert not Shared(feature_towers(4), features(3, 4)).text_embeds.requires_grad
+        assert not Shared(feature_towers(4), features(3, 4)).text_features.requires_grad
 
 
 def test_what_the_runner_does_not_say_has_defaults() -> None:

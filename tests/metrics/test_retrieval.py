@@ -46,7 +46,7 @@ class ToyModel(nn.Module):
     def encode_image(self, image: Tensor) -> Tensor:
         return image.flatten(2).mT[:, :4].repeat(1, 1, 2)  # (B, 4, 6)
 
-    def image_embeds(self, image_tokens: Tensor) -> Tensor:
+    def image_features(self, image_tokens: Tensor) -> Tensor:
         mean = image_tokens.mean(1)
         return nn.functional.normalize(torch.ones_like(mean) if self.constant else mean, dim=-1)
 
@@ -59,7 +59,7 @@ class ToyModel(nn.Module):
     def encode_text(self, text: Tokens) -> Tensor:
         return self.words[text.ids] * text.mask[..., None]
 
-    def text_embeds(self, text_tokens: Tensor) -> Tensor:
+    def text_features(self, text_tokens: Tensor) -> Tensor:
         total = text_tokens.sum(1)
         return nn.functional.normalize(torch.ones_like(total) if self.constant else total, dim=-1)
 
@@ -125,9 +125,9 @@ def brute_force(
     flat = [(image, text) for image, row in enumerate(texts) for text in row]
     with torch.no_grad():
         tokens = model.encode_image(data.images)
-        image = model.image_embeds(tokens)
+        image = model.image_features(tokens)
         text = torch.cat(
-            [model.text_embeds(model.encode_text(model.tokenize([t]))) for _, t in flat]
+            [model.text_features(model.encode_text(model.tokenize([t]))) for _, t in flat]
         )
         cosine = (image @ text.T).double()
         match = torch.tensor(
@@ -229,8 +229,8 @@ def test_without_reranking_the_cosine_decides_and_nothing_is_matched() -> None:
     assert model.calls == []
     tokens = model.encode_image(data.images)
     with torch.no_grad():
-        text = model.text_embeds(model.encode_text(model.tokenize(captions()[3])))
-        cosine = (model.image_embeds(tokens) @ text.T)[:, 0]
+        text = model.text_features(model.encode_text(model.tokenize(captions()[3])))
+        cosine = (model.image_features(tokens) @ text.T)[:, 0]
     row = next(r for r in result.predictions if r["query"] == "text" and r["key"] == "3-0")
     assert [r["key"][:-2] for r in row["results"]] == [
         str(number) for number in cosine.topk(5).indices.tolist()

@@ -28,7 +28,7 @@ def test_a_video_is_embedded_by_the_mean_of_its_frames_and_matched_with_all_of_t
         each = [model.encode_image(frames[:, place]) for place in range(3)]
         projected = torch.stack([model.vision_proj(one[:, 0]) for one in each]).mean(0)
         expected = torch.nn.functional.normalize(projected, dim=-1)
-        torch.testing.assert_close(model.image_embeds(to_embed), expected, rtol=0, atol=1e-5)
+        torch.testing.assert_close(model.image_features(to_embed), expected, rtol=0, atol=1e-5)
         torch.testing.assert_close(tokens, torch.cat(each, dim=1), rtol=0, atol=1e-5)
         image_tokens, same = encode_frames(model, frames[:, 0])
     assert image_tokens is same

@@ -41,7 +41,7 @@ class Model(nn.Module):
     def encode_image(self, image: Tensor) -> Tensor:
         return image.flatten(1)[:, None]
 
-    def image_embeds(self, tokens: Tensor) -> Tensor:
+    def image_features(self, tokens: Tensor) -> Tensor:
         return normalize(tokens[:, 0], dim=-1)
 
     def encode_text(self, texts: list[str]) -> Tensor:
@@ -50,7 +50,7 @@ class Model(nn.Module):
         named = torch.stack([direction(text.split()[-1]) for text in texts])
         return (named + torch.tensor(leaning)[:, None] * torch.eye(8)[7])[:, None]
 
-    def text_embeds(self, states: Tensor) -> Tensor:
+    def text_features(self, states: Tensor) -> Tensor:
         return normalize(states[:, 0], dim=-1)
 
 

@@ -5,6 +5,7 @@ from torch import Tensor, nn
 
 from lavis_lite import registry
 from lavis_lite.losses.shared import Shared
+from lavis_lite.modules.interfaces import Embeds, Tokenizes
 
 
 @registry.register("loss", "acme_plugin_margin")
@@ -17,7 +18,7 @@ class Margin(nn.Module):
     Reference: VSE++, https://arxiv.org/abs/1707.05612, eq. 6.
     """
 
-    requires = ("image_embeds", "text_embeds")
+    requires = (Embeds, Tokenizes)
 
     def __init__(self, margin: float = 0.2) -> None:
         super().__init__()
@@ -25,7 +26,7 @@ class Margin(nn.Module):
 
     def forward(self, shared: Shared) -> Tensor:
         """() mean over the pairs and both directions."""
-        sims = shared.image_embeds @ shared.text_embeds.T  # (B, B)
+        sims = shared.image_features @ shared.text_features.T  # (B, B)
         own = torch.eye(len(sims), dtype=torch.bool, device=sims.device)
         rivals = sims.masked_fill(own, -2)
         to_text = (self.margin + rivals.amax(1) - sims.diag()).relu()

@@ -69,7 +69,9 @@ class VqaRank:
             "text_input": texts(questions, 8, 8),
         }
         with torch.no_grad():
-            self.states, self.mask = self.model.read_questions(asked)
+            tokens = self.model.encode_image(asked["image"])
+            questions = self.model.tokenize(asked["text_input"])
+            self.states, self.mask = self.model.read_questions(tokens, questions)
         # One that stands there twice would be as good in either place.
         self.answers = list(dict.fromkeys(texts(2 * answers, 1, 3, seed=3)))[:answers]
         self.theirs: Any = None
@@ -87,7 +89,7 @@ class VqaRank:
 
     @torch.no_grad()
     def _ours(self) -> Tensor:
-        kv = self.model.text_decoder.bert.project(self.states)
+        kv = self.model.question_context(self.states)
         return self.model.rank_answers(kv, self.mask, self.answers, self.candidates)
 
     @torch.no_grad()

@@ -37,11 +37,11 @@ def losses(model: BlipPretrain, samples: dict[str, Any]) -> dict[str, Tensor]:
     text = words.encode(samples["text_input"], model.max_length, device=device, pad_to_max=True)
     with computing_padding(model):
         image_tokens = model.encode_image(image)  # (B, N, D)
-        image_embeds = model.image_embeds(image_tokens)
-        text_embeds = model.text_embeds(model.encode_text(text))
+        image_features = model.image_features(image_tokens)
+        text_features = model.text_features(model.encode_text(text))
         return {
-            "itc": contrast(model, image, text, image_embeds, text_embeds),
-            "itm": matching(model, samples, text, image_tokens, image_embeds, text_embeds),
+            "itc": contrast(model, image, text, image_features, text_features),
+            "itm": matching(model, samples, text, image_tokens, image_features, text_features),
             "lm": language(model, text, image_tokens),
         }
 
@@ -60,17 +60,21 @@ def computing_padding(model: BlipPretrain) -> Iterator[None]:
 
 
 def contrast(
-    model: BlipPretrain, image: Tensor, text: TextBatch, image_embeds: Tensor, text_embeds: Tensor
+    model: BlipPretrain,
+    image: Tensor,
+    text: TextBatch,
+    image_features: Tensor,
+    text_features: Tensor,
 ) -> Tensor:
     """() against the momentum copy's features of the batch and of the queue."""
     loss = model.losses["itc"]
     queue, temperature = loss.queue, model.temperature
     with torch.no_grad():
-        if image_embeds.requires_grad:
+        if image_features.requires_grad:
             follow(model)
         copy = model.momentum
-        image_m = copy.image_embeds(copy.encode_image(image))
-        text_m = copy.text_embeds(copy.encode_text(text))
+        image_m = copy.image_features(copy.encode_image(image))
+        text_m = copy.text_features(copy.encode_text(text))
         image_columns = torch.cat([image_m.T, queue.image_queue.clone()], dim=1)  # (E, B + Q)
         text_columns = torch.cat([text_m.T, queue.text_queue.clone()], dim=1)
         own = torch.zeros(len(image), image_columns.shape[1], device=image.device)
@@ -79,11 +83,11 @@ def contrast(
         to_image = loss.alpha * F.softmax(text_m @ image_columns / temperature, dim=1)
         to_text, to_image = (x + (1 - loss.alpha) * own for x in (to_text, to_image))
     with torch.autocast(image.device.type, enabled=False):
-        sim_text = image_embeds @ text_columns / temperature
-        sim_image = text_embeds @ image_columns / temperature
+        sim_text = image_features @ text_columns / temperature
+        sim_image = text_features @ image_columns / temperature
     i2t = -(F.log_softmax(sim_text, dim=1) * to_text).sum(dim=1).mean()
     t2i = -(F.log_softmax(sim_image, dim=1) * to_image).sum(dim=1).mean()
-    if image_embeds.requires_grad:
+    if image_features.requires_grad:
         queue.push(image_m, text_m)
     return (i2t + t2i) / 2
 
@@ -95,8 +99,8 @@ def follow(model: BlipPretrain) -> None:
             getattr(model, name).parameters(), getattr(model, f"{name}_m").parameters(), strict=True
         )
         for online, average in pairs:
-            average.data = average.data * model.momentum_decay + online.data * (
-                1.0 - model.momentum_decay
+            average.data = average.data * model.momentum.decay + online.data * (
+                1.0 - model.momentum.decay
             )
 
 
@@ -105,15 +109,15 @@ def matching(
     samples: dict[str, Any],
     text: TextBatch,
     image_tokens: Tensor,
-    image_embeds: Tensor,
-    text_embeds: Tensor,
+    image_features: Tensor,
+    text_features: Tensor,
 ) -> Tensor:
     """() over true pairs, texts with a negative image, images with a negative text."""
     encoder, loss = model.text_encoder, model.losses["itm"]
     ids = text.replace_first(model.tokenizer.enc_id).ids
     true = read(encoder, ids, text.mask, image_tokens)
     with torch.no_grad(), torch.autocast(image_tokens.device.type, enabled=False):
-        sim = text_embeds @ image_embeds.T / model.temperature
+        sim = text_features @ image_features.T / model.temperature
         to_images = F.softmax(sim, dim=1) + loss.epsilon
         to_texts = F.softmax(sim.T, dim=1) + loss.epsilon
         pool = Pool(Shared(model, samples), "local")

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 from lavis_lite.config.schema import key
+from lavis_lite.modules.interfaces import Embeds, Generates, Matches
+from lavis_lite.registry.capabilities import Capability
 from lavis_lite.registry.component import Component, ModelComponent
 
 
@@ -20,9 +22,9 @@ class Captioner(ModelComponent):
     )
 
     @property
-    def requires(self) -> tuple[str, ...]:
+    def requires(self) -> tuple[Capability, ...]:
         """A captioner writes texts."""
-        return ("generate",)
+        return (Generates,)
 
 
 @dataclass(frozen=True)
@@ -45,11 +47,11 @@ class Filter(ModelComponent):
     )
 
     @property
-    def requires(self) -> tuple[str, ...]:
-        """The names of the model's methods that the score is computed with."""
+    def requires(self) -> tuple[Capability, ...]:
+        """The capabilities of a model that the score is computed with."""
         if self.score == "itm":
-            return ("encode_image", "match")
-        return ("encode_image", "encode_text", "image_embeds", "text_embeds")
+            return (Matches,)
+        return (Embeds,)
 
     @property
     def limit(self) -> float | None:

@@ -79,10 +79,10 @@ class TextJudge:
             yield places, logits.float().softmax(-1)[:, 1]
 
     def _cosines(self, tokens: Tensor, pairs: list[Pair]) -> Batches:
-        images = self.model.image_embeds(tokens)  # (B, E)
+        images = self.model.image_features(tokens)  # (B, E)
         for rows, places in self._by_length(pairs):
             states = self.model.encode_text([pairs[place].text for place in places])
-            yield places, (images[rows] * self.model.text_embeds(states)).sum(-1)
+            yield places, (images[rows] * self.model.text_features(states)).sum(-1)
 
     def _by_length(self, pairs: list[Pair]) -> Iterator[tuple[list[int], list[int]]]:
         """Rows of images and places of pairs, a batch at a time, texts of about one length."""

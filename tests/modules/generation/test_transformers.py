@@ -68,7 +68,7 @@ def test_decoder_logits_are_equal(pair: Pair) -> None:
     ids = torch.randint(1, VOCAB, (6, 9))
     theirs = pair.theirs.text_decoder(input_ids=ids, encoder_hidden_states=pair.image_tokens)
     ours = pair.ours(ids, image_kv=pair.ours.bert.project(pair.image_tokens))
-    torch.testing.assert_close(ours, theirs.logits, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(ours, theirs.logits, rtol=1e-5, atol=5e-5)
 
 
 @torch.no_grad()

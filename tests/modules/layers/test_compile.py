@@ -137,7 +137,7 @@ def test_the_layers_of_a_tower_share_one_code(quickly: None) -> None:
     model = captioner(depth=5)
     compile_towers(model)
     before = num_graphs()
-    tokens = torch.randn(2, 7, model.image_width)
+    tokens = torch.randn(2, 7, model.visual_encoder.width)
     session = GroundedDecoder(model.text_decoder, model.text_decoder.bert.project(tokens))
     session.start(torch.ones(2, 4).long(), 3, 10)
     assert num_graphs() - before == 1

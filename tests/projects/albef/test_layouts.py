@@ -12,7 +12,7 @@ from torch import Tensor
 from lavis_lite import create_model
 from lavis_lite.checkpoint.load_state import load_state
 from lavis_lite.errors import CheckpointError
-from lavis_lite.losses.shared import Shared
+from lavis_lite.losses.answers import answer_losses
 from lavis_lite.registry import cards
 from lavis_lite.registry.weight_cards import weight_cards
 
@@ -186,7 +186,7 @@ def test_two_images_are_looked_at_in_turn() -> None:
 @torch.no_grad()
 def test_classes_are_those_of_the_fused_start() -> None:
     model, held = load("classification")
-    found = model.classify(Shared(model, {"image": images(), "text_input": CAPTIONS}))
+    found = model.classify(model.encode_image(images()), model.tokenize(CAPTIONS))
     for row, ids in enumerate(rows(model, CAPTIONS)):
         image = model.encode_image(images())[row]
         x = published.states(held, "text_encoder", ids, [*TEXT, *[image] * FUSING])[0]
@@ -199,9 +199,9 @@ def test_answers_are_written_from_the_states_of_the_question() -> None:
     model, held = load("vqa")
     questions = [f"{caption}?" for caption in CAPTIONS]
     answers = ["red", "two", "a large square", "no"]
-    states, mask = model.read_questions({"image": images(), "text_input": questions})
+    states, mask = model.read_questions(model.encode_image(images()), model.tokenize(questions))
     kv = model.text_decoder.bert.project(states)
-    found = model.answer_losses(kv, mask, model.tokenize_answers(answers))
+    found = answer_losses(model, kv, mask, model.tokenize_answers(answers), 0.0)
     for row, (question, answer) in enumerate(
         zip(rows(model, questions), rows(model, answers), strict=True)
     ):

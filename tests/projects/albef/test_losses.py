@@ -191,7 +191,8 @@ def test_no_result_depends_on_the_padding_of_a_text() -> None:
     embeds = pretrain.text_embeds(pretrain.encode_text(text))
     matches = pretrain.match(tokens, TEXTS)
     first_words = pretrain.predict_words(kv, text, torch.eye(text.ids.shape[1]).bool()[[1] * 4])
-    states, mask = vqa.read_questions(samples)
+    seen, questions = vqa.encode_image(samples["image"]), vqa.tokenize(TEXTS)
+    states, mask = vqa.read_questions(seen, questions)
     classes = nlvr.predict(samples)["predictions"]
     for row in range(4):
         own = slice(row, row + 1)
@@ -203,7 +204,10 @@ def test_no_result_depends_on_the_padding_of_a_text() -> None:
             (embeds[own], pretrain.text_embeds(pretrain.encode_text(alone))),
             (matches[own], pretrain.match(tokens[own], TEXTS[own])),
             (first_words[own], pretrain.predict_words(kv, alone, place)),
-            (states[own][mask[own].bool()], vqa.read_questions(asked)[0][0]),
+            (
+                states[own][mask[own].bool()],
+                vqa.read_questions(seen[own], vqa.tokenize(TEXTS[own]))[0][0],
+            ),
             (classes[own], nlvr.predict(asked)["predictions"]),
         ]
         for together, single in pairs:

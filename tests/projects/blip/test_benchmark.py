@@ -151,7 +151,7 @@ def test_ways_of_holding_less_do_a_step_each(name: str) -> None:
     online, average = model.text_proj.weight.clone(), model.text_proj_m.weight.clone()
     assert torch.isfinite(torch.tensor(workload.contender(name)()))
     assert int(queue.queue_ptr) == 4
-    moved = torch.lerp(average, online, 1 - model.momentum_decay)
+    moved = torch.lerp(average, online, 1 - model.momentum.decay)
     torch.testing.assert_close(model.text_proj_m.weight, moved)  # once per step
     assert not torch.equal(model.text_proj.weight, online)
     assert all(p.grad is None for p in model.parameters())

@@ -10,7 +10,7 @@ from bench_models import CAPTIONS, batch, bench_model
 
 from lavis_lite import create_model
 from lavis_lite.errors import ConfigError
-from lavis_lite.models import multimodal
+from lavis_lite.models import retrieval
 
 
 @pytest.mark.parametrize("name", ["blip_caption", "blip_pretrain"])
@@ -114,7 +114,7 @@ def test_ranking_side_by_side_gives_what_each_pair_gives_alone(
             model.text_tower, "forward", lambda ids, *a, **k: seen.append(ids) or read(ids, *a, **k)
         )
         for at_once in (10_000, 100):
-            monkeypatch.setattr(multimodal, "TOKENS_AT_ONCE", at_once)
+            monkeypatch.setattr(retrieval, "TOKENS_AT_ONCE", at_once)
             torch.testing.assert_close(model.rank(tokens, texts), expected, rtol=0, atol=1e-5)
         assert len(seen) > 2  # the second time in parts
         assert len(seen[0]) < 2 * len(texts)  # several to a row

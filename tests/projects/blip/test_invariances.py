@@ -14,6 +14,7 @@ from torch import Tensor
 
 from lavis_lite import create_model, load_preprocess
 from lavis_lite.cli.images import Images
+from lavis_lite.losses.answers import answer_losses
 
 TEXTS = [
     "a cat",
@@ -60,10 +61,10 @@ def matching_logits(model: Any, images: Tensor, texts: list[str]) -> list[Tensor
 
 def answer_logits(model: Any, images: Tensor, texts: list[str]) -> list[Tensor]:
     """How badly three answers of different lengths fit each question."""
-    states, mask = model.read_questions({"image": images, "text_input": texts})
+    states, mask = model.read_questions(model.encode_image(images), model.tokenize(texts))
     answers = model.tokenize_answers(["yes", "in the left corner", "two"] * len(texts))
     kv = model.text_decoder.bert.project(states)
-    return list(model.answer_losses(kv, mask, answers).view(len(texts), -1))
+    return list(answer_losses(model, kv, mask, answers, 0.1).view(len(texts), -1))
 
 
 def text_features(model: Any, images: Tensor, texts: list[str]) -> list[Tensor]:

@@ -369,7 +369,7 @@ def test_a_text_backbone_that_cannot_look_is_an_error() -> None:
 
     registry.register("text_backbone", "blind")(Blind)
     try:
-        with pytest.raises(ConfigError, match=r"BlipCaption needs .* 'blind' has none"):
+        with pytest.raises(ConfigError, match=r"needs a text backbone with .* 'blind' has none"):
             create_model("blip_caption", "tiny", text={"name": "blind"})
     finally:
         del registry.everything.kinds["text_backbone"]._obj_map["blind"]

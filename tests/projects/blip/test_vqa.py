@@ -11,7 +11,7 @@ from torch import Tensor
 
 from lavis_lite import create_model
 from lavis_lite.errors import ConfigError, DataError
-from lavis_lite.losses.answers import answers_of
+from lavis_lite.losses.answers import answer_losses, answers_of
 from lavis_lite.modules.text.prefix_tree import Prefixes
 
 QUESTIONS = [
@@ -52,6 +52,12 @@ def samples() -> dict[str, Any]:
 
 def one(samples: dict[str, Any], row: int) -> dict[str, Any]:
     return {"image": samples["image"][row : row + 1], "text_input": [QUESTIONS[row]]}
+
+
+def read(model: Any, samples: dict[str, Any]) -> tuple[Tensor, Tensor]:
+    """States and mask of the questions of samples, read with their images."""
+    tokens = model.encode_image(samples["image"])
+    return model.read_questions(tokens, model.tokenize(list(samples["text_input"])))
 
 
 # ---- training
@@ -147,9 +153,9 @@ def test_a_written_answer_does_not_depend_on_its_batch(model: Any, samples: Any)
 
 def test_question_states_do_not_depend_on_padding(model: Any, samples: Any) -> None:
     with torch.no_grad():
-        states, mask = model.read_questions(samples)
+        states, mask = read(model, samples)
         for row in range(8):
-            alone, _ = model.read_questions(one(samples, row))
+            alone, _ = read(model, one(samples, row))
             length = int(mask[row].sum())
             assert length == alone.shape[1]
             torch.testing.assert_close(states[row, :length], alone[0], atol=1e-5, rtol=0)
@@ -158,10 +164,10 @@ def test_question_states_do_not_depend_on_padding(model: Any, samples: Any) -> N
 @pytest.mark.fault(54)
 def test_the_scores_of_answers_do_not_depend_on_padding(model: Any, samples: Any) -> None:
     with torch.no_grad():
-        states, mask = model.read_questions(samples)
+        states, mask = read(model, samples)
         kv = model.text_decoder.bert.project(states)
         answers = model.tokenize_answers([a for _ in range(8) for a in ANSWERS])
-        together = model.answer_losses(kv, mask, answers).view(8, -1)
+        together = answer_losses(model, kv, mask, answers, model.answer_smoothing).view(8, -1)
         for row in range(8):
             for number, answer in enumerate(ANSWERS):
                 alone = by_hand(model, samples["image"][row], QUESTIONS[row], answer)
@@ -228,7 +234,7 @@ def test_losses_of_answers_in_a_tree_are_those_of_each_answer_alone(
     chosen = torch.stack([torch.arange(len(listed)).roll(row) for row in range(3)])[:, 2:]
     chosen[1] = chosen[1].clamp(max=5)  # trees of different sizes
     with torch.no_grad():
-        states, mask = model.read_questions({k: v[:3] for k, v in samples.items()})
+        states, mask = read(model, {k: v[:3] for k, v in samples.items()})
         kv = model.text_decoder.bert.project(states)
         trees = Prefixes(model.tokenize_answers(listed)).trees(chosen)
         expected = [
@@ -344,7 +350,7 @@ def test_transformers_computes_the_same_where_it_is_right() -> None:
         logits = theirs.text_decoder(
             input_ids=answer.ids, encoder_hidden_states=states, is_decoder=True
         ).logits
-        ours, mask = model.read_questions({"image": image, "text_input": [QUESTIONS[1]]})
+        ours, mask = read(model, {"image": image, "text_input": [QUESTIONS[1]]})
         kv = model.text_decoder.bert.project(ours)
         torch.testing.assert_close(ours, states, atol=1e-5, rtol=1e-4)
         mine = model.text_decoder(answer.ids, image_kv=kv, image_mask=mask)
@@ -352,9 +358,9 @@ def test_transformers_computes_the_same_where_it_is_right() -> None:
         expected = F.cross_entropy(
             logits[0, :-1], answer.ids[0, 1:], label_smoothing=0.1, reduction="sum"
         )
-        assert model.answer_losses(kv, mask, answer).item() == pytest.approx(
-            expected.item(), rel=1e-5
-        )
+        assert answer_losses(
+            model, kv, mask, answer, model.answer_smoothing
+        ).item() == pytest.approx(expected.item(), rel=1e-5)
 
 
 NAMES = {

@@ -133,9 +133,9 @@ def test_a_vit_of_openai_computes_what_its_keys_say(vit: Weights, tmp_path: Path
     image, text = torch.randn(2, 3, SIDE, SIDE), model.tokenize(TEXTS)
     last = text.mask.sum(1) - 1
     with torch.no_grad():
-        ours = model.image_features(model.encode_image(image))
+        ours = model.project_image(model.encode_image(image))
         torch.testing.assert_close(ours, image_features(image, vit), **CLOSE)
-        ours = model.text_features(model.encode_text(text))
+        ours = model.project_text(model.encode_text(text))
         torch.testing.assert_close(ours, text_features(text.ids, last, vit), **CLOSE)
     assert model.temperature.item() == pytest.approx(1 / vit["logit_scale"].exp().item())
 
@@ -301,7 +301,7 @@ def test_a_resnet_of_openai_computes_what_its_keys_say(tmp_path: Path) -> None:
     image = torch.randn(2, 3, SIDE, SIDE)
     with torch.no_grad():
         expected = resnet_features(image, weights)
-        ours = model.image_features(model.encode_image(image))
+        ours = model.project_image(model.encode_image(image))
     assert expected.std() > 0.1
     torch.testing.assert_close(ours, expected, atol=1e-4 * float(expected.abs().max()), rtol=0)
 

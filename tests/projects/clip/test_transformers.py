@@ -97,8 +97,8 @@ def test_features_and_logits_are_those_of_transformers(
     assert expected.image_embeds.std() > 0.05
     torch.testing.assert_close(image, expected.image_embeds, **CLOSE)
     torch.testing.assert_close(words, expected.text_embeds, **CLOSE)
-    torch.testing.assert_close(ours.image_features(tokens), raw, **CLOSE)
-    torch.testing.assert_close(ours.text_features(states), raw_text, **CLOSE)
+    torch.testing.assert_close(ours.project_image(tokens), raw, **CLOSE)
+    torch.testing.assert_close(ours.project_text(states), raw_text, **CLOSE)
     torch.testing.assert_close(logits, expected.logits_per_image, atol=1e-3, rtol=0)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import torch
 
 from lavis_lite import registry, runners
 from lavis_lite.config import load_and_bind
+from lavis_lite.errors import ConfigError
 
 SMALL_FILES = {"images": 16, "width": 96, "height": 64, "size": 32, "batch": 8, "workers": 1}
 QUICK = {"run.repeats": 1, "run.warmup": 0, "run.num_threads": 1, "run.device": "cpu"}
@@ -27,6 +29,13 @@ def test_both_ways_of_reading_read_every_image_once(tmp_path: Path) -> None:
         assert [one["agrees"] for one in baseline["differences"]] == [True]
         assert case["amount"] == 16
         assert baseline["ratio"]["time"] == case["ours"]["seconds"] / baseline["seconds"]
+
+
+def test_a_baseline_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    workload: Any = registry.build("workload", {"name": "shard_reading", **SMALL_FILES})
+    monkeypatch.setitem(sys.modules, "webdataset", None)
+    with pytest.raises(ConfigError, match="pip install webdataset"):
+        workload.contender("webdataset")
 
 
 def test_reading_less_than_everything_shows() -> None:

@@ -13,6 +13,7 @@ from lavis_lite import registry
 from lavis_lite.data.loader import TrainData
 from lavis_lite.data.quarantine import Quarantine
 from lavis_lite.data.reader import Processors
+from lavis_lite.errors import ConfigError
 from lavis_lite.runners.benchmark.agreement import Difference, of_lists
 from lavis_lite.runners.benchmark.workloads.photographs import write_photographs, write_shards
 
@@ -135,7 +136,12 @@ class ShardReading(Reading):
 
     def theirs(self) -> Iterable[Any]:
         """Streams the shards."""
-        import webdataset
+        try:
+            import webdataset
+        except ImportError:
+            raise ConfigError(
+                "shard_reading: its baseline is not installed: pip install webdataset"
+            ) from None
 
         dataset = (
             webdataset.WebDataset(self.shards, shardshuffle=False, empty_check=False)

@@ -100,10 +100,10 @@ def test_cosine_similarities_can_decide(capfilt, records):
     rows = registry.build("dataset", {"name": "toy_pairs"})
     process = registry.build("processor", {"name": "blip_image_eval", "image_size": 4})
     for record in records(folder)[::7]:
-        image = model.image_embeds(
+        image = model.image_features(
             model.encode_image(process(rows[record["index"]]["image"])[None])
         )
-        alone = (image * model.text_embeds(model.encode_text([record["web_text"]]))).sum().item()
+        alone = (image * model.text_features(model.encode_text([record["web_text"]]))).sum().item()
         assert record["scores"]["web"] == pytest.approx(alone, abs=2e-6)
         assert record["kept"]["web"] == (record["scores"]["web"] > 0.1)
 
@@ -140,7 +140,7 @@ def test_a_text_that_is_no_number_away_from_nan_is_rejected(capfilt, records):
     [
         (["captioner.name=toy_blind"], "captioner: a captioner needs generate"),
         (["filter.name=toy_captioner"], "filter: a filter needs encode_image, match"),
-        (["filter.name=toy_captioner", "filter.score=itc"], "image_embeds, text_embeds"),
+        (["filter.name=toy_captioner", "filter.score=itc"], "image_features, text_features"),
         (["filter.score=itc"], "filter.threshold: `score: itc` has no natural one"),
         (["filter.threshold=0.5", "filter.keep_fraction=0.5"], "one of them, not both"),
         (["captioner=null", "filter=null"], "at least one of them"),

@@ -70,10 +70,10 @@ class ToyFilter(nn.Module):
         """B texts -> (B, 1, 3)."""
         return torch.tensor([[[float(len(one) % n) for n in (2, 3, 5)]] for one in text])
 
-    def image_embeds(self, tokens: Tensor) -> Tensor:
+    def image_features(self, tokens: Tensor) -> Tensor:
         return nn.functional.normalize(tokens[:, 0], dim=-1)
 
-    text_embeds = image_embeds
+    text_features = image_features
 
 
 @registry.register("model", "toy_blind")
