@@ -1,4 +1,4 @@
-"""What the commands caption, match, search and answer take. Imports no torch."""
+"""The arguments of the commands caption, match, search and answer. Imports no torch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a run would do: its resolved config and the table of its model's parameters."""
+"""The dry run: a run's resolved config and the table of its model's parameters."""
 
 from __future__ import annotations
 

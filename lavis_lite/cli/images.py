@@ -107,7 +107,7 @@ class Images:
             return str(error)
 
     def report(self) -> str:
-        """Return what could not be read or failed, and why, and what folders have besides."""
+        """List files that could not be read or failed, with reasons, and other files in folders."""
         total = len({*self.names, *self.problems})
         lines = []
         if self.problems:

@@ -20,10 +20,10 @@ PACKAGES = ("lavis_lite", "torch", "torchvision", "timm", "transformers", "fvcor
 
 
 def about(name: str, kind: str | None = None) -> str:
-    """What ``lavis-lite info`` prints.
+    """Return the text that ``lavis-lite info`` prints.
 
-    Of a kind its contract; of a registered name where it is defined, its arguments and types; of a
-    released file its card, and of ``checkpoints`` those of all.
+    A kind has its contract; a registered name its place of definition, arguments and types; a
+    released file its card; ``checkpoints`` the cards of all released files.
 
     Raises:
         UnknownName: none of these; the message lists the nearest.
@@ -47,7 +47,7 @@ def about(name: str, kind: str | None = None) -> str:
 
 
 def _capabilities() -> str:
-    """What a model can be able to do: each capability with its own members."""
+    """List the capabilities that a model may have, each with its own members."""
     from lavis_lite.modules.interfaces import CAPABILITIES
 
     lines = ["Capabilities:"]

@@ -70,7 +70,7 @@ def _held(text: str, stream: IO[str]) -> str:
 
 @contextlib.contextmanager
 def opened(path: str | None, format: str | None) -> Iterator[JsonLines | Table]:
-    """Where rows go; whatever was written is there also after an error or an interruption.
+    """Open the output of rows; rows that were written stay after an error or an interruption.
 
     Args:
         path: a file, which is replaced; None is standard output.

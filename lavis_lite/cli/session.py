@@ -37,7 +37,7 @@ class Session:
     device: torch.device
 
     def can(self, *capabilities: Capability) -> bool:
-        """Whether the model has all of these."""
+        """Tell whether the model has all of these capabilities."""
         return not missing_from(self.model, capabilities)
 
 
@@ -93,7 +93,7 @@ def _can(task: str, name: str) -> bool:
 
 
 def _offline_hint(name: str) -> str:
-    """Which type of a model comes with the package."""
+    """Name the type of a model that comes with the package."""
     types = cards.card(name.partition(".")[0])["types"]
     shipped = [
         type

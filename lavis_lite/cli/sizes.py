@@ -1,4 +1,4 @@
-"""How large a part is and how much it computes."""
+"""The size of a part and the cost of its forward pass."""
 
 from __future__ import annotations
 

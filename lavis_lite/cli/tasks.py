@@ -113,7 +113,7 @@ def match(session: Session, images: Images, options: Namespace, done: Advance) -
 
 
 def search(session: Session, images: Images, options: Namespace, done: Advance) -> Iterator[Row]:
-    """For each text a row per found image, the best first.
+    """Return for each text a row per found image, the best first.
 
     The nearest by cosine are ordered by ``score``, the matching logit plus the cosine, as BLIP
     ranks; by what there is of the two where a model lacks one.
@@ -227,7 +227,7 @@ def _scores(
 def _nearest(
     session: Session, images: Images, embeds: Tensor, options: Namespace, done: Advance
 ) -> list[list[int]]:
-    """For each text the numbers of the images whose embeddings are nearest to its own."""
+    """Return for each text the numbers of the images whose embeddings are nearest to its own."""
     numbers: list[int] = []
     found = []
     for batch in images.batches(session.image, options.batch_size):

@@ -61,7 +61,7 @@ def _sharpness(image: Image.Image, strength: float, rng: numpy.random.Generator)
 
 
 def _move(image: Image.Image, matrix: tuple[float, ...]) -> Image.Image:
-    """Where a pixel (x, y) comes from: (a x + b y + c, d x + e y + f); grey from outside."""
+    """Take each pixel (x, y) from (a x + b y + c, d x + e y + f); grey outside the image."""
     return image.transform(
         image.size, Image.Transform.AFFINE, matrix, Image.Resampling.BILINEAR, fillcolor=_FILL
     )

@@ -69,5 +69,5 @@ def _column(name: str, values: list[Any]) -> Any:
     return values
 
 
-def _is_int64(value: Any) -> bool:
+def _is_int64(value: object) -> bool:
     return isinstance(value, int) and value in _INT64

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sized
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -39,7 +39,7 @@ class Counts:
         return asdict(self)
 
     @classmethod
-    def of(cls, dataset: Any) -> Counts:
+    def of(cls, dataset: Sized) -> Counts:
         """Return a dataset's account; of one that keeps none, that all its rows are used."""
         counts = getattr(dataset, "counts", None)
         return counts if isinstance(counts, cls) else cls(len(dataset), len(dataset))

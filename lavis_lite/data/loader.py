@@ -67,7 +67,7 @@ class TrainData:
 
     @property
     def samples_per_epoch(self) -> int:
-        """Of all processes together; an epoch need not end with a batch."""
+        """The samples of an epoch over all processes; an epoch may end within a batch."""
         return self._mixture.samples_per_epoch
 
     def batches(self, start: int = 0, stop: int | None = None) -> Iterator[dict[str, Any]]:
@@ -205,7 +205,7 @@ def _as_it_is(read: Any) -> Any:
 
 
 def _prepare_worker(number: int) -> None:
-    """One thread, and no hurry to die: a run that is told to stop still finishes its step.
+    """Use one thread and outlive stop signals: a run that is told to stop finishes its step.
 
     Schedulers and Ctrl-C signal every process of a job, and a dead worker is an error in the main
     process. The alarm is for a worker that nobody ends otherwise.

@@ -1,4 +1,4 @@
-"""Which sample comes when: one endless order over all datasets, a function of the seed alone."""
+"""The endless order of samples over all datasets, a function of the seed alone."""
 
 from __future__ import annotations
 
@@ -50,13 +50,13 @@ class Mixture:
 
     def draws(self, start: int, stop: int) -> list[Draw]:
         """The draws at positions start ... stop - 1."""
-        found: list[Draw] = []
+        draws: list[Draw] = []
         while start < stop:
             epoch, offset = divmod(start, self.samples_per_epoch)
             part = self._epoch_draws(epoch)[offset : offset + stop - start]
-            found.extend(Draw(*row) for row in part.tolist())
+            draws.extend(Draw(*row) for row in part.tolist())
             start += len(part)
-        return found
+        return draws
 
     def _epoch_draws(self, epoch: int) -> numpy.ndarray:
         """(L, 3) dataset, turn, index."""

@@ -1,4 +1,4 @@
-"""What could not be read: recorded with its reason, counted, and too much of it refused."""
+"""The record of unreadable samples with their reasons; a run with too many of them ends."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ class Quarantine:
             )
 
     def state_dict(self) -> dict[str, int]:
-        """What the judgement rests on, so that a resumed run need not judge by a few samples."""
+        """Return the counts so far, so that a resumed run does not judge by a few samples."""
         return {"read": self._num_read, "bad": self._num_bad}
 
     def load_state_dict(self, state: dict[str, int]) -> None:

@@ -1,4 +1,4 @@
-"""One batch read from its datasets: decoded, processed, and with a record of what was bad."""
+"""Reading of one batch from its datasets: decoded, processed, with a record of bad samples."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _IMAGE = re.compile(r"image\d*")
 
 @dataclass(frozen=True)
 class Processors:
-    """What turns a decoded image into a tensor and a text into the text to tokenise."""
+    """Functions that turn a decoded image into a tensor and a text into the text to tokenise."""
 
     image: Callable
     text: Callable
@@ -31,7 +31,7 @@ class Processors:
 
 @dataclass
 class Read:
-    """What a worker sends back: a batch (None when nothing was readable), and what was bad."""
+    """A worker's result: a batch (None if none was readable) and records of bad samples."""
 
     batch: dict[str, Any] | None
     num_read: int = 0
@@ -39,7 +39,7 @@ class Read:
     error: str | None = None
 
     def pin_memory(self) -> Read:
-        """Called by the DataLoader, which looks into dicts but not into this."""
+        """Pin the tensors; the DataLoader calls this because it looks into dicts only."""
         for name, value in (self.batch or {}).items():
             if isinstance(value, torch.Tensor):
                 self.batch[name] = value.pin_memory()  # type: ignore[index]

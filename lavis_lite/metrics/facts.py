@@ -1,4 +1,4 @@
-"""Whether captions state what is so, on data that knows its facts."""
+"""The share of correct facts in captions, for data that knows its facts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether a model tells the text of an image from the text of another one."""
+"""Image-text matching: a model has to tell an image's own text from another image's text."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ def _read_captions(path: str | None) -> dict[str, str]:
 
 
 def _mismatched(pairs: Pairs, own: list[str], seed: int) -> list[str]:
-    """For each image the text of the next image, in a drawn order, that has another text."""
+    """Return for each image the text of the next image, in a sampled order, with another text."""
     if len(set(own)) < 2:
         raise DataError("itm: needs images with different texts to pair them falsely")
     order = generator("itm", seed).permutation(len(pairs.images)).tolist()

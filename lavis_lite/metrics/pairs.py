@@ -126,7 +126,7 @@ def count_images(
 
 
 def text_processor(data: EvaluationData) -> Callable[[str], str]:
-    """What the data does to a text before a model reads it."""
+    """The processor that prepares a text of the data for a model."""
     processors = getattr(data, "processors", None)
     return processors.text if processors is not None else str
 
@@ -175,7 +175,7 @@ def encode_frames(model: Any, image: Tensor) -> tuple[Tensor, Tensor]:
 
 @contextmanager
 def evaluating(model: Any, runner: Context) -> Iterator[None]:
-    """Evaluation mode, no gradients, the runner's precision; the mode is put back afterwards."""
+    """Set evaluation mode, no gradients and the runner's precision; restore the mode afterwards."""
     with eval_mode(model), torch.no_grad(), runner.autocast():
         yield
 

@@ -1,4 +1,4 @@
-"""Who is found among the first k: candidates chosen, re-scored and ranked, ties shared fairly."""
+"""Recall@k: candidates are chosen, re-scored and ranked; ties count by expectation."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def _cosine(query: Tensor, candidate: Tensor, column: Tensor | None) -> Tensor:
 
 
 class Ranking(NamedTuple):
-    """What each of Q queries found.
+    """The ranking of the candidates for each of Q queries.
 
     Attributes:
         above: (Q,) candidates with a higher score than the best true one.

@@ -24,7 +24,7 @@ def predict_rows(
     runner: Context,
     predict: Callable[[Samples, list[Row]], list[Row]],
 ) -> list[Row]:
-    """What a model finds of every readable row, whatever the batch and world size.
+    """Return a model's predictions for every readable row, whatever the batch and world size.
 
     A row is set aside for which ``predict`` raises NotFinite.
 

@@ -50,7 +50,7 @@ def _tidy(answer: str) -> str:
 
 
 def _without_punctuation(text: str) -> str:
-    """In lower case; a mark beside a space, or any where a number has a comma, leaves no gap."""
+    """Lower the case; a mark beside a space, or any if a number has a comma, leaves no gap."""
     found, joined = text, _COMMA_IN_NUMBER.search(text) is not None
     for mark in _PUNCTUATION:
         gap = "" if joined or f"{mark} " in text or f" {mark}" in text else " "
@@ -59,7 +59,7 @@ def _without_punctuation(text: str) -> str:
 
 
 def vqa_accuracy(answer: str, references: Sequence[str]) -> float:
-    """How right an answer is, in [0, 1]: wholly if three other people gave it.
+    """Return an answer's accuracy in [0, 1]: 1 if three other people gave it.
 
     The mean over leaving out each person of min(1, matches among the others / 3). Where all
     people agree, words are compared as they are; else all are normalised. Fewer than four people

@@ -141,7 +141,7 @@ def report_pipeline(
 
 
 def _of_runner(run: Run) -> list[Section]:
-    """What the runner of a finished run has to say about it."""
+    """Return the sections that the runner of a finished run adds to its report."""
     if not run.summary or run.config is None:
         return []
     runner: Any = registry.entry("runner", run.config.runner.name).result
@@ -154,7 +154,7 @@ def _of_runner(run: Run) -> list[Section]:
         return []
 
 
-def _try(name: str, build: Callable[..., Section | None], *arguments: Any) -> Section | None:
+def _try(name: str, build: Callable[..., Section | None], *arguments: object) -> Section | None:
     """A section; None when the runs' files are not as this version writes them."""
     try:
         return build(*arguments)

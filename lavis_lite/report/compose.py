@@ -101,7 +101,7 @@ def curves(runs: Sequence[Run]) -> Section | None:
 
 
 def _priors(run: Run) -> dict[str, float]:
-    """Record key of a loss -> what guessing gets, where the loss's class tells it."""
+    """Return the value of guessing by a loss's record key, if the loss's class gives one."""
     model = getattr(run.config, "model", None)
     losses = (model.args.get("losses") or {}) if model is not None else {}
     found = {}
@@ -131,7 +131,7 @@ def _number(value: object) -> bool:
 
 
 def stages(runs: Sequence[Run]) -> Section | None:
-    """What each run did and how long it took."""
+    """List what each run did and how long it took."""
     rows = {run.name: _effort(run) for run in runs}
     columns = [
         Column("steps", "steps", digits=0, better=0),

@@ -1,4 +1,4 @@
-"""Where a run took place: versions, commit, hardware."""
+"""The environment of a run: versions, commit, hardware."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _PACKAGES = ("torch", "torchvision", "timm", "transformers")
 
 
 def environment() -> dict[str, str]:
-    """Versions, the commit where this is a git checkout, processor, cores and GPU.
+    """Return versions, the commit (in a git checkout), processor, cores and GPU.
 
     Values are for reading; what cannot be found out is left out.
     """

@@ -194,7 +194,7 @@ def _last(runs: Sequence[Run], metric: str) -> tuple[Run | None, Evaluated | Non
 
 
 def evenly(items: Sequence[T], count: int) -> list[T]:
-    """At most ``count`` items at equal distances, the first one among them."""
+    """Return at most ``count`` items at equal distances, the first one among them."""
     if len(items) <= count:
         return list(items)
     return [items[place * len(items) // count] for place in range(count)]

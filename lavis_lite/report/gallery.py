@@ -1,4 +1,4 @@
-"""Images with what a model says about them, and what it finds."""
+"""Galleries of images with a model's captions and search results."""
 
 from __future__ import annotations
 

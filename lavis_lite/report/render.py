@@ -6,7 +6,6 @@ import functools
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import jinja2
 from markupsafe import Markup as Html
@@ -20,7 +19,7 @@ TEMPLATES = Path(__file__).parent / "templates"
 _UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\ud800-\udfff]")
 
 
-def render(template: str, /, *, folder: Path | None = None, **values: Any) -> Html:
+def render(template: str, /, *, folder: Path | None = None, **values: object) -> Html:
     """Return a template, filled in.
 
     Args:

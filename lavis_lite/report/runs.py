@@ -1,4 +1,4 @@
-"""What a run left in its output folder, and the images that it was evaluated on."""
+"""The files of a run's output folder, and the images that the run was evaluated on."""
 
 from __future__ import annotations
 

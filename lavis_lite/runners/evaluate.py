@@ -35,7 +35,7 @@ log = logging.getLogger(__name__)
 
 
 class EvaluationContext:
-    """What a metric may ask of its runner: where and how forward passes run, a seed, a folder."""
+    """The runner as a metric sees it: device and precision of forward passes, seed, folder."""
 
     def __init__(
         self, device: torch.device, seed: int, precision: Precision, output_dir: Path

@@ -1,4 +1,4 @@
-"""Where records of a run go: metrics.jsonl, the console, TensorBoard.
+"""The loggers of a run's records: metrics.jsonl, the console, TensorBoard.
 
 A record is a flat dict. Of training: ``step``, ``loss``, ``loss_<name>``, ``lr``, ``grad_norm``,
 ``samples_per_second``, and ``quarantined`` or ``skipped`` once there are any. Of an evaluation:
@@ -182,9 +182,9 @@ def open_loggers(
     return loggers
 
 
-def _finite(value: Any) -> Any:
+def _finite(value: object) -> object:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _short(value: Any) -> str:
+def _short(value: object) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -49,11 +49,11 @@ class Plan(NamedTuple):
 
     @property
     def record(self) -> dict[str, Any]:
-        """What is remembered of a stage that has begun."""
+        """Return the JSON object that is stored for a stage that has begun."""
         return {"settings": self.settings, "inputs": self.inputs}
 
     def differs_from(self, before: dict[str, Any], *, evaluation: bool = True) -> list[str]:
-        """What differs from a ``record``, see `differences`."""
+        """List the differences from a ``record``, see `differences`."""
         return differences(
             before["settings"],
             self.settings,
@@ -109,9 +109,9 @@ class PipelineRunner:
                 problems += [f"stages.{name}: {line}" for line in str(error).splitlines()]
                 continue
             inputs = {p.name: p.fingerprint for p in plans if mentions(config, p.folder.path)}
-            own = settings(config)
-            ident = fingerprint(own, *inputs.values(), ignored=without_effect(config))
-            plans.append(Plan(name, stage.cfg, config, folder, own, inputs, ident))
+            stage_settings = settings(config)
+            ident = fingerprint(stage_settings, *inputs.values(), ignored=without_effect(config))
+            plans.append(Plan(name, stage.cfg, config, folder, stage_settings, inputs, ident))
         if problems:
             raise ConfigError("\n".join(problems))
         return plans
@@ -184,14 +184,14 @@ def _check_pairs(config: PipelineConfig) -> None:
         raise ConfigError("\n".join(problems))
 
 
-def mentions(config: Any, folder: Path) -> bool:
-    """Whether any value of a config is ``folder`` or a path inside it."""
+def mentions(config: object, folder: Path) -> bool:
+    """Tell whether any value of a config is ``folder`` or a path inside it."""
     values = (value for _, value in flatten(configs.to_dict(config)) if isinstance(value, str))
     return any(value == str(folder) or value.startswith(f"{folder}/") for value in values)
 
 
 def _changes(before: dict[str, Any], plan: Plan, same: dict[str, str]) -> list[str]:
-    """Why a begun stage is not the same any more."""
+    """List the reasons why a begun stage is not the same any more."""
     lines = plan.differs_from(before, evaluation=False)
     for name, ident in plan.inputs.items():
         # A later release has more settings, and so other fingerprints of what has not changed.

@@ -48,11 +48,11 @@ class RunFolder:
         self.complete = self.path / "complete.json"
 
     def predictions(self, name: str) -> Path:
-        """Where an evaluator's predictions go."""
+        """Return the path of an evaluator's predictions."""
         return self.path / "predictions" / f"{name}.jsonl"
 
     def submission(self, name: str) -> Path:
-        """Where an evaluator's predictions go in the format of an evaluation server."""
+        """Return the path of an evaluator's predictions in an evaluation server's format."""
         return self.path / "predictions" / f"{name}_submission.json"
 
     @contextlib.contextmanager
@@ -132,7 +132,7 @@ class RunFolder:
         return read_json(self.start).get("rows", [])
 
     def summary(self) -> dict[str, Any] | None:
-        """What the finished run returned; None while there is none."""
+        """The result of the finished run; None while it has not finished."""
         return read_json(self.complete) if self.complete.is_file() else None
 
     def finish(self, summary: dict[str, Any]) -> None:
@@ -163,7 +163,7 @@ def output_folder(path: str | Path) -> Path:
 
 @contextlib.contextmanager
 def naming_the_folder(path: Path) -> Iterator[None]:
-    """Turn an error of making or first writing to an output folder into one of its key.
+    """Turn an error of making or first writing to an output folder into a ConfigError of its key.
 
     Raises:
         ConfigError: in place of an OSError.
@@ -180,7 +180,7 @@ def read_json(path: Path) -> dict[str, Any]:
     return json.loads(path.read_text("utf-8")) if path.is_file() else {}
 
 
-def write_json(path: Path, value: Any) -> None:
+def write_json(path: Path, value: object) -> None:
     """Write a small JSON file that is never seen half-written."""
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 

@@ -1,4 +1,4 @@
-"""Which settings decide what a run computes, and in what two configs differ."""
+"""The settings that decide a run's results, and the differences between two configs."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ EVALUATION = (
 BATCH = "data.batch_size"
 
 
-def settings(config: Any, processes: int = 1) -> Settings:
+def settings(config: object, processes: int = 1) -> Settings:
     """Every setting of a config by its dotted key, as JSON values, without secrets.
 
     The model's preset is written out, so that a preset that changes shows; the batch is that of
@@ -59,7 +59,7 @@ def settings(config: Any, processes: int = 1) -> Settings:
     return json.loads(json.dumps(flat, default=str))
 
 
-def flatten(tree: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+def flatten(tree: object, prefix: str = "") -> Iterator[tuple[str, Any]]:
     """Dotted key and value of every leaf: ``data.train[0].split``; empty branches are leaves."""
     if isinstance(tree, dict) and tree:
         for key, value in tree.items():
@@ -72,7 +72,7 @@ def flatten(tree: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def at_default(config: Any, prefix: str = "") -> Iterator[str]:
-    """Dotted keys of what stands at the default of the config's schema.
+    """Yield the dotted keys of values that equal the defaults of the config's schema.
 
     A release may bring new options; at their defaults they leave a run of before as it was.
     """
@@ -89,7 +89,7 @@ def at_default(config: Any, prefix: str = "") -> Iterator[str]:
                     yield from at_default(item, f"{where}[{index}]")
 
 
-def without_effect(config: Any) -> tuple[str, ...]:
+def without_effect(config: object) -> tuple[str, ...]:
     """Return the dotted keys, of values or sections, that change no result of a config."""
     return (*WITHOUT_EFFECT, *getattr(config, "without_effect", ()))
 
@@ -107,7 +107,7 @@ def differences(
     unused: Collection[str] = (),
     ignored: Collection[str] = WITHOUT_EFFECT,
 ) -> list[str]:
-    """What differs with an effect, as ``optim.lr: 0.0003 is now 0.0001``; null is like absent.
+    """List the differences that matter, as ``optim.lr: 0.0003 is now 0.0001``; null is like absent.
 
     Args:
         old: the settings of before.
@@ -135,7 +135,7 @@ def differences(
     return lines
 
 
-def _has_default(field: dataclasses.Field, value: Any) -> bool:
+def _has_default(field: dataclasses.Field, value: object) -> bool:
     if field.default_factory is not dataclasses.MISSING:
         return bool(value == field.default_factory())
     return field.default is not dataclasses.MISSING and bool(value == field.default)

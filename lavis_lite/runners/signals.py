@@ -15,7 +15,7 @@ log = logging.getLogger(__name__)
 
 
 class StopSignals:
-    """While entered, a first signal is noted in ``received``; a second one exits at once.
+    """A context that notes a first signal in ``received``; a second one exits at once.
 
     Outside the main thread, where Python allows no handlers, it does nothing.
     """
@@ -55,7 +55,7 @@ class StopSignals:
 
     @contextlib.contextmanager
     def at_once(self) -> Iterator[None]:
-        """Inside, a signal need not wait for a step: it raises where it strikes."""
+        """Let a signal raise at once in this context, because no step has to finish."""
         if self.received is not None:
             raise self.exit()
         self._at_once = True

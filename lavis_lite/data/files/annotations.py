@@ -229,15 +229,15 @@ class Expansion:
             columns: of image, text, key and image id, None where they are to be found.
         """
         image, text, key, image_id = columns
-        found = False
+        has_columns = False
         for place, row in enumerate(rows):
             if isinstance(row, BadRow):
                 yield row
                 continue
-            if not found:
+            if not has_columns:
                 image = _column("image", image, IMAGE_COLUMNS, row, where)
                 text = text if text == "" else _column("text", text, TEXT_COLUMNS, row, where)
-                found = True
+                has_columns = True
             at = getattr(row, "place", f"{where}: row {place}")
             needed = [column for column in (image, text, key, image_id) if column]
             if missing := [column for column in needed if column not in row]:
@@ -256,7 +256,7 @@ class Expansion:
         text: str | None,
         ids: tuple[str | None, str | None],
     ) -> Iterator[dict[str, Any] | BadRow]:
-        own, shared = row.get(ids[0] or "key"), row.get(ids[1] or "image_id")
+        given_key, shared = row.get(ids[0] or "key"), row.get(ids[1] or "image_id")
         others = {name: value for name, value in row.items() if name not in (image, text)}
         for caption in _captions(row[text]) if text else [""]:
             self.number += 1
@@ -268,10 +268,10 @@ class Expansion:
                 "image": _picture(row[image]),
                 "text_input": caption,
                 "image_id": self._image_id(shared),
-                "key": self._key(own),
+                "key": self._key(given_key),
             }
 
-    def _image_id(self, shared: Any) -> int | str | None:
+    def _image_id(self, shared: object) -> int | str | None:
         if is_nothing(shared):
             return None
         number = row_id(shared)
@@ -279,7 +279,7 @@ class Expansion:
             self._kinds.add(isinstance(shared, str))
         return shared if isinstance(shared, str) else number
 
-    def _key(self, own: Any) -> str:
+    def _key(self, own: object) -> str:
         if is_nothing(own):
             return f"{self._name}-{self.number - 1:07d}"
         self._keys[key := str(own)] += 1
@@ -289,17 +289,17 @@ class Expansion:
 def _column(
     what: str, given: str | None, known: tuple[str, ...], row: dict[str, Any], where: str
 ) -> str:
-    found = [column for column in ([given] if given else known) if column in row]
-    if found:
-        return found[0]
-    wanted = repr(given) if given else f"column of the {what}s ({', '.join(known)})"
+    present = [column for column in ([given] if given else known) if column in row]
+    if present:
+        return present[0]
+    missing = repr(given) if given else f"column of the {what}s ({', '.join(known)})"
     raise DataError(
-        f"{where}: no {wanted}.{suggest(given or what, row)} Columns: {listed(row)}."
+        f"{where}: no {missing}.{suggest(given or what, row)} Columns: {listed(row)}."
         f" Name it with {what}:"
     )
 
 
-def _picture(value: Any) -> Any:
+def _picture(value: object) -> object:
     if isinstance(value, dict):  # as the hub stores images
         value = value.get("bytes") or value.get("path")
     return value if isinstance(value, bytes) else "" if is_nothing(value) else str(value)
@@ -310,7 +310,7 @@ def num_captions(row: dict[str, Any]) -> int:
     return len(_captions(next((row[name] for name in TEXT_COLUMNS if name in row), None)))
 
 
-def _captions(value: Any) -> list[str]:
+def _captions(value: object) -> list[str]:
     """Each caption of a row; none at all is an empty one, so that no row is lost in silence."""
     if isinstance(value, list | tuple):
         return [caption for one in value for caption in _captions(one)] or [""]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,7 +27,7 @@ class PlacedRow(dict[str, Any]):
 
     __slots__ = ("place",)
 
-    def __init__(self, values: Any, place: str):
+    def __init__(self, values: Mapping[str, Any] | Iterable[tuple[str, Any]], place: str):
         super().__init__(values)
         self.place = place
 

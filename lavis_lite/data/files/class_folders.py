@@ -76,10 +76,10 @@ class ClassFolders(Rows):
 
     def _labelled(self, folders: list[str], never: Counter[str]) -> Iterator[dict[str, Any]]:
         for label, folder in enumerate(folders):
-            found = list_images(self._folder / folder)
-            never.update(found.left_out)
-            self.problems += found.problems(self._folder / folder)
-            for path in found.paths:
+            listing = list_images(self._folder / folder)
+            never.update(listing.left_out)
+            self.problems += listing.problems(self._folder / folder)
+            for path in listing.paths:
                 yield {"image": f"{folder}/{path}", "label": label}
 
     def _names(self, folders: list[str], classes: str | None) -> list[str]:

@@ -50,7 +50,7 @@ class Meter:
 
 
 def is_compressed(path: Path) -> bool:
-    """Whether a file begins as gzip, bzip2 or xz do."""
+    """Tell whether a file begins with the magic bytes of gzip, bzip2 or xz."""
     return _opener(path) is not None
 
 

@@ -167,7 +167,7 @@ class Folder(Annotations):
             )
 
     def _beside(self, image: str) -> Row | BadRow:
-        """What stands in the files beside an image; damaged ones set it aside."""
+        """Return the fields of the files beside an image; a damaged file sets the image aside."""
         path = self._folder / image
         row: Row = {}
         try:

@@ -53,17 +53,17 @@ def list_images(folder: str | Path) -> ImageFiles:
     first in order counts, after the folder itself. What begins with a dot is no data (checkpoints
     of notebooks, `._` files of macOS); if it looks like an image it is counted.
     """
-    found = ImageFiles()
+    listing = ImageFiles()
     root = os.fspath(folder)
     seen: set[tuple[int, int]] = set()
     waiting = [""]
     while waiting:  # links wait until everything that is really here is read
         links: list[str] = []
         for start in waiting:
-            _walk(root, start, False, seen, links, found)
+            _walk(root, start, False, seen, links, listing)
         waiting = sorted(links)
-    found.paths.sort(key=lambda path: path.split(os.sep))
-    return found
+    listing.paths.sort(key=lambda path: path.split(os.sep))
+    return listing
 
 
 def _walk(

@@ -1,4 +1,4 @@
-"""From a file's bytes to an RGB image, refusing what is broken or a bomb before decoding it."""
+"""Decode a file's bytes to an RGB image; broken files and bombs are refused before decoding."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 from PIL import Image, ImageFile, ImageOps
 
@@ -118,7 +118,7 @@ def _is_truncation(error: Exception) -> bool:
 
 @contextmanager
 def _strict() -> Iterator[None]:
-    """No half-grey images, even where another library told PIL to put up with truncation."""
+    """Let PIL refuse truncated images in this context, even if another library allowed them."""
     if not ImageFile.LOAD_TRUNCATED_IMAGES:
         yield
         return
@@ -136,8 +136,8 @@ def _formats() -> tuple[str, ...]:
     return tuple(name for name in Image.ID if name in _FORMATS)
 
 
-def _kind(head: bytes, error: Any) -> str:
-    """What the bytes look like instead, as far as one can tell."""
+def _kind(head: bytes, error: object) -> str:
+    """Name the likely content of bytes that are not an image."""
     start = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     for mark, kind in (
         (b"<svg", "SVG"),

@@ -41,8 +41,8 @@ def _coco(path: Path, pictures: list[Any], annotations: list[Any]) -> Iterator[R
 
     An id that is not one image's is nobody's: its captions would go to the wrong picture.
     """
-    found = list(each(pictures, lambda one: {**one, "id": row_id(one["id"])}))
-    sound = [one for one in found if not isinstance(one, BadRow)]
+    rows = list(each(pictures, lambda one: {**one, "id": row_id(one["id"])}))
+    sound = [one for one in rows if not isinstance(one, BadRow)]
     files: dict[int | str, set[str]] = {}
     for picture in sound:
         files.setdefault(picture["id"], set()).add(str(picture.get("file_name")))
@@ -64,7 +64,7 @@ def _coco(path: Path, pictures: list[Any], annotations: list[Any]) -> Iterator[R
             bad.append(
                 BadRow(f"no such image: {path}: annotation {annotation!r:.100}: no image {number}")
             )
-    yield from each(found, lambda one: _coco_row(path, one, files, captions))
+    yield from each(rows, lambda one: _coco_row(path, one, files, captions))
     yield from bad
 
 
@@ -84,7 +84,7 @@ def _coco_row(
     }
 
 
-def _has_sentences(picture: Any) -> bool:
+def _has_sentences(picture: object) -> bool:
     return isinstance(picture, dict) and "sentences" in picture
 
 
@@ -98,7 +98,7 @@ def _karpathy(row: Row) -> Row:
     }
 
 
-def _named(path: Path, name: str, value: Any) -> Row | BadRow:
+def _named(path: Path, name: str, value: object) -> Row | BadRow:
     """Return a row of ``{"a.png": "caption"}``, also with a list of them or an object of fields."""
     if isinstance(value, dict):
         return {**value, "image": name}

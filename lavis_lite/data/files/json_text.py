@@ -12,7 +12,7 @@ _NO_BYTE = re.compile("[\ud800-\udc7f\udd00-\udfff]")  # the others stand for by
 
 
 def parse_json(text: str | bytes, *, keep_bytes: bool = False) -> Any:
-    """What a JSON text says; half a surrogate pair, which is no character, becomes U+FFFD.
+    """Parse a JSON text; half a surrogate pair, which is not a character, becomes U+FFFD.
 
     Args:
         text: a str, or bytes in UTF-8, -16 or -32.
@@ -33,7 +33,7 @@ def parse_json(text: str | bytes, *, keep_bytes: bool = False) -> Any:
         raise ValueError("it is nested too deeply") from None
 
 
-def _whole(value: Any, broken: re.Pattern[str]) -> Any:
+def _whole(value: object, broken: re.Pattern[str]) -> Any:
     if isinstance(value, str):
         return broken.sub("\ufffd", value)
     if isinstance(value, list):

@@ -64,7 +64,7 @@ class Rows:
 
     @property
     def counts(self) -> Counts:
-        """How many entries the source has, and what became of each."""
+        """The number of entries in the source, and how many were used, set aside or left out."""
         chosen = set(self._chosen.tolist()) if self._bad and self._chosen is not None else None
         bad = [why for number, why in self._bad.items() if chosen is None or number in chosen]
         return Counts(
@@ -146,10 +146,10 @@ def _matching(
     fold: Mapping[str, Any] | None,
     dropped: Counter[str],
 ) -> numpy.ndarray:
-    """Numbers of the rows that are chosen; the others are counted by what left them out."""
+    """Return the numbers of the chosen rows; count the others by the rule that left them out."""
     by, parts, take = _fold(fold)
-    wanted = {name: _texts(value) for name, value in where.items()}
-    seen: dict[str, Counter] = {name: Counter() for name in wanted}
+    allowed = {name: _texts(value) for name, value in where.items()}
+    seen: dict[str, Counter] = {name: Counter() for name in allowed}
     chosen: list[int] = []
     fields: set[str] = set()
     for number in range(rows._count()):
@@ -159,16 +159,16 @@ def _matching(
             chosen.append(number)
             continue
         fields.update(row)
-        for name in wanted:
+        for name in allowed:
             seen[name][_text(row.get(name))] += 1
-        other = next((n for n, values in wanted.items() if _text(row.get(n)) not in values), None)
+        other = next((n for n, values in allowed.items() if _text(row.get(n)) not in values), None)
         if other is not None:
             dropped[f"another {other}"] += 1
         elif by and stable_hash(str(row.get(by))) % parts not in take:
             dropped["fold"] += 1
         else:
             chosen.append(number)
-    for name in [*wanted, *filter(None, [by])]:
+    for name in [*allowed, *filter(None, [by])]:
         if name not in fields:
             raise DataError(
                 f"{rows.name}: no row has a field {name!r}.{suggest(name, fields)}"
@@ -202,12 +202,12 @@ def _fold(fold: Mapping[str, Any] | None) -> tuple[str | None, int, set[int]]:
     return fold.get("by", "image_id"), parts, take
 
 
-def _texts(value: Any) -> set[str]:
+def _texts(value: object) -> set[str]:
     return {_text(one) for one in (value if isinstance(value, list | tuple | set) else [value])}
 
 
-def _text(value: Any) -> str:
-    """For comparing: `true` in a config means the "true" of a JSON file, too."""
+def _text(value: object) -> str:
+    """Return a value as text to compare: `true` in a config equals "true" in a JSON file."""
     return str(value).lower() if isinstance(value, bool | str) else str(value)
 
 

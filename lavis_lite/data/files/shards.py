@@ -132,11 +132,11 @@ class WebDataset(Rows):
 
     def _check_text(self) -> None:
         """An extension that no sample has is a mistake in the config, not a bad sample."""
-        wanted = "json" if self._text.startswith("json:") else self._text
+        text_extension = "json" if self._text.startswith("json:") else self._text
         seen: dict[str, None] = {}
         for number in range(min(100, len(self._samples))):
             seen |= dict.fromkeys(self._samples[number]["members"])
-        for what, extension in (("text", wanted), ("image", self._image_extension)):
+        for what, extension in (("text", text_extension), ("image", self._image_extension)):
             if extension not in ("auto", "", *seen):
                 raise DataError(
                     f"{self._paths[0]}: no {what} {extension!r} in the first samples."

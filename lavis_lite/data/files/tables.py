@@ -60,9 +60,9 @@ def find(path: str | list[str]) -> list[Path]:
         return [local]
     if _GLOB & set(local.name) and local.parent.is_dir():
         every = sorted(local.parent.glob(local.name))
-        found = [one for one in every if local.name.startswith(".") or one.name[0] != "."]
-        if found:
-            return found
+        visible = [one for one in every if local.name.startswith(".") or one.name[0] != "."]
+        if visible:
+            return visible
         raise DataError(f"{path}: no file matches")
     if local.is_dir():
         raise DataError(f"{path}: a folder, where a file is expected")
@@ -73,7 +73,7 @@ def find(path: str | list[str]) -> list[Path]:
 
 @contextlib.contextmanager
 def foreign(where: str | Path, layout: str) -> Iterator[None]:
-    """Around what reads rows of a known layout: they may have other fields, of other types.
+    """Turn errors of code that reads rows of a known layout into one DataError about the file.
 
     Args:
         where: the file or files, for the message.
@@ -92,7 +92,7 @@ def foreign(where: str | Path, layout: str) -> Iterator[None]:
 
 
 def load_json(path: Path, encoding: str | None = None) -> Any:
-    """Whatever a JSON file holds; texts with bytes that are not UTF-8 as ``open_text`` has them.
+    """Parse a JSON file; bytes that are not UTF-8 are escaped as in ``open_text``.
 
     Raises:
         DataError: it is not JSON.

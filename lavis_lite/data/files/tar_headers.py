@@ -30,9 +30,9 @@ class Member:
 
     Attributes:
         name: its path as written; bytes that are no UTF-8 are escaped as in file names.
-        kind: `file`, `folder`, or what it is instead: `a link`, `a device`, `of an unknown kind`.
-        offset: where its bytes begin.
-        size: how many they are.
+        kind: `file`, `folder`, or another kind: `a link`, `a device`, `of an unknown kind`.
+        offset: the position of its first byte.
+        size: its length in bytes.
     """
 
     name: str
@@ -42,7 +42,7 @@ class Member:
 
     @property
     def end(self) -> int:
-        """Where the next header begins."""
+        """The position of the next header."""
         return self.offset + -(-self.size // BLOCK) * BLOCK
 
 
@@ -100,7 +100,7 @@ def _parse(header: bytes, at: int) -> Member:
 
 
 def _is_sum(said: int, header: bytes) -> bool:
-    """Whether it is the sum of the bytes, the field itself blank; old programs add signed ones."""
+    """Tell whether it is the sum of the header's bytes, signed or not, with a blank sum field."""
     plain = header[:148] + b" " * 8 + header[156:]
     total = sum(plain)
     return said == total or said == total - 256 * sum(byte > 127 for byte in plain)
@@ -136,7 +136,7 @@ def _extra(file: IO[bytes], member: Member) -> bytes:
 
 def _pax(data: bytes, at: int) -> dict[str, str]:
     """The path and size that a pax header gives; of sparse files nothing is read."""
-    found: dict[str, str] = {}
+    fields: dict[str, str] = {}
     start = 0
     while start < len(data) and data[start] != 0:
         record = _PAX_RECORD.match(data, start)
@@ -146,9 +146,9 @@ def _pax(data: bytes, at: int) -> dict[str, str]:
         if record[2].startswith(b"GNU.sparse"):
             raise DamagedHeader(f"has a sparse file at byte {at}, which is not read")
         if record[2] in (b"path", b"size"):
-            found[record[2].decode()] = _text(data[record.end() : end - 1])
+            fields[record[2].decode()] = _text(data[record.end() : end - 1])
         start = end
-    return found
+    return fields
 
 
 def _text(field: bytes) -> str:

@@ -28,7 +28,7 @@ Members = dict[str, tuple[int, int]]  # extension -> (offset, size)
 
 @dataclass
 class ShardIndex:
-    """Where the samples of one shard lie, and what was wrong with it.
+    """The positions of the samples of one shard, and the shard's defects.
 
     Args:
         samples: key and members of each sample, in the order of the file.
@@ -111,7 +111,7 @@ def _is_packed(path: Path) -> bool:
 
 
 def leads_out(name: str) -> bool:
-    """Whether a member's path would leave the folder that an archive is unpacked to."""
+    """Tell whether a member's path would leave the folder that an archive is unpacked to."""
     absolute = name.startswith("/") or re.match("[A-Za-z]:", name)
     return bool(absolute) or ".." in name.split("/") or "\\" in name or "\0" in name
 
@@ -147,24 +147,24 @@ def find_shards(shards: str | list[str], missing_ok: bool = False) -> tuple[list
         DataError: an address that is a command or that nothing here reads; a missing shard,
             unless `missing_ok`.
     """
-    found: list[Path] = []
+    local_files: list[Path] = []
     missing: list[str] = []
     for given in [shards] if isinstance(shards, str) else shards:
         for one in expand_braces(given):
             files = _find(one)
-            found += files
+            local_files += files
             if not files:
                 missing.append(one)
     if missing and not missing_ok:
         first = Path(missing[0])
         beside = [file.name for file in first.parent.iterdir()] if first.parent.is_dir() else []
         raise DataError(
-            f"{len(missing)} of {len(found) + len(missing)} shards are missing, the first is"
+            f"{len(missing)} of {len(local_files) + len(missing)} shards are missing, the first is"
             f" {missing[0]}.{suggest(first.name, beside)} To go on without: missing_ok: true"
         )
-    if not found:
+    if not local_files:
         raise DataError(f"{shards}: no shards there")
-    return found, missing
+    return local_files, missing
 
 
 def expand_braces(pattern: str) -> list[str]:

@@ -1,4 +1,4 @@
-"""Which members of a tar are one sample, where names have several dots."""
+"""The grouping of a tar's members into samples, also where names have several dots."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def samples_of(key: str, members: Members) -> Iterator[tuple[str, Members]]:
         middle, _, last = extension.rpartition(".")
         groups.setdefault(middle, {})[last] = place
     plain = groups.pop("", {})
-    own = {
+    with_image = {
         middle: group
         for middle, group in groups.items()
         if _has_image(group) and (not plain or any(text in group for text in _TEXTS))
@@ -30,11 +30,11 @@ def samples_of(key: str, members: Members) -> Iterator[tuple[str, Members]]:
     rest = {
         extension: place
         for extension, place in members.items()
-        if extension.rpartition(".")[0] not in own
+        if extension.rpartition(".")[0] not in with_image
     }
     if rest:
         yield key, rest
-    for middle, group in own.items():
+    for middle, group in with_image.items():
         yield f"{key}.{middle}", group
 
 

@@ -151,7 +151,7 @@ def _tar_kind(member: tarfile.TarInfo) -> str:
 
 
 def _as_a_new_file(member: tarfile.TarInfo, folder: str) -> tarfile.TarInfo | None:
-    """Vetted by the standard library, with the rights and the time of any new file."""
+    """Return a member that the standard library has vetted, with a new file's rights and time."""
     return tarfile.data_filter(member.replace(mode=None, mtime=None), folder)  # type: ignore[arg-type]
 
 

@@ -39,7 +39,7 @@ class Published(Annotations):
     columns: ClassVar[tuple[str | None, ...]] = (None, None, None, None)  # as `Annotations` has it
     kind = "json"
 
-    def __init_subclass__(cls, card: str | None = None, **others: Any) -> None:
+    def __init_subclass__(cls, card: str | None = None, **others: object) -> None:
         super().__init_subclass__(**others)
         if card is not None:
             cls.card = cards.card(card)

@@ -23,9 +23,9 @@ class CaptionPairs(Published):
 
     def rows_of(self, files: list[str]) -> Iterator[Row | BadRow]:
         """The rows of this split; Karpathy's `restval` is trained on, as BLIP does."""
-        wanted = {None, "", self.split, *(("restval",) if self.split == "train" else ())}
+        accepted_splits = {None, "", self.split, *(("restval",) if self.split == "train" else ())}
         for row in read(files, self.kind):
-            if isinstance(row, BadRow) or row.get("split") in wanted:
+            if isinstance(row, BadRow) or row.get("split") in accepted_splits:
                 yield row
             else:
                 self.left_out[f"split {row['split']!s:.20}"] += num_captions(row)

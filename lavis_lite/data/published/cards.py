@@ -141,7 +141,7 @@ class DatasetCard:
         return str(folder)
 
     def advice(self) -> str:
-        """Where a user finds out more."""
+        """Tell the user where to find out more."""
         return f"`lavis-lite data info {self.name}` says what to get and where to put it"
 
     def __str__(self) -> str:

@@ -21,10 +21,10 @@ _LABELS = {"True": True, "False": False, True: True, False: False}
 
 
 def exchange(row: dict[str, Any], rng: numpy.random.Generator) -> dict[str, Any]:
-    """In training, every second time the two images in the other order, left and right with them.
+    """Swap the two images of a training row, and the text's left and right, half of the time.
 
-    As the original BLIP does (data/nlvr_dataset.py); there in evaluation too, which made its
-    accuracy random.
+    The original BLIP does so too (data/nlvr_dataset.py), but in evaluation as well, which made
+    its accuracy random.
     """
     if rng.random() < 0.5:
         return row

@@ -140,7 +140,7 @@ class VgVqa(Questions, card="vg_vqa"):
         return answers, [self.answer_weight] * len(answers)
 
 
-def _opinions(value: Any) -> tuple[list[str], list[float]]:
+def _opinions(value: object) -> tuple[list[str], list[float]]:
     """People's answers as texts, and their weights where the file gives some.
 
     They are one answer, a list of them (VQA's: of objects with `answer`), or answer -> weight, as

@@ -40,7 +40,7 @@ class WebPairs(Rows):
     card: cards.DatasetCard
     splits: tuple[str, ...]
 
-    def __init_subclass__(cls, card: str, **others: Any) -> None:
+    def __init_subclass__(cls, card: str, **others: object) -> None:
         super().__init_subclass__(**others)
         cls.card = cards.card(card)
         cls.splits = cls.card.splits
@@ -85,7 +85,7 @@ class WebPairs(Rows):
 
     @property
     def counts(self) -> Counts:
-        """Those of the shards or of the list."""
+        """The counts of the shards or of the list."""
         return self._pairs.counts
 
     def _count(self) -> int:

@@ -65,11 +65,11 @@ class Scenes(SceneRows):
         self._choose(limit, where, fold)
 
     def facts(self, text: str) -> frozenset[str] | None:
-        """What a text states: facts such as ``first.colour=red``; None for junk."""
+        """Return the facts that a text states, such as ``first.colour=red``; None for junk."""
         return language.facts(text)
 
     def scene(self, index: int) -> Scene:
-        """What the picture of a row shows."""
+        """Return the scene that the picture of a row shows."""
         return self._scene(self._number(index))
 
     def _scene(self, number: int) -> Scene:

@@ -78,7 +78,7 @@ _MEANING |= {
 
 
 def facts(text: str) -> frozenset[str] | None:
-    """What a text states about a scene, whatever its template and wording.
+    """Return the facts that a text states about a scene, whatever its template and wording.
 
     Returns:
         Facts such as ``first.colour=red``, ``relation=left``, ``background=grey``, fewer of them
@@ -116,11 +116,11 @@ def _as_facts(
     if relations and relations[0] in INVERSE.values():  # "b is right of a": a is the first
         things[0], things[1] = things[1], things[0]
         relations[0] = {other: one for one, other in INVERSE.items()}[relations[0]]
-    found = {f"background={value}" for value in background}
-    found |= {f"{name}={value}" for name, value in zip(_RELATION_NAMES, relations, strict=False)}
+    facts = {f"background={value}" for value in background}
+    facts |= {f"{name}={value}" for name, value in zip(_RELATION_NAMES, relations, strict=False)}
     for ordinal, thing in zip(ORDINALS, things, strict=False):
-        found |= {f"{ordinal}.{part}={value}" for part, value in thing.items()}
-    return frozenset(found)
+        facts |= {f"{ordinal}.{part}={value}" for part, value in thing.items()}
+    return frozenset(facts)
 
 
 _RELATION_NAMES = ("relation", "third.relation")

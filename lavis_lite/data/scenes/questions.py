@@ -57,7 +57,7 @@ Description = dict[str, str]  # part -> value: {"colour": "red", "shape": "circl
 
 
 def fits(thing: Thing, description: Description) -> bool:
-    """Whether a thing is as described."""
+    """Tell whether a thing fits the description."""
     return all(getattr(thing, part) == value for part, value in description.items())
 
 

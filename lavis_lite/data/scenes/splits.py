@@ -1,4 +1,4 @@
-"""What every dataset of scenes shares: which scenes a split shows, and a row's randomness."""
+"""The scenes that each split shows and the randomness of a row, shared by all scene datasets."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def scenes_of(level: Level, split: str, size: int, seed: int) -> numpy.ndarray:
 
 
 def in_split(numbers: numpy.ndarray, split: str) -> numpy.ndarray:
-    """Whether each scene is in the split: by a hash (splitmix64) of its number."""
+    """Tell for each scene whether it is in the split, by a hash (splitmix64) of its number."""
     mixed = numbers.astype(numpy.uint64) + numpy.uint64(0x9E3779B97F4A7C15)
     mixed = (mixed ^ (mixed >> numpy.uint64(30))) * numpy.uint64(0xBF58476D1CE4E5B9)
     mixed = (mixed ^ (mixed >> numpy.uint64(27))) * numpy.uint64(0x94D049BB133111EB)

@@ -42,7 +42,7 @@ def state(pair: Pair, rng: numpy.random.Generator) -> Statement:
 
 
 def _shown(scene: Scene, described: Description) -> int:
-    """How many things of a scene are as described."""
+    """Count the things of a scene that fit a description."""
     return sum(fits(thing, described) for thing in scene.things)
 
 

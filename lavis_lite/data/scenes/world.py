@@ -1,4 +1,4 @@
-"""What can be in a picture: things of a size, colour and shape, how they stand, on what ground."""
+"""The contents of a picture: things of a size, colour and shape, their relation, the ground."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class Thing:
 
 @dataclass(frozen=True)
 class Scene:
-    """What a picture shows. The first thing is the left or top one of the first two."""
+    """The content of a picture. The first thing is the left or top one of the first two."""
 
     things: tuple[Thing, ...]
     relation: str
@@ -73,7 +73,7 @@ class Scene:
     third: str | None = None
 
     def facts(self) -> frozenset[str]:
-        """Everything that is so in this scene: eight facts for two things, twelve for three."""
+        """Return all facts of this scene: eight for two things, twelve for three."""
         found = {f"relation={self.relation}", f"background={self.background}"}
         for ordinal, thing in zip(ORDINALS, self.things, strict=False):
             found |= {f"{ordinal}.{part}={value}" for part, value in vars(thing).items()}
@@ -84,7 +84,7 @@ class Scene:
 
 @dataclass(frozen=True)
 class Level:
-    """How much can be in a scene: `num_things` things in `num_colours` colours."""
+    """The difficulty of scenes: `num_things` things in `num_colours` colours."""
 
     num_things: int
     num_colours: int
@@ -101,7 +101,7 @@ class Level:
 
     @property
     def num_scenes(self) -> int:
-        """How many different scenes there are: 18,432 at the easy level."""
+        """The number of different scenes: 18,432 at the easy level."""
         return math.prod(len(values) for values in self._radices)
 
     def scene(self, number: int) -> Scene:

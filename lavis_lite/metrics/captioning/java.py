@@ -65,7 +65,7 @@ def check_names(names: Iterable[str]) -> None:
 
 
 def why_not(name: str) -> str | None:
-    """What is missing here for a figure, and how to get it; None where nothing is."""
+    """Say what a figure lacks on this machine and how to get it; None where nothing is missing."""
     if importlib.util.find_spec(_PACKAGE) is None:
         return f"{_PACKAGE} is not installed; pip install 'lavis_lite[metrics]'"
     if shutil.which("java") is None:

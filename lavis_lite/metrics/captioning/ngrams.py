@@ -9,7 +9,7 @@ Ngrams = Counter[tuple[str, ...]]
 
 
 def count_ngrams(words: Sequence[str], max_order: int) -> Ngrams:
-    """How often each sequence of 1 to ``max_order`` words occurs."""
+    """Count how often each sequence of 1 to ``max_order`` words occurs."""
     return Counter(
         tuple(words[start : start + order])
         for order in range(1, max_order + 1)

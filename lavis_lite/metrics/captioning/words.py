@@ -1,4 +1,4 @@
-"""Captions to words, as the coco-caption evaluation does it, without its Java program.
+"""Tokenization of captions as in the coco-caption evaluation, without its Java program.
 
 coco-caption runs Stanford's PTBTokenizer (CoreNLP 3.4.1, lower-cased) and drops a short list of
 punctuation tokens. This is a small tokenizer of our own with the same outcome on captions: clitics

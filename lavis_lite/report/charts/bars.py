@@ -55,8 +55,8 @@ def divided_bars(
         "; ".join(described),
         height=len(shown) * (lines * _LINE + _GAP) + 8,
     )
-    found = dict.fromkeys((part.name, part.colour) for parts in shown.values() for part in parts)
-    names = [(name, None if n is None else n % NUM_COLOURS) for name, n in found]
+    legend = dict.fromkeys((part.name, part.colour) for parts in shown.values() for part in parts)
+    names = [(name, None if n is None else n % NUM_COLOURS) for name, n in legend]
     return figure(title, drawing, names)
 
 

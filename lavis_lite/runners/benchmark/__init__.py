@@ -1,4 +1,4 @@
-"""Measuring what a piece of work costs: seconds, memory, operations, and the machine under it.
+"""Benchmarks of a piece of work: seconds, memory, operations, and the machine's peak rate.
 
 timing.py      runs taken in turns, their median and spread
 memory.py      the most memory that a run holds

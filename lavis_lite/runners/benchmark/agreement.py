@@ -1,4 +1,4 @@
-"""Whether two ways of doing the same work come to the same result."""
+"""The comparison of the results of two implementations of the same work."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Difference:
-    """How far two results are from each other, and how far they may be.
+    """The distance between two results, and the distance that is allowed.
 
     Args:
         what: what was compared, such as ``logits``.
@@ -25,11 +25,11 @@ class Difference:
 
     @property
     def agrees(self) -> bool:
-        """Whether the difference is within its tolerance; one that is no number is not."""
+        """True if the difference is within its tolerance; NaN is not."""
         return self.value <= self.tolerance
 
     def record(self) -> dict[str, Any]:
-        """As it is written down."""
+        """Return the difference as a JSON object for the benchmark's record."""
         return {**asdict(self), "agrees": self.agrees}
 
 

@@ -35,7 +35,7 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
 class Setting(NamedTuple):
-    """What all cases of a benchmark share."""
+    """The settings that all cases of a benchmark share."""
 
     run: BenchmarkRunConfig
     device: torch.device
@@ -60,7 +60,7 @@ def build(case: Case, device: torch.device) -> Any:
 
 
 def measure(case: Case, setting: Setting) -> dict[str, Any]:
-    """Everything about a case, as it is recorded.
+    """Measure a case and return its record.
 
     Each contender runs once, and its operations are counted; what a baseline came to is compared
     with ours. One that came to something else does other work, and one that raised does none: it
@@ -110,7 +110,7 @@ def measure(case: Case, setting: Setting) -> dict[str, Any]:
 
 
 class Trial(NamedTuple):
-    """What the first run of each contender showed.
+    """The results of the first run of each contender.
 
     ``contenders`` are those that do equal work, ``errors`` the reasons of baselines that cannot
     run here.
@@ -139,7 +139,7 @@ def compare(case: Case, workload: Any) -> Trial:
         if all(one["agrees"] for one in found):
             trial.contenders[name] = contender
         else:
-            log.error("%s: %s comes to something else: %s", case.title, name, found)
+            log.error("%s: %s has a different result: %s", case.title, name, found)
     return trial
 
 
@@ -167,7 +167,7 @@ def all_arguments(case: Case) -> dict[str, Any]:
 def figures(
     seconds: Seconds, amount: float, operations: int, rate: float, peak: Peak | None
 ) -> dict[str, Any]:
-    """What was found of one contender.
+    """Return the measured values of one contender.
 
     Returns:
         ``seconds`` (the median), ``spread``, ``runs``, ``cpu_seconds``, ``per_second`` units;
@@ -175,7 +175,7 @@ def figures(
         reached, where it computes in this process; where memory was measured ``peak_mib``, what
         the run added at its highest, and ``total_mib``, all that its process held then.
     """
-    found: dict[str, Any] = {
+    values: dict[str, Any] = {
         "seconds": seconds.median,
         "spread": seconds.spread,
         "runs": seconds.wall,
@@ -183,11 +183,11 @@ def figures(
         "per_second": amount / seconds.median,
     }
     if operations:
-        found["gflop"] = operations / 1e9
-        found["share_of_rate"] = operations / seconds.median / rate
+        values["gflop"] = operations / 1e9
+        values["share_of_rate"] = operations / seconds.median / rate
     if peak is not None:
-        found |= {"peak_mib": peak.growth, "total_mib": peak.total}
-    return found
+        values |= {"peak_mib": peak.growth, "total_mib": peak.total}
+    return values
 
 
 def ratios(ours: dict[str, Any], theirs: dict[str, Any]) -> dict[str, float]:
@@ -197,13 +197,13 @@ def ratios(ours: dict[str, Any], theirs: dict[str, Any]) -> dict[str, float]:
     ``cpu`` is that of the processor's seconds, where this process computes: it hardly minds what
     else a shared machine does.
     """
-    found = {"time": ours["seconds"] / theirs["seconds"]}
+    ratio_of = {"time": ours["seconds"] / theirs["seconds"]}
     if ours.get("gflop") and theirs.get("cpu_seconds"):
-        found["cpu"] = ours["cpu_seconds"] / theirs["cpu_seconds"]
+        ratio_of["cpu"] = ours["cpu_seconds"] / theirs["cpu_seconds"]
     for what, figure in zip(MEMORY, ("peak_mib", "total_mib"), strict=True):
         if figure in ours and theirs.get(figure):
-            found[what] = ours[figure] / theirs[figure]
-    return found
+            ratio_of[what] = ours[figure] / theirs[figure]
+    return ratio_of
 
 
 def targets(

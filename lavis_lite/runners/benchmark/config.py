@@ -38,7 +38,7 @@ class Case(Component):
 
 @dataclass(frozen=True)
 class BenchmarkRunConfig:
-    """Where a benchmark goes and how it measures."""
+    """The output folder of a benchmark and its way of measuring."""
 
     output_dir: str = key("Folder of the tables and the report.")
     record: str | None = key(

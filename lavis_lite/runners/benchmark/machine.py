@@ -1,4 +1,4 @@
-"""What this machine can do at best, measured: the share of it that work reaches is its MFU."""
+"""The measured peak rate of this machine; the share of it that work reaches is its MFU."""
 
 from __future__ import annotations
 

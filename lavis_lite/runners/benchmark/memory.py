@@ -62,7 +62,7 @@ def return_freed() -> None:
 
 
 def forget_peak() -> None:
-    """Let the highest resident size begin anew, where the system can."""
+    """Reset the peak of the resident size, if the system supports it."""
     with contextlib.suppress(OSError):  # not there or not allowed: the peak of the process stands
         _CLEAR.write_text("5")
 

@@ -37,17 +37,17 @@ Case = Mapping[str, Any]
 
 
 def contenders(case: Case) -> dict[str, Mapping[str, Any]]:
-    """Ours first, then the baselines."""
+    """Return the contenders by name: ours first, then the baselines."""
     return {OURS: case[OURS], **case["baselines"]}
 
 
 def not_timed(found: Mapping[str, Any]) -> str:
-    """Why a baseline has no figures: its error, or that it came to something else."""
+    """Say why a baseline has no figures: its error, or a different result."""
     return found.get("error", "other results")
 
 
 def bound(target: Mapping[str, Any]) -> str:
-    """What a target asks for: `at most 0.5`."""
+    """Return the bound of a target as text: `at most 0.5`."""
     return next(
         f"{words.replace('_', ' ')} {target[words]:.3g}" for words in BOUNDS if words in target
     )
@@ -111,9 +111,9 @@ def write_page(table: Mapping[str, Any], title: str, path: Path) -> str:
     if drawn := plots(table):
         sections.append(Section("Plots", side_by_side(drawn, "charts")))
     sections.append(Section("Same results?", _differences(table), "Looked at before any timing."))
-    wanted = [one for case in table["cases"] for one in case["reach"]]
-    reached = sum(one["reached"] for one in wanted)
-    said = f"{reached} of {len(wanted)} targets are reached. " if wanted else ""
+    all_targets = [one for case in table["cases"] for one in case["reach"]]
+    reached = sum(one["reached"] for one in all_targets)
+    said = f"{reached} of {len(all_targets)} targets are reached. " if all_targets else ""
     return write_report(
         sections,
         path,

@@ -99,7 +99,7 @@ class BenchmarkRunner:
             run, listed = self.config.run, "\n".join(f"  {problem}" for problem in problems)
             kept = f"; {run.record} is not written" if run.record else ""
             raise ConfigError(
-                f"{len(problems)} of what `cases` names could not run; {run.output_dir} has the "
+                f"{len(problems)} of the runs in `cases` failed; {run.output_dir} has the "
                 f"others{kept}:\n{listed}"
             )
 
@@ -187,7 +187,7 @@ def check(config: BenchmarkConfig) -> None:
 
 
 def case_problems(case: Case) -> list[str]:
-    """What is wrong with one case."""
+    """Return the problems of one case."""
     problems = []
     workload = registry.entry("workload", case.name).result
     known = list(getattr(workload, "baselines", ()))
@@ -210,7 +210,7 @@ def case_problems(case: Case) -> list[str]:
             if what not in allowed
         ]
         problems += [
-            f"reach.{against}.{what}: {case.name} does no arithmetic that is counted"
+            f"reach.{against}.{what}: {case.name} has no counted operations"
             for what in AT_LEAST
             if what in wanted and not getattr(workload, "arithmetic", True)
         ]
@@ -240,14 +240,14 @@ def case_problems(case: Case) -> list[str]:
 
 def metrics(cases: list[dict[str, Any]]) -> dict[str, float]:
     """The figures that a summary holds."""
-    found = {}
+    values = {}
     for case in cases:
         for name, contender in {OURS: case[OURS], **case["baselines"]}.items():
             if "seconds" in contender:
-                found[f"{case['title']}/{name}/seconds"] = contender["seconds"]
+                values[f"{case['title']}/{name}/seconds"] = contender["seconds"]
             for what, ratio in contender.get("ratio", {}).items():
-                found[f"{case['title']}/{name}/{what}"] = ratio
-    return found
+                values[f"{case['title']}/{name}/{what}"] = ratio
+    return values
 
 
 def line(case: dict[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""Seconds of several ways of doing the same work, taken in turns."""
+"""Interleaved timing of several implementations of the same work."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Seconds:
 
     @property
     def median(self) -> float:
-        """Of the wall-clock seconds."""
+        """The median of the wall-clock seconds."""
         return statistics.median(self.wall)
 
     @property
@@ -37,7 +37,7 @@ class Seconds:
 def in_turns(
     runs: Mapping[str, Run], repeats: int, warmup: int, device: torch.device
 ) -> dict[str, Seconds]:
-    """Time each run, A B A B: what else a shared machine does meets all of them alike.
+    """Time each run, A B A B, so that other load on the machine affects all of them alike.
 
     Args:
         runs: name -> what is timed.
@@ -48,7 +48,7 @@ def in_turns(
     for _ in range(warmup):
         for run in runs.values():
             run()
-    found = {name: Seconds() for name in runs}
+    seconds = {name: Seconds() for name in runs}
     gc.collect()
     gc.freeze()  # so that looking for garbage before each run is looking at little
     try:
@@ -59,11 +59,11 @@ def in_turns(
                 begin, begin_cpu = time.perf_counter(), time.process_time()
                 run()
                 wait_for(device)
-                found[name].wall.append(time.perf_counter() - begin)
-                found[name].cpu.append(time.process_time() - begin_cpu)
+                seconds[name].wall.append(time.perf_counter() - begin)
+                seconds[name].cpu.append(time.process_time() - begin_cpu)
     finally:
         gc.unfreeze()
-    return found
+    return seconds
 
 
 def wait_for(device: torch.device) -> None:

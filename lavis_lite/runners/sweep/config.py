@@ -46,7 +46,7 @@ class SweepChart:
 
 @dataclass(frozen=True)
 class SweepRunConfig:
-    """Where a sweep goes."""
+    """The output folder and title of a sweep."""
 
     output_dir: str = key("Folder of the tables, with the runs below it.")
     report: str | None = key("File name of the HTML report; null writes none.", "report.html")

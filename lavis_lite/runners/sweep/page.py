@@ -14,13 +14,16 @@ from lavis_lite.report.charts import Chart, Dots, Line, dot_chart, line_chart
 from lavis_lite.report.page import Section, write_report
 from lavis_lite.report.render import Html, side_by_side
 from lavis_lite.report.tables import Cell, TableRow, render_table
+from lavis_lite.runners.sweep.config import SweepConfig
 from lavis_lite.runners.sweep.grid import grids
 from lavis_lite.runners.sweep.seeds import difference, statistic, written
 
 _MOST_MEASURES = 6  # in a table
 
 
-def summarise(config: Any, cells: Mapping[str, Mapping[int, Mapping[str, Any]]]) -> dict[str, Any]:
+def summarise(
+    config: SweepConfig, cells: Mapping[str, Mapping[int, Mapping[str, Any]]]
+) -> dict[str, Any]:
     """The record of a sweep.
 
     Args:
@@ -38,15 +41,17 @@ def summarise(config: Any, cells: Mapping[str, Mapping[int, Mapping[str, Any]]])
     }
     arms: dict[str, Any] = {}
     for name, arm in config.variants.items():
-        own = by_measure[name]
+        arm_values = by_measure[name]
         arms[name] = {
             "about": arm.about,
             "against": arm.against,
-            "values": {m: statistic(own[m]) for m in config.measures},
+            "values": {m: statistic(arm_values[m]) for m in config.measures},
         }
         if arm.against is not None:
             base = by_measure[arm.against]
-            arms[name]["differences"] = {m: difference(own[m], base[m]) for m in config.measures}
+            arms[name]["differences"] = {
+                m: difference(arm_values[m], base[m]) for m in config.measures
+            }
     measures = {name: vars(measure) for name, measure in config.measures.items()}
     grid = {axis: list(choices) for axis, choices in config.grid.items()}
     return {"measures": measures, "grid": grid, "arms": arms}
@@ -70,7 +75,9 @@ def write_csv(table: Mapping[str, Any], path: Path) -> None:
     publish(temporary, path)
 
 
-def write_page(table: Mapping[str, Any], config: Any, start: Mapping[str, Any], path: Path) -> str:
+def write_page(
+    table: Mapping[str, Any], config: SweepConfig, start: Mapping[str, Any], path: Path
+) -> str:
     """The page of a sweep; its path.
 
     Args:

@@ -1,4 +1,4 @@
-"""From arms and seeds to runs: what is the same in several arms is one run."""
+"""The plan of a sweep's runs, from arms and seeds; equal work of several arms is one run."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ class Planner:
             self.jobs[ident] = self.jobs[ident]._replace(label=label)
         return Plan(self.jobs, cells, is_pipeline)
 
-    def _unknown_results(self, base: Any) -> Iterator[str]:
+    def _unknown_results(self, base: object) -> Iterator[str]:
         known = list(base.stages) if isinstance(base, PipelineConfig) else []
         for key in ("results", "also"):
             for stage in getattr(self.config, key):
@@ -107,15 +107,15 @@ class Planner:
         for name, others in inputs.items():
             if late := [n for n in others if names.index(n) >= names.index(name)]:
                 raise ConfigError(f"stages.{name}: builds on {late[0]!r}, which comes later")
-        wanted = set(config.results or whole.stages)
+        needed = set(config.results or whole.stages)
         for name in reversed(whole.stages):
-            if name in wanted:
-                wanted |= set(inputs[name])
-        wanted |= {name for name in config.also if set(inputs[name]) <= wanted}
-        return {name: stage for name, stage in whole.stages.items() if name in wanted}
+            if name in needed:
+                needed |= set(inputs[name])
+        needed |= {name for name in config.also if set(inputs[name]) <= needed}
+        return {name: stage for name, stage in whole.stages.items() if name in needed}
 
     def _inputs(self, values: Mapping[str, Any], names: list[str]) -> list[str]:
-        """Those of the stages whose folders are spoken of."""
+        """Return the names of the stages whose folders the values mention."""
         texts = [str(value) for _, value in flatten(dict(values))]
         return [n for n in names if any(_inside(text, str(self.folder / n)) for text in texts)]
 
@@ -174,7 +174,7 @@ def _inside(path: str, folder: str) -> bool:
     return path == folder or path.startswith(f"{folder}/")
 
 
-def _moved(tree: Any, folders: Mapping[str, str]) -> Any:
+def _moved(tree: object, folders: Mapping[str, str]) -> Any:
     """The tree with paths in ``folders``, or inside one of them, replaced."""
     if isinstance(tree, dict):
         return {key: _moved(value, folders) for key, value in tree.items()}
@@ -186,7 +186,7 @@ def _moved(tree: Any, folders: Mapping[str, str]) -> Any:
     return tree
 
 
-def _unknown_values(config: SweepConfig, base: Any) -> Iterator[str]:
+def _unknown_values(config: SweepConfig, base: object) -> Iterator[str]:
     """A value that nothing reads would go unnoticed, where any other wrong key is refused."""
     known = list(getattr(base, "values", {}))
     named = [("seed_key", config.seed_key)]
@@ -210,7 +210,7 @@ def _by_arm(wrong: Mapping[str, Mapping[str, None]]) -> Iterator[str]:
 
 
 def _refuse_equal(cells: Mapping[Cell, dict[str, str]]) -> None:
-    """Two arms of the same runs are a slip: one of them was meant to be something else."""
+    """Refuse two arms with the same runs: one of them must be a mistake."""
     seen: dict[tuple[int, str], str] = {}
     problems = []
     for (arm, seed), stages in cells.items():

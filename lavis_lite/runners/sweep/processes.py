@@ -1,4 +1,4 @@
-"""Runs that build on each other, in this process or in several beside each other."""
+"""Execution of runs that depend on each other, in this process or in several parallel ones."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
 from typing import Any, NamedTuple
 
 from lavis_lite import runners
@@ -24,7 +25,7 @@ Failures = list[tuple[Job, str]]
 class Worker(NamedTuple):
     """A process that takes runs from a pipe and answers with what went wrong, or None."""
 
-    process: Any
+    process: BaseProcess
     pipe: Connection
 
 

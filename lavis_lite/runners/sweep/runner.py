@@ -105,9 +105,9 @@ class SweepRunner:
         seconds = {k: s.get("seconds", 0.0) for k, s in summaries.items() if s is not None}
         cells: dict[str, dict[int, dict[str, float | None]]] = {arm: {} for arm in config.variants}
         for (arm, seed), stages in plan.cells.items():
-            found = {stage: summaries[ident] for stage, ident in stages.items()}
+            by_stage = {stage: summaries[ident] for stage, ident in stages.items()}
             cells[arm][seed] = {
-                name: value_of(measure, found, plan.is_pipeline)
+                name: value_of(measure, by_stage, plan.is_pipeline)
                 for name, measure in config.measures.items()
             }
         table = {
@@ -166,7 +166,7 @@ def check(config: SweepConfig, workers: int) -> None:
 
 
 def _problems_of_arms(config: SweepConfig) -> Iterator[str]:
-    """What is wrong with the arms, and with those that the grid makes."""
+    """Return the problems of the arms, including those that the grid makes."""
     variants = config.variants
     if not variants:
         yield "arms: name at least one, or the axes of a `grid`"
@@ -180,19 +180,19 @@ def _problems_of_arms(config: SweepConfig) -> Iterator[str]:
     for axis, choices in config.grid.items():
         for key in {key for overrides in choices.values() for key in overrides}:
             if (other := overridden.setdefault(key, axis)) != axis:
-                yield f"grid.{axis}: {key} is what {other!r} varies"
+                yield f"grid.{axis}: {key} is already varied by {other!r}"
     for name, arm in variants.items():
         if arm.against is not None and arm.against not in variants:
             near = suggest(arm.against, variants)
             yield f"arms.{name}.against: no arm {arm.against!r}.{near}"
         if config.seed_key in arm.set:
-            yield f"arms.{name}.set: {config.seed_key} is what `seeds` are put into"
+            yield f"arms.{name}.set: {config.seed_key} is already set by `seeds`"
         if unknown := [s for s in arm.seeds or [] if s not in config.seeds]:
             yield f"arms.{name}.seeds: {unknown} are none of seeds: {config.seeds}"
 
 
 def summary_of(job: Job) -> dict[str, Any] | None:
-    """What a finished run returned; None while it has not finished."""
+    """Return the result of a finished run; None while it has not finished."""
     return RunFolder(job.folder).summary()
 
 

@@ -1,4 +1,4 @@
-"""What the seeds of an arm gave, summed up."""
+"""The statistics of an arm over its seeds."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ Values = Mapping[int, float | None]
 
 
 def statistic(values: Values) -> dict[str, Any]:
-    """``mean``, ``spread`` and ``seeds``: what each has.
+    """Return ``mean``, ``spread`` and ``seeds``, the value of each seed.
 
     The spread is the standard deviation of the sample (divided by n - 1), None for a single value.
     Seeds without a value do not count; without any, mean and spread are None.

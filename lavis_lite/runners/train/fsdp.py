@@ -88,7 +88,7 @@ class Sharded(nn.Module):
         return nullcontext()
 
     def average_kept_gradients(self) -> None:
-        """Average over processes the gradients of what is kept whole: FSDP2 leaves them out."""
+        """Average over processes the gradients of unsharded parameters: FSDP2 leaves them out."""
         for kept in self._kept:
             if kept.grad is not None:
                 kept.grad = distributed.all_reduce(kept.grad) / distributed.world_size()
@@ -122,7 +122,7 @@ class Sharded(nn.Module):
 
     @contextmanager
     def whole(self) -> Iterator[None]:
-        """Within it every process has the whole model, to evaluate it."""
+        """Give every process the whole model in this context, to evaluate it."""
         for unit in self._units:
             unit.set_reshard_after_forward(False, recurse=False)
             unit.unshard()

@@ -58,7 +58,7 @@ class Hook:
 
 
 def guessing_values(model: nn.Module) -> dict[str, float]:
-    """Record key -> what mere guessing gives, for the losses that know it (``prior``)."""
+    """Return the value of guessing by record key, for the losses that know it (``prior``)."""
     losses = getattr(model, "losses", None) or {}
     priors = {name: getattr(loss, "prior", None) for name, loss in losses.items()}
     return {f"loss_{name}": prior for name, prior in priors.items() if prior is not None}
@@ -146,7 +146,7 @@ class ProgressBar(Hook):
 
 
 class WatchGuessing(Hook):
-    """Warns once when a loss still is what guessing gives after a fifth of the run.
+    """Warns once if a loss still equals that of guessing after a fifth of the run.
 
     A model that learns nothing about matching sits at the entropy of its labels (0.6365 when one
     pair in three matches), which looks like progress next to the other losses.

@@ -55,7 +55,7 @@ class Adapters:
 
     @contextmanager
     def merged(self) -> Iterator[None]:
-        """Within it the model is as it would be without adapters, their effect in its weights.
+        """Merge the adapters into the weights in this context; the plain layers stand in place.
 
         Layers, names and shapes are those of the plain model: what is saved here loads anywhere.
         """
@@ -72,7 +72,7 @@ class Adapters:
 
     @contextmanager
     def removed(self) -> Iterator[None]:
-        """Within it the original layers stand in their places, without adapters."""
+        """Put the original layers back into their places in this context, without adapters."""
         for name, layer in self._layers.items():
             self.model.set_submodule(name, layer.get_base_layer())
         try:
@@ -175,7 +175,7 @@ def _of_tower(name: str, tower: nn.Module) -> list[nn.Module]:
 
 
 def _misses(pattern: str, own: dict[str, nn.Module], able: dict[str, nn.Module]) -> str:
-    """Why a pattern means no layer that can be adapted."""
+    """Say why a pattern matches no layer that can be adapted."""
     for name, module in own.items():
         if isinstance(module, nn.Conv2d) and fits(name, pattern):
             return (

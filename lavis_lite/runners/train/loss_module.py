@@ -70,7 +70,7 @@ class LossModule(nn.Module):
         return {"loss": output.loss, **{f"loss_{k}": v for k, v in output.losses.items()}}
 
     def no_sync(self) -> AbstractContextManager[None]:
-        """One process has nothing to hold back; see DDP's."""
+        """Do nothing: one process has no gradients to exchange; see DDP's."""
         return nullcontext()
 
 

@@ -1,4 +1,4 @@
-"""Steps whose loss or gradient is no number: skipped without a trace, but only so many in a row."""
+"""Steps with a non-finite loss or gradient are skipped without a trace, up to a limit in a row."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 
 
 class SkippedSteps:
-    """Counts skipped steps, undoes what they did to the model, and ends a run that has too many.
+    """Counts skipped steps, undoes their effect on the model, and ends a run with too many.
 
     Args:
         limit: skipped steps in a row that are put up with.

@@ -27,7 +27,7 @@ _LENGTH = "run.max_steps"
 
 
 class Start(NamedTuple):
-    """Where a run starts.
+    """The starting point of a run.
 
     Args:
         checkpointer: the checkpoints of its folder.

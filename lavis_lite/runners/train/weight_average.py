@@ -12,7 +12,7 @@ from lavis_lite.modules.layers.ema import momentum_update
 
 
 class WeightAverage:
-    """``average = decay * average + (1 - decay) * weights`` over what is trained.
+    """EMA of trained weights: ``average = decay * average + (1 - decay) * weights``.
 
     It starts at the weights it is made with. Frozen parameters, momentum copies and buffers are
     those of the model. Not to be confused with a momentum copy, which takes part in training.
@@ -34,7 +34,7 @@ class WeightAverage:
 
     @contextmanager
     def applied(self) -> Iterator[None]:
-        """Within it the model has the averaged weights; afterwards its own again."""
+        """Give the model the averaged weights in this context, and its own weights afterwards."""
         self._swap()
         try:
             yield

@@ -1,4 +1,4 @@
-"""What BLIP's models are measured at, beside transformers and beside the straightforward way.
+"""Benchmarks of BLIP's models against transformers and against the straightforward way.
 
 inputs.py     models with random weights, images and texts to measure with
 captions.py   blip_captions, blip_decoding   writing, with and without encoding the image

@@ -128,7 +128,7 @@ class VqaRank:
         ).logits
 
     def differences(self, baseline: str, ours: Tensor, theirs: Tensor) -> list[Difference]:
-        """Of the losses of the chosen answers, and in fp32 of the answers themselves."""
+        """Compare the losses of the chosen answers, and in fp32 the answers themselves."""
         mine, best = (self._losses(numbers[:, None]) for numbers in (ours, theirs))
         found = [of_tensors("losses", mine, best, tolerance=CLOSE[self.precision])]
         if self.precision == "fp32":

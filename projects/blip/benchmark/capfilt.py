@@ -123,7 +123,7 @@ class CapfiltShard:
         return seen
 
     def differences(self, baseline: str, ours: int, theirs: int) -> list[Difference]:
-        """Of the numbers of images."""
+        """Compare the numbers of images."""
         return [Difference("images", abs(ours - theirs), 0)]
 
 
@@ -184,6 +184,6 @@ class CapfiltWorkers:
 
         return run
 
-    def differences(self, baseline: str, ours: Any, theirs: Any) -> list[Difference]:
-        """There is nothing to compare with."""
+    def differences(self, baseline: str, ours: object, theirs: object) -> list[Difference]:
+        """Return nothing: there is no baseline to compare with."""
         return []

@@ -129,16 +129,16 @@ class Captions:
 
     @torch.no_grad()
     def differences(self, baseline: str, ours: list[str], theirs: Tensor) -> list[Difference]:
-        """Of the logits of one text, and of what a beam search wrote."""
+        """Compare the logits of one text, and the texts of a beam search."""
         logits = self._logits(range(1000, 1020))
-        found = [of_tensors("logits", *logits, tolerance=CLOSE[self.precision])]
+        compared = [of_tensors("logits", *logits, tolerance=CLOSE[self.precision])]
         if self.method != "nucleus":
             decode = self.model.tokenizer.decode
             written = [decode(row[len(self.prompt) :]) for row in theirs]
             rounded = 0.0 if self.precision == "fp32" else 1.0
-            found.append(of_lists("captions", ours, written, tolerance=rounded))
+            compared.append(of_lists("captions", ours, written, tolerance=rounded))
         longest = Difference("tokens", abs(theirs.shape[1] - self.length), 0)
-        return [*found, longest]
+        return [*compared, longest]
 
     def _logits(self, text: range) -> tuple[Tensor, Tensor]:
         """(B, L, V) of a text that goes on from the prompt, from pixels on: ours and theirs."""

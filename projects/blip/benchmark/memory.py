@@ -1,4 +1,4 @@
-"""What a step of pre-training holds, and what the usual ways of holding less cost."""
+"""The memory of a pre-training step, and the cost of the usual ways to save memory."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class TrainingMemory(PretrainStep):
         return total
 
     def differences(self, baseline: str, ours: float, theirs: float) -> list[Difference]:
-        """Of loss and gradients where the same is computed, see the class."""
+        """Compare loss and gradients where the same is computed, see the class."""
         if baseline == ACCUMULATING:
             return []
         if baseline != RECOMPUTING:

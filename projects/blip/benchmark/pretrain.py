@@ -94,7 +94,7 @@ class PretrainStep:
         return step
 
     def _optimizer(self, name: str) -> torch.optim.Optimizer:
-        """Of ours its own; the baselines share one, whose state is as large as two models."""
+        """Return an optimizer; the baselines share one, whose state is as large as two models."""
         if name == "ours":
             return build_optimizer(self.model, OptimConfig(lr=RATE))
         if self._plain is None:
@@ -117,7 +117,7 @@ class PretrainStep:
 
     @torch.no_grad()
     def differences(self, baseline: str, ours: float, theirs: float) -> list[Difference]:
-        """Of each loss, without dropout, on the weights as they are now."""
+        """Compare each loss, without dropout, on the current weights."""
         with eval_mode(self.model):
             mine, other = self._losses("ours")(), self._losses(baseline)()
         return [

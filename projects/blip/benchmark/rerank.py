@@ -86,7 +86,7 @@ class Rerank:
         return self.model.rank(self.tokens, self.texts)[0]
 
     def differences(self, baseline: str, ours: Tensor, theirs: Tensor) -> list[Difference]:
-        """Of the logits."""
+        """Compare the logits."""
         return [of_tensors("logits", ours, theirs, tolerance=CLOSE[self.precision])]
 
 

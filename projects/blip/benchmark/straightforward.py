@@ -22,9 +22,10 @@ from lavis_lite.losses.matching import Pool
 from lavis_lite.losses.shared import Shared
 from lavis_lite.modules.med.model import Med
 from lavis_lite.modules.text.text_batch import TextBatch
+from lavis_lite.projects.blip.pretrain import BlipPretrain
 
 
-def losses(model: Any, samples: dict[str, Any]) -> dict[str, Tensor]:
+def losses(model: BlipPretrain, samples: dict[str, Any]) -> dict[str, Tensor]:
     """``itc``, ``itm`` and ``lm`` of a batch, each ().
 
     Args:
@@ -46,8 +47,8 @@ def losses(model: Any, samples: dict[str, Any]) -> dict[str, Tensor]:
 
 
 @contextmanager
-def computing_padding(model: Any) -> Iterator[None]:
-    """Within it the text towers compute padding like any other token."""
+def computing_padding(model: BlipPretrain) -> Iterator[None]:
+    """Let the text towers compute padding like any other token in this context."""
     towers = [module for module in model.modules() if isinstance(module, Med)]
     for tower in towers:
         tower.leaves_out_padding = False
@@ -59,7 +60,11 @@ def computing_padding(model: Any) -> Iterator[None]:
 
 
 def contrast(
-    model: Any, image: Tensor, text: TextBatch, image_features: Tensor, text_features: Tensor
+    model: BlipPretrain,
+    image: Tensor,
+    text: TextBatch,
+    image_features: Tensor,
+    text_features: Tensor,
 ) -> Tensor:
     """() against the momentum copy's features of the batch and of the queue."""
     loss = model.losses["itc"]
@@ -87,7 +92,7 @@ def contrast(
     return (i2t + t2i) / 2
 
 
-def follow(model: Any) -> None:
+def follow(model: BlipPretrain) -> None:
     """Move the momentum copy, a parameter at a time."""
     for name in model.momentum_pairs:
         pairs = zip(
@@ -100,7 +105,7 @@ def follow(model: Any) -> None:
 
 
 def matching(
-    model: Any,
+    model: BlipPretrain,
     samples: dict[str, Any],
     text: TextBatch,
     image_tokens: Tensor,
@@ -135,12 +140,12 @@ def matching(
     return F.cross_entropy(logits, labels)
 
 
-def read(encoder: Any, ids: Tensor, mask: Tensor, image_tokens: Tensor) -> Tensor:
+def read(encoder: Med, ids: Tensor, mask: Tensor, image_tokens: Tensor) -> Tensor:
     """(R, T, D) states of texts with the images of their rows, projected for this call alone."""
     return encoder(ids, mask, mode="multimodal", image_kv=encoder.project(image_tokens))
 
 
-def language(model: Any, text: TextBatch, image_tokens: Tensor) -> Tensor:
+def language(model: BlipPretrain, text: TextBatch, image_tokens: Tensor) -> Tensor:
     """() cross-entropy of each next token."""
     decoder = model.text_decoder
     ids = text.replace_first(model.tokenizer.bos_id).ids

@@ -60,7 +60,7 @@ class AuditRunner:
 
 
 def count(dataset: Any, truth: str) -> Counter[tuple[str, bool, bool]]:
-    """How many texts there are of each (origin, kept, right).
+    """Count the texts of each (origin, kept, right).
 
     Args:
         dataset: rows as AuditData describes them.
@@ -93,7 +93,7 @@ def shares(counts: Counter[tuple[str, bool, bool]]) -> dict[str, float]:
     ``ORIGIN_right``: of its texts those that are right. ``ORIGIN_precision``: of the kept ones.
     ``ORIGIN_recall``: of the right ones those that are kept. ``ORIGIN_kept`` is a number.
     """
-    found: dict[str, float] = {}
+    percentages: dict[str, float] = {}
     for origin in [*sorted({origin for origin, _, _ in counts}), "all"]:
         here = Counter[tuple[bool, bool]]()
         for (one, is_kept, is_right), number in counts.items():
@@ -107,6 +107,6 @@ def shares(counts: Counter[tuple[str, bool, bool]]) -> dict[str, float]:
             ("recall", here[True, True], right),
         ):
             if whole:
-                found[f"{origin}_{name}"] = round(100 * part / whole, 3)
-        found[f"{origin}_kept"] = kept
-    return found
+                percentages[f"{origin}_{name}"] = round(100 * part / whole, 3)
+        percentages[f"{origin}_kept"] = kept
+    return percentages

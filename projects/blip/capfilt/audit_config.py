@@ -10,7 +10,7 @@ from lavis_lite.registry.component import Component
 
 @dataclass(frozen=True)
 class AuditData:
-    """What is judged, by what."""
+    """The data of an audit: the texts that are judged, and the field with the truth."""
 
     source: Component = key(
         "Rows with `text_input`, `origin` and `kept`, of a dataset that can read facts: "
@@ -22,7 +22,7 @@ class AuditData:
 
 @dataclass(frozen=True)
 class AuditRunConfig:
-    """Where an audit goes."""
+    """The output folder of an audit."""
 
     output_dir: str = key("Folder of everything the run writes.")
 

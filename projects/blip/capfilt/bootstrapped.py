@@ -20,6 +20,7 @@ from lavis_lite.data.seeding import stable_hash
 from lavis_lite.errors import ConfigError, DataError, suggest
 from lavis_lite.io.paths import here
 from lavis_lite.io.redaction import REDACTED
+from lavis_lite.modules.interfaces import RowDataset
 from lavis_lite.projects.blip.capfilt.layout import DONE, IMAGES, JOB, RECORDS, SHARDS, shard_name
 
 _TEXTS = {  # which texts of a record: (web, synthetic, only those that were kept)
@@ -110,16 +111,16 @@ class Bootstrapped(Rows):
             if members is not None:
                 shared["member"] = (number, members.get(f"{record['index']:09d}"))
             key = self._unique(record["key"], record["index"])
-            for own in _texts_of(record):
-                wanted = web if own["origin"] == "web" else synthetic
-                if not wanted:
-                    self._texts[f"{own['origin']} texts, which are not asked for"] += 1
-                elif not own["text_input"].strip():
+            for text_row in _texts_of(record):
+                is_asked_for = web if text_row["origin"] == "web" else synthetic
+                if not is_asked_for:
+                    self._texts[f"{text_row['origin']} texts, which are not asked for"] += 1
+                elif not text_row["text_input"].strip():
                     self._texts["empty text"] += 1
-                elif only_kept and not own["kept"]:
+                elif only_kept and not text_row["kept"]:
                     self._texts["not kept by the filter"] += 1
                 else:
-                    yield {**shared, **own, "key": f"{key}/{own['key']}"}
+                    yield {**shared, **text_row, "key": f"{key}/{text_row['key']}"}
 
     def _unique(self, key: str, index: int) -> str:
         """A key that other shards have too gets its row's number."""
@@ -143,7 +144,7 @@ class Bootstrapped(Rows):
     def _row(self, number: int) -> dict[str, Any]:
         row = self._rows[number]
         if row.get("member") and row["member"][1]:
-            image: Any = self._from_tar(*row["member"])
+            image: object = self._from_tar(*row["member"])
         elif row["image"] is not None:
             image = row["image"]
         else:
@@ -158,7 +159,7 @@ class Bootstrapped(Rows):
         return data
 
     def facts(self, text: str) -> frozenset[str] | None:
-        """What a text states, as the source reads it.
+        """Return the facts that a text states, as the source reads it.
 
         Raises:
             ConfigError: it reads no facts.
@@ -169,7 +170,7 @@ class Bootstrapped(Rows):
         return read(text)
 
     @functools.cached_property
-    def _dataset(self) -> Any:
+    def _dataset(self) -> RowDataset:
         """The source, for images that are no files.
 
         Raises:
@@ -206,11 +207,11 @@ def _texts_of(record: dict[str, Any]) -> Iterator[dict[str, Any]]:
 def _at_random(
     rows: Iterator[dict[str, Any]], again: Iterator[dict[str, Any]], left_out: Counter[str]
 ) -> Iterator[dict[str, Any]]:
-    """As many of the rows as were kept, by the hashes of their keys, in their order.
+    """Return a random sample of as many rows as were kept, by hashes of their keys, in order.
 
     Args:
-        rows: all.
-        again: the same once more, so that none need be held.
+        rows: all rows.
+        again: the same rows a second time, so that none need be held in memory.
         left_out: takes the number of the others.
     """
     pairs = [(stable_hash("at random", row["key"]), row["kept"]) for row in rows]

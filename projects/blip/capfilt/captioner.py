@@ -68,7 +68,7 @@ def with_defaults(model: type, options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def option_problems(model: type, options: Mapping[str, Any]) -> list[str]:
-    """What is wrong with options for a model's `generate`, without building it."""
+    """Return the problems of options for a model's `generate`, without building the model."""
     parameters = inspect.signature(model.generate).parameters  # type: ignore[attr-defined]
     if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
         return []

@@ -1,4 +1,4 @@
-"""Who works on what, on one machine or on many that share a file system: locks on files.
+"""Claims of shards by workers, on one machine or many that share files: locks on files.
 
 A lock goes when its process does, however that ends, so that nothing is ever left locked.
 """

@@ -48,7 +48,7 @@ class Filter(ModelComponent):
 
     @property
     def requires(self) -> tuple[Capability, ...]:
-        """What its score is computed from."""
+        """The capabilities of a model that the score is computed with."""
         if self.score == "itm":
             return (Matches,)
         return (Embeds,)
@@ -63,7 +63,7 @@ class Filter(ModelComponent):
 
 @dataclass(frozen=True)
 class SourceConfig:
-    """What is bootstrapped."""
+    """The data to bootstrap."""
 
     source: Component = key("The dataset of noisy pairs.", kind="dataset")
     image: Component = key(
@@ -95,7 +95,7 @@ class SourceConfig:
 
 @dataclass(frozen=True)
 class OutputConfig:
-    """What is written beside the records."""
+    """The output that is written beside the records."""
 
     images: bool = key(
         "Also write tar shards (webdataset) with the images of samples that keep a text.", False
@@ -104,7 +104,7 @@ class OutputConfig:
 
 @dataclass(frozen=True)
 class CapfiltRunConfig:
-    """Where a run goes and how it computes."""
+    """The output folder of a run and its way of computing."""
 
     output_dir: str = key("Folder of everything the run writes; the same folder resumes it.")
     seed: int = key("Seed of sampled captions, together with each sample's key.", 0)

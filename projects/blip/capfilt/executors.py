@@ -1,4 +1,4 @@
-"""Where workers run. All of them run the same function; there is no coordinator of the data."""
+"""Executors that start workers. All run the same function; nothing coordinates the data."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _USER_ERRORS = ("ConfigError", "DataError", "CheckpointError", "DownloadError", 
 
 
 def serial(config: CapfiltConfig, shard_size: int, workers: int) -> None:
-    """In this process; several of them, started by torchrun or by hand, share the shards."""
+    """Work in this process; several such processes, started by any means, share the shards."""
     work(config, shard_size, torchrun_place())
 
 
@@ -37,7 +37,7 @@ def torchrun(config: CapfiltConfig, shard_size: int, workers: int) -> None:
 
 
 def torchrun_place() -> Place:
-    """What torchrun says; the only worker where there is none."""
+    """Return this worker's place as torchrun states it; without torchrun, the only worker."""
     names = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
     return Place(
         *(int(os.environ.get(name, place)) for name, place in zip(names, Place(), strict=True))
@@ -45,7 +45,7 @@ def torchrun_place() -> Place:
 
 
 def process(config: CapfiltConfig, shard_size: int, workers: int) -> None:
-    """Processes of this machine. One that dies is survived by the others, who finish its shard."""
+    """Start processes on this machine. If one dies, the others finish its shard."""
     if torchrun_place().workers > 1:
         raise ConfigError("runner.executor: process, under torchrun; choose torchrun or serial")
     context = multiprocessing.get_context("spawn")
@@ -77,7 +77,7 @@ def process(config: CapfiltConfig, shard_size: int, workers: int) -> None:
 
 
 def _raise_user_error(pipe: Connection) -> None:
-    """What a worker would say to the user, said here: another worker would say the same."""
+    """Raise a worker's user error in this process: another worker would raise the same."""
     if pipe.poll():
         kind, message = pipe.recv()
         raise getattr(errors, kind)(message)
@@ -104,7 +104,7 @@ def _end_with_parent() -> None:
 
 
 def ray(config: CapfiltConfig, shard_size: int, workers: int) -> None:
-    """Ray tasks, on every machine of a cluster that sees the output folder and the source.
+    """Start Ray tasks on all machines of a cluster that see the output folder and the source.
 
     Raises:
         ConfigError: ray is not installed.

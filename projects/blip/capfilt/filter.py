@@ -1,4 +1,4 @@
-"""How well texts fit their images, by a model that can `match` or embed."""
+"""Scores of how well texts fit their images, by a model that can `match` or embed."""
 
 from __future__ import annotations
 
@@ -66,14 +66,14 @@ class TextJudge:
         """
         model = self.model
         for rows, places in folded(pairs, self.batch_size):
-            own = tokens[torch.tensor(rows, device=tokens.device)]
+            image_tokens = tokens[torch.tensor(rows, device=tokens.device)]
             texts = model.tokenize([pairs[place].text for place in places])
-            seen = model.match_tower.look_at(own, texts.ids.numel() // len(rows))
+            seen = model.match_tower.look_at(image_tokens, texts.ids.numel() // len(rows))
             logits = model.match_pairs(seen, texts)
             yield places, logits.float().softmax(-1)[:, 1]
 
     def _matching_copies(self, tokens: Tensor, pairs: list[Pair]) -> Batches:
-        """For a model that takes one image for each text."""
+        """Match texts with a model that takes one image for each text."""
         for rows, places in self._by_length(pairs):
             logits = self.model.match(tokens[rows], [pairs[place].text for place in places])
             yield places, logits.float().softmax(-1)[:, 1]

@@ -1,4 +1,4 @@
-"""What a run is: its folder, and what must not change before the last shard is done."""
+"""A run's folder, and the settings that must not change before the last shard is done."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from lavis_lite.config import to_dict
 from lavis_lite.data.counts import Counts
 from lavis_lite.errors import ConfigError
 from lavis_lite.io.redaction import redacted
+from lavis_lite.modules.interfaces import RowDataset
 from lavis_lite.projects.blip.capfilt.claims import locked
 from lavis_lite.projects.blip.capfilt.config import CapfiltConfig
 from lavis_lite.projects.blip.capfilt.layout import DONE, IMAGES, JOB, RECORDS, SHARDS, shard_name
@@ -52,7 +53,7 @@ class Folder:
         return self.shards / f"{shard_name(shard)}{suffix}"
 
     def done(self, shard: int, fingerprint: str) -> dict[str, Any] | None:
-        """What was written down when the shard was finished; None where it is not, or not whole.
+        """Return the record of a finished shard; None if it is not finished, or its files are cut.
 
         A crash can cut a file of a disk that lies about syncing: sizes are compared as well.
         """
@@ -99,7 +100,7 @@ class Job(NamedTuple):
         return range(start, min(start + self.shard_size, self.num_rows))
 
     def done(self, shard: int) -> dict[str, Any] | None:
-        """See ``Folder.done``."""
+        """Return the record of a finished shard, see ``Folder.done``."""
         return self.folder.done(shard, self.fingerprint)
 
 
@@ -116,17 +117,17 @@ def config_settings(config: CapfiltConfig, shard_size: int) -> Settings:
     return json.loads(json.dumps(flat, default=str))
 
 
-def facts(models: dict[str, nn.Module], source: Any, device: torch.device) -> Settings:
-    """What decides the output besides the config: weights, input rows, machine, versions."""
-    found: Settings = {f"weights of the {n}": weights_hash(m) for n, m in models.items()}
-    found["rows of data.source"] = len(source)
-    found["some rows of data.source"] = rows_hash(source)
+def facts(models: dict[str, nn.Module], source: RowDataset, device: torch.device) -> Settings:
+    """Return what decides the output besides the config: weights, input rows, machine, versions."""
+    settings: Settings = {f"weights of the {n}": weights_hash(m) for n, m in models.items()}
+    settings["rows of data.source"] = len(source)
+    settings["some rows of data.source"] = rows_hash(source)
     if hasattr(source, "files"):
-        found["files of data.source"] = files_hash(source.files)
-    found["device"] = device_name(device)
-    found["lavis_lite"] = lavis_lite.__version__
-    found["torch"] = torch.__version__
-    return found
+        settings["files of data.source"] = files_hash(source.files)
+    settings["device"] = device_name(device)
+    settings["lavis_lite"] = lavis_lite.__version__
+    settings["torch"] = torch.__version__
+    return settings
 
 
 def weights_hash(model: nn.Module) -> str:
@@ -148,7 +149,7 @@ def files_hash(files: Iterable[Path]) -> str:
 
 
 def device_name(device: torch.device) -> str:
-    """Kind of the processor, as far as it decides how sums come out."""
+    """Name the processor, as far as it decides the rounding of sums."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     if device.type == "cpu":
@@ -188,7 +189,7 @@ def refuse_changed(folder: Folder, settings: Settings, *, only_config: bool = Fa
 _FACTS = ("device", "lavis_lite", "torch", "weights of", "rows of", "some rows of", "files of")
 
 
-def open_job(config: CapfiltConfig, settings: Settings, source: Any, shard_size: int) -> Job:
+def open_job(config: CapfiltConfig, settings: Settings, source: RowDataset, shard_size: int) -> Job:
     """The job in the config's folder, begun by this call or, by equal settings, before.
 
     Args:

@@ -1,4 +1,4 @@
-"""What is said about a sample: its texts, their scores, which are kept and why the others not."""
+"""The record of a sample: its texts, their scores and verdicts, with reasons to reject."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def new_record(index: int, key: str, web_text: str, synthetic: list[str], own: R
 
 
 class Slot:
-    """One text of a record: what it says, and where its score and verdict are written."""
+    """One text of a record, and the place of its score and verdict."""
 
     def __init__(self, record: Record, place: int | None) -> None:
         self.record, self.place = record, place  # place None: the web text
@@ -55,28 +55,28 @@ class Slot:
 
     @property
     def is_web(self) -> bool:
-        """Whether it came with the image."""
+        """True for the text that came with the image."""
         return self.place is None
 
     @property
     def score(self) -> float | None:
-        """Its score; None where it has none."""
+        """The score of the text; None if it has none."""
         scores = self.record["scores"]
         return scores["web"] if self.place is None else scores["synthetic"][self.place]
 
     @property
     def kept(self) -> bool:
-        """Whether it was kept."""
+        """True if the text was kept."""
         kept = self.record["kept"]
         return kept["web"] if self.place is None else kept["synthetic"][self.place]
 
     @property
     def reason(self) -> str:
-        """Why it was kept or not."""
+        """The reason why the text was kept or rejected."""
         reason = self.record["reason"]
         return reason["web"] if self.place is None else reason["synthetic"][self.place]
 
-    def set(self, what: str, value: Any) -> None:
+    def set(self, what: str, value: object) -> None:
         """Write down its ``scores``, ``kept`` or ``reason``."""
         if self.place is None:
             self.record[what]["web"] = value
@@ -105,17 +105,17 @@ def slots(record: Record) -> Iterator[Slot]:
 
 def readable_slots(record: Record, process: Callable[[str], str]) -> list[tuple[Slot, str]]:
     """The texts that a filter can judge, processed for it: neither empty nor there before."""
-    found: dict[str, Slot] = {}
+    slot_of: dict[str, Slot] = {}
     for slot in slots(record):
         text = process(slot.text)
         if not text.strip():
             slot.decide(False, EMPTY)
-        elif text in found:
+        elif text in slot_of:
             slot.decide(False, REPEATED)
         else:
-            found[text] = slot
+            slot_of[text] = slot
             slot.decide(True, "no filter")
-    return [(slot, text) for text, slot in found.items()]
+    return [(slot, text) for text, slot in slot_of.items()]
 
 
 def decide(records: list[Record], settings: Filter | None) -> None:

@@ -39,35 +39,35 @@ def write(folder: Folder, config: CapfiltConfig, total: dict[str, Any], name: st
 
 
 def sections(folder: Folder, config: CapfiltConfig, total: dict[str, Any]) -> list[Section]:
-    """What was kept, scores, examples, what was set aside, and speed."""
+    """Return the sections on kept texts, scores, examples, samples set aside, and speed."""
     records = list(itertools.islice(_sample(folder, total["shards"]), _RECORDS_LOOKED_AT))
-    found = [
+    candidates = [
         _kept(total),
         _scores(config, total, records),
         *galleries(records, config),
         _quarantine(folder, total),
         _throughput(folder),
     ]
-    return [section for section in found if section is not None]
+    return [section for section in candidates if section is not None]
 
 
 def _headline(total: dict[str, Any]) -> list[Headline]:
-    found = []
+    headlines = []
     for origin, label in (("web", "web texts kept"), ("synthetic", "synthetic texts kept")):
         if total[origin]["texts"]:
             of = f"{label}, of {total[origin]['texts']:,}"
-            found.append(Headline(_percent(total[origin]), of, "%"))
+            headlines.append(Headline(_percent(total[origin]), of, "%"))
     share = 100 * total["images_with_a_text"] / max(1, total["images"])
     label = f"images with a text afterwards, of {total['images']:,}"
-    found.append(Headline(f"{share:.1f}", label, "%"))
+    headlines.append(Headline(f"{share:.1f}", label, "%"))
     truth = total.get("truth") or {}
     for name, label in (
         ("precision", "of the web texts kept are right"),
         ("recall", "of the right web texts were kept"),
     ):
         if truth.get(name) is not None:
-            found.append(Headline(f"{100 * truth[name]:.1f}", label, "%"))
-    return found
+            headlines.append(Headline(f"{100 * truth[name]:.1f}", label, "%"))
+    return headlines
 
 
 def _percent(part: dict[str, Any]) -> str:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
+
+from PIL import Image
 
 from lavis_lite import registry
 from lavis_lite.data.files import images
@@ -89,7 +91,7 @@ def _choices(records: list[Record], config: CapfiltConfig) -> list[Choice]:
 
 
 def _disagreements(records: list[Record], config: CapfiltConfig) -> Iterator[Choice]:
-    """Where the filter contradicts what is known; else where it was least sure."""
+    """Return pairs where the filter contradicts the known truth, or else was least sure."""
     scored = [r for r in records if r["scores"]["web"] is not None]
     if config.data.label is not None and config.data.right:
         wrong = [r for r in scored if r["kept"]["web"] and not is_right(r, config)]
@@ -113,7 +115,7 @@ def _disagreements(records: list[Record], config: CapfiltConfig) -> Iterator[Cho
 
 
 def is_right(record: Record, config: CapfiltConfig) -> bool:
-    """Whether a web text is known to be right."""
+    """Tell whether a web text is known to be right."""
     return str(record["fields"].get(str(config.data.label))) in config.data.right
 
 
@@ -131,7 +133,7 @@ def _worst_caption(record: Record) -> float:
 
 
 def _gap(record: Record) -> float:
-    """How much better the best synthetic text fits than the web's."""
+    """Return the score of the best synthetic text minus that of the web text."""
     best = max((s for s in record["scores"]["synthetic"] if s is not None), default=0.0)
     return best - (record["scores"]["web"] or 0.0)
 
@@ -163,7 +165,7 @@ class Pictures:
         self._rows = registry.build("dataset", config.data.source.spec)
         self._decode = getattr(self._rows, "decode", images.decode)
 
-    def __getitem__(self, index: int) -> Any:
+    def __getitem__(self, index: int) -> Image.Image | None:
         try:
             return self._decode(self._rows[index]["image"])
         except (ValueError, LookupError, OSError) as error:

@@ -125,13 +125,13 @@ class CapfiltRunner:
 
     @staticmethod
     def report_sections(path: Path, config: CapfiltConfig) -> list[Section]:
-        """What a pipeline's page shows about a run in the folder ``path``."""
+        """Return the sections that a pipeline's page shows about a run in the folder ``path``."""
         folder = Folder(path)
         return report.sections(folder, config, read_totals(folder))
 
 
 def is_main() -> bool:
-    """Whether this process writes what is about all shards."""
+    """True if this process writes the files about all shards."""
     return distributed.is_main() and torchrun_place().number == 0
 
 
@@ -206,7 +206,7 @@ def collect(folder: Folder, data: SourceConfig) -> dict[str, Any]:
 
 
 def repeated_keys(folder: Folder, num_shards: int, num_records: int) -> int | None:
-    """How many samples have the key of an earlier one; None where they are too many to look.
+    """Count the samples with the key of an earlier one; None if there are too many to look.
 
     Within a shard such a sample is set aside; across shards, which know nothing of each other, both
     stay, with their rows' numbers telling them apart.
@@ -224,28 +224,28 @@ def repeated_keys(folder: Folder, num_shards: int, num_records: int) -> int | No
 
 
 def read_totals(folder: Folder) -> dict[str, Any]:
-    """What another process has added up, as far as it has."""
+    """Read the totals of another process, as far as it has added them up."""
     return read_json(folder.stats)
 
 
 def shares(total: dict[str, Any]) -> dict[str, float]:
-    """What was kept, in %: of web texts, of synthetic ones, and images that have a text left.
+    """Return kept shares in %: of web texts, of synthetic ones, and of images with a text left.
 
     Where the truth about web texts is known: how many of all and of the kept ones are right, and
     how many of the right ones were kept, in %; and the area under the ROC curve, in [0, 1].
     """
-    found = {}
+    metrics = {}
     for origin in ("web", "synthetic"):
         if total[origin]["texts"]:
-            found[f"{origin}_kept"] = 100 * total[origin]["kept"] / total[origin]["texts"]
-    found["images_kept"] = 100 * total["images_with_a_text"] / max(1, total["images"])
-    found["set_aside"] = 100 * sum(total["unreadable"].values()) / max(1, total["read"])
+            metrics[f"{origin}_kept"] = 100 * total[origin]["kept"] / total[origin]["texts"]
+    metrics["images_kept"] = 100 * total["images_with_a_text"] / max(1, total["images"])
+    metrics["set_aside"] = 100 * sum(total["unreadable"].values()) / max(1, total["read"])
     if truth := total["truth"]:
         known = {
             "web_right": truth["right"] / max(1, truth["texts"]),
             "web_precision": truth["precision"],
             "web_recall": truth["recall"],
         }
-        found |= {name: 100 * share for name, share in known.items() if share is not None}
-        found |= {f"web_{name}": truth[name] for name in ("auc",) if name in truth}
-    return {name: round(value, 3) for name, value in found.items()}
+        metrics |= {name: 100 * share for name, share in known.items() if share is not None}
+        metrics |= {f"web_{name}": truth[name] for name in ("auc",) if name in truth}
+    return {name: round(value, 3) for name, value in metrics.items()}

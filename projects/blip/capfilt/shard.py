@@ -12,12 +12,13 @@ import os
 import socket
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from torch import Tensor
 
 from lavis_lite.data.loader import EvalData, Processors
 from lavis_lite.errors import DataError
@@ -44,12 +45,12 @@ _ENOUGH_TO_JUDGE = 100
 
 
 class Tools(NamedTuple):
-    """What a worker needs for any shard; captioner or filter may be missing."""
+    """The tools of a worker for any shard; captioner or filter may be missing."""
 
     config: CapfiltConfig
     source: Source
     prepare: PrepareImages
-    text: Any
+    text: Callable[[str], str]
     captioner: CaptionWriter | None
     filter: TextJudge | None
     precision: Precision
@@ -170,7 +171,7 @@ def _compute(
 
 
 def own(batch: dict[str, Any], place: int) -> Record:
-    """What the source says about a sample besides image and text."""
+    """Return the fields of a sample in the source besides image and text."""
     return batch["record"][place]
 
 
@@ -192,7 +193,7 @@ def _usable(batch: dict[str, Any], tools: Tools, bad: BadSamples, keys: set[str]
     return places
 
 
-def _judge(records: list[Record], images: Any, tools: Tools) -> None:
+def _judge(records: list[Record], images: Tensor, tools: Tools) -> None:
     pairs: list[Pair] = []
     judged: list[Slot] = []
     for row, record in enumerate(records):
@@ -272,7 +273,7 @@ class Clock:
 
     @property
     def cpu(self) -> float:
-        """Seconds that this process has computed since then, whatever ran beside it."""
+        """CPU seconds of this process since the beginning."""
         return time.process_time() - self._begin_cpu
 
     @contextlib.contextmanager

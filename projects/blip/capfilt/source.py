@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from lavis_lite import registry
 from lavis_lite.data.files import images
 from lavis_lite.errors import DataError
+from lavis_lite.modules.interfaces import RowDataset
 
 _OWN = ("image", "text_input", "image_id", "key")
 
@@ -26,7 +27,7 @@ class Source:
         keep_bytes: also hand out each image's file, as ``file``.
     """
 
-    def __init__(self, rows: Any, keep_bytes: bool) -> None:
+    def __init__(self, rows: RowDataset, keep_bytes: bool) -> None:
         self.rows = rows
         self.name = getattr(rows, "name", "dataset")
         self.keep_bytes = keep_bytes
@@ -58,13 +59,13 @@ class Source:
         }
 
 
-def as_it_is(text: str, rng: Any = None) -> str:
+def as_it_is(text: str, rng: object = None) -> str:
     """A text unprocessed: records have it as the source does."""
     return text
 
 
-def _is_plain(value: Any) -> bool:
-    """Whether JSON can hold it."""
+def _is_plain(value: object) -> bool:
+    """Tell whether JSON can hold a value."""
     if isinstance(value, list | tuple):
         return all(_is_plain(one) for one in value)
     if isinstance(value, dict):
@@ -72,7 +73,7 @@ def _is_plain(value: Any) -> bool:
     return value is None or isinstance(value, str | int | float)
 
 
-def _file_of(image: Any) -> bytes:
+def _file_of(image: bytes | str | Image.Image) -> bytes:
     if isinstance(image, bytes):
         return image
     if isinstance(image, Image.Image):

@@ -70,7 +70,7 @@ def best_text(record: Record) -> str | None:
 
 
 def extension_of(image: bytes) -> str:
-    """By what the file begins with; ``jpg`` where that is not known, which readers do not mind."""
+    """Return the extension by a file's first bytes; ``jpg`` if unknown, which readers accept."""
     for sign, extension in _SIGNS:
         if image.startswith(sign):
             return extension

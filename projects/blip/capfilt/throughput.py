@@ -1,4 +1,4 @@
-"""How fast a run was, as its workers noted it, and the size of what they wrote."""
+"""The speed of a run as its workers noted it, and the size of their output."""
 
 from __future__ import annotations
 
@@ -25,20 +25,20 @@ class Throughput:
 
     @property
     def images_per_second(self) -> float | None:
-        """Of one worker; None where nothing was computed."""
+        """Return images per second of one worker; None if nothing was computed."""
         return self.images / self.total if self.total else None
 
     @property
     def images_per_cpu_second(self) -> float | None:
-        """Of one worker that has a core for itself; None where nothing was computed."""
+        """Return images per CPU second of one worker; None if nothing was computed."""
         return self.images / self.cpu if self.cpu else None
 
 
 def read_timings(folder: Folder) -> Throughput:
     """The sum of all shards, those included that were computed anew."""
-    found = Throughput()
+    throughput = Throughput()
     if not folder.timings.is_file():
-        return found
+        return throughput
     with folder.timings.open(encoding="utf-8") as file:
         for line in file:
             try:
@@ -46,19 +46,19 @@ def read_timings(folder: Folder) -> Throughput:
             except ValueError:  # cut when its writer was killed
                 continue
             seconds = note["seconds"]
-            found.images += note["images"]
-            found.total += seconds.pop("total")
-            found.cpu += seconds.pop("cpu", 0.0)
+            throughput.images += note["images"]
+            throughput.total += seconds.pop("total")
+            throughput.cpu += seconds.pop("cpu", 0.0)
             for stage, value in seconds.items():
-                found.stages[stage] = found.stages.get(stage, 0.0) + value
-    return found
+                throughput.stages[stage] = throughput.stages.get(stage, 0.0) + value
+    return throughput
 
 
 def bytes_written(folder: Folder, num_shards: int) -> dict[str, int]:
     """Bytes of all shards by kind of file, as their marks have them: ``{"jsonl": 812, ...}``."""
-    found: dict[str, int] = {}
+    sizes: dict[str, int] = {}
     for shard in range(num_shards):
         for name, file in read_json(folder.file(shard, DONE))["files"].items():
             kind = name.partition(".")[2]
-            found[kind] = found.get(kind, 0) + file["size"]
-    return found
+            sizes[kind] = sizes.get(kind, 0) + file["size"]
+    return sizes

@@ -1,4 +1,4 @@
-"""How well the filter finds what is right, for data where a field of the rows says it."""
+"""Precision, recall and ROC of the filter, for data with a field that tells the truth."""
 
 from __future__ import annotations
 
@@ -39,13 +39,13 @@ def judge_filter(
     right = numpy.empty(num_records, bool)
     kept = numpy.empty(num_records, bool)
     scores = numpy.full(num_records, numpy.nan)
-    wanted = set(data.right)
+    right_values = set(data.right)
     for place, record in enumerate(_records(folder, num_shards)):
-        right[place] = str(record["fields"].get(data.label)) in wanted
+        right[place] = str(record["fields"].get(data.label)) in right_values
         kept[place] = record["kept"]["web"]
         if (score := record["scores"]["web"]) is not None:
             scores[place] = score
-    found: dict[str, Any] = {
+    measures: dict[str, Any] = {
         "texts": num_records,
         "right": int(right.sum()),
         "precision": _share(right[kept]),
@@ -54,8 +54,8 @@ def judge_filter(
     known = ~numpy.isnan(scores)
     true, false = scores[known & right], scores[known & ~right]
     if len(true) and len(false):
-        found |= {"auc": round(area_under_curve(true, false), 5), "roc": roc(true, false)}
-    return found
+        measures |= {"auc": round(area_under_curve(true, false), 5), "roc": roc(true, false)}
+    return measures
 
 
 def _records(folder: Folder, num_shards: int) -> Iterator[Record]:

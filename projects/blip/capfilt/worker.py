@@ -34,7 +34,7 @@ log = logging.getLogger(__name__)
 
 
 class Place(NamedTuple):
-    """Which worker this is, of how many, and its number on its machine (for its GPU)."""
+    """The number of a worker, of how many, and its number on its machine (for its GPU)."""
 
     number: int = 0
     workers: int = 1

@@ -267,7 +267,7 @@ def test_what_cannot_run_costs_nothing_but_itself(cfg: Path, tmp_path: Path) -> 
             "cases[1].vary.count=[8,13,16]", f"run.record={kept}", "run.repeats=1",
         )  # fmt: skip
     assert str(error.value).splitlines() == [
-        f"2 of what `cases` names could not run; {tmp_path / 'out'} has the others; {kept} is not "
+        f"2 of the runs in `cases` failed; {tmp_path / 'out'} has the others; {kept} is not "
         "written:",
         "  more, count 13: RuntimeError: out of memory",
         "  one, absent: ModuleNotFoundError: No module named 'a_package_that_is_not_there'",

@@ -238,7 +238,7 @@ BAD = {
     "an axis without choices": ({"grid": {"rate": {}}}, "grid.rate: name at least one choice"),
     "two axes that vary the same": (
         {"grid": {"rate": {"a": {"values.lr": 1}}, "speed": {"b": {"values.lr": 2}}}},
-        "grid.speed: values.lr is what 'rate' varies",
+        "grid.speed: values.lr is already varied by 'rate'",
     ),
     "an arm of a name that the grid makes": (
         {"grid": {"rate": {"slow": {"values.lr": 1}}}},
@@ -280,7 +280,7 @@ BAD = {
     ),
     "a seed in an arm": (
         {"arms": {"slow": {"set": {"values.seed": 3}}}},
-        "arms.slow.set: values.seed is what `seeds` are put into",
+        "arms.slow.set: values.seed is already set by `seeds`",
     ),
     "no workers": ({"runner": {"name": "sweep", "workers": 0}}, "runner.workers: 0; at least 1"),
     "a chart of nothing": (

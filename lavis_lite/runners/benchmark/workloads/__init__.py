@@ -1,4 +1,4 @@
-"""What the core is measured at; projects have workloads of their own.
+"""The benchmark workloads of the core; projects have workloads of their own.
 
 reading.py      image_folder, shard_reading   data loading, beside torchvision and webdataset
 starting.py     command                       a command from start to end

@@ -1,4 +1,4 @@
-"""Commands from start to end: what a user waits for before anything happens."""
+"""Commands from start to end: the time that a user waits before anything happens."""
 
 from __future__ import annotations
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from lavis_lite import registry
 from lavis_lite.checkpoint.weights import read_weights, save_weights
@@ -54,12 +55,12 @@ class LoadWeights:
             return self._load
         return lambda: len(self.path.read_bytes())
 
-    def _load(self) -> Any:
+    def _load(self) -> nn.Module:
         return load_model(
             self.model, self.type, device=self.device, checkpoint=str(self.path), **self.arguments
         )
 
-    def differences(self, baseline: str, ours: Any, theirs: int) -> list[Difference]:
+    def differences(self, baseline: str, ours: nn.Module, theirs: int) -> list[Difference]:
         """The model has every weight of the file, to the bit."""
         weights, found = read_weights(self.path), ours.state_dict()
         wrong = [

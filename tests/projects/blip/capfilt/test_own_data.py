@@ -68,7 +68,7 @@ def test_a_folder_of_ones_own_goes_through_with_one_command_and_is_trained_on(wo
 def test_everything_that_the_page_says_about_options_is_understood(workplace):
     from lavis_lite import config as configs
 
-    options = re.findall(r"^``((?:captioner|filter)[^`]*)``  ", PAGE, re.MULTILINE)
+    options = re.findall(r'^``"?((?:captioner|filter)[^`"]*)"?``  ', PAGE, re.MULTILINE)
     assert len(options) == 8
     for option in options:
         overrides = option.replace("DIR", "somewhere").split(" filter.")
