@@ -18,7 +18,7 @@ from lavis_lite.data.seeding import stable_hash
 from lavis_lite.errors import ConfigError, DataError
 from lavis_lite.io.paths import local_path
 from lavis_lite.models.heatmap import overlay
-from lavis_lite.modules.layers.modes import cosines
+from lavis_lite.modules.layers.similarity import cosines
 
 Advance = Callable[[int], object]  # told how many more images are done
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from lavis_lite import distributed
 from lavis_lite.losses.step_info import StepInfo
-from lavis_lite.modules.layers.modes import cosines
+from lavis_lite.modules.layers.similarity import cosines
 from lavis_lite.modules.output import Named, Samples
 
 if TYPE_CHECKING:
@@ -110,7 +110,7 @@ class Shared:
 
         Towers that share their cross-attention (tied encoder and decoder) share the result.
         """
-        owner = id(med.fusing[0].crossattention)
+        owner = id(med.fusion_layers[0].crossattention)
         if owner not in self._projected:
             self._projected[owner] = self._compute(lambda: med.project(self.image_tokens))
         return self._projected[owner]

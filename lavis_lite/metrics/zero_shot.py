@@ -15,7 +15,7 @@ from lavis_lite.metrics.columns import Chief, Column
 from lavis_lite.metrics.pairs import evaluating, text_processor
 from lavis_lite.metrics.rows import Row, predict_rows
 from lavis_lite.modules.interfaces import Context, Evaluation, EvaluationData
-from lavis_lite.modules.layers.modes import cosines
+from lavis_lite.modules.layers.similarity import cosines
 from lavis_lite.modules.output import Samples
 
 TEMPLATES = ("a photo of a {}",)

@@ -15,7 +15,7 @@ from lavis_lite.models.gradcam import compute_gradcam
 from lavis_lite.modules.layers.modes import full_precision
 from lavis_lite.modules.med.attention import Source
 from lavis_lite.modules.med.model import Med, MedDecoder
-from lavis_lite.modules.text.packing import side_by_side
+from lavis_lite.modules.text.packing import pack_texts
 from lavis_lite.modules.text.text_batch import TextBatch
 from lavis_lite.modules.text.wordpiece import WordPiece
 
@@ -39,18 +39,18 @@ class Reading(Seeing, Reads):
         image_kv: Sequence[Source],
         text: TextBatch,
         states: Tensor | None = None,
-        wanted: Tensor | None = None,
+        query_positions: Tensor | None = None,
     ) -> Tensor:
         """Projected images of B rows and K * B texts, image-major -> (K * B, T, D) states.
 
         ``[ENC]`` takes the place of ``[CLS]``, as in training, unless ``first_token`` is ``cls``.
 
         Args:
-            image_kv: of the images, from ``project`` or ``look_at``.
+            image_kv: of the images, from ``project`` or ``image_context``.
             text: the texts.
             states: (K * B, T, D) of the texts alone, where they are known and ``fuses_states``:
                 reading goes on from there.
-            wanted: (K * B, S) places whose states alone are asked for, and returned.
+            query_positions: (K * B, S) places whose states alone are asked for, and returned.
         """
         batch = self._started(text)
         return self.text_tower(
@@ -59,7 +59,7 @@ class Reading(Seeing, Reads):
             mode="multimodal",
             image_kv=image_kv,
             states=states,
-            wanted=wanted,
+            query_positions=query_positions,
         )
 
     def _started(self, text: TextBatch) -> TextBatch:
@@ -129,7 +129,9 @@ class Matching(Reading):
                 f"match: {len(batch.ids)} texts for {len(image_tokens)} images; it takes one "
                 "for each, `rank` takes several"
             )
-        return self.match_pairs(self.text_tower.look_at(image_tokens, batch.ids.shape[1]), batch)
+        return self.match_pairs(
+            self.text_tower.image_context(image_tokens, batch.ids.shape[1]), batch
+        )
 
     def rank(self, image_tokens: Tensor, texts: RankTexts) -> Tensor:
         """(B, N, D) and K texts per image -> (B, K) logits of "matches".
@@ -153,8 +155,8 @@ class Matching(Reading):
             batch = image_major(texts, num_images, self.tokenize)
         if not len(batch.ids):
             return image_tokens.new_zeros(num_images, 0, dtype=torch.float32)
-        rows = side_by_side(self._started(batch), num_images)
-        kv = self.text_tower.look_at(image_tokens, rows.ids[0].numel())
+        rows = pack_texts(self._started(batch), num_images)
+        kv = self.text_tower.image_context(image_tokens, rows.ids[0].numel())
         logits = []
         for part in rows.split(TOKENS_AT_ONCE):
             states = self.text_tower(
@@ -163,7 +165,7 @@ class Matching(Reading):
                 mode="multimodal",
                 image_kv=kv,
                 positions=part.positions.flatten(0, 1),
-                wanted=part.starts.flatten(0, 1),
+                query_positions=part.starts.flatten(0, 1),
             )  # (B * G, S, D)
             logits.append(self.judge(states)[..., 1].view(num_images, -1))
         return torch.cat(logits, dim=1).gather(1, rows.order)

@@ -18,7 +18,7 @@ from lavis_lite.modules.med.attention import KeyValue, select
 from lavis_lite.modules.med.decoder import GroundedDecoder
 from lavis_lite.modules.med.model import MedDecoder
 from lavis_lite.modules.output import Samples
-from lavis_lite.modules.text.prefix_tree import Prefixes, Trees
+from lavis_lite.modules.text.prefix_trie import PrefixTrie, RowTries
 from lavis_lite.modules.text.text_batch import TextBatch
 
 METHODS = ("rank", "generate")
@@ -34,7 +34,7 @@ class Answering(Reading):
     text_decoder: MedDecoder
     answer_smoothing: float = 0.1  # of the targets that ranked answers are scored against
     device: torch.device
-    _listed: tuple[list[str], TextBatch, Prefixes] | None = None  # the last list of answers
+    _listed: tuple[list[str], TextBatch, PrefixTrie] | None = None  # the last list of answers
 
     @torch.no_grad()
     def predict_answers(
@@ -96,7 +96,7 @@ class Answering(Reading):
         if tokens is None:
             tokens = self.encode_image(samples["image"].to(self.device))
         text = self.tokenize(texts_of(samples, len(tokens)))
-        seen = self.text_tower.look_at(tokens, text.ids.shape[1])
+        seen = self.text_tower.image_context(tokens, text.ids.shape[1])
         return self.read(seen, text), text.mask
 
     def tokenize_answers(self, answers: list[str]) -> TextBatch:
@@ -175,13 +175,13 @@ class Answering(Reading):
         for rows in torch.arange(len(mask), device=mask.device).split(
             max(1, TOKENS_AT_ONCE // most)
         ):
-            trees = prefixes.trees(candidates[rows])
+            trees = prefixes.select(candidates[rows])
             losses = self._tree_losses(select(kv, rows), mask[rows], trees)
             best = losses.argmin(1, keepdim=True)
             chosen.append(candidates[rows].gather(1, best)[:, 0])
         return torch.cat(chosen)
 
-    def _tree_losses(self, kv: list[KeyValue], mask: Tensor, trees: Trees) -> Tensor:
+    def _tree_losses(self, kv: list[KeyValue], mask: Tensor, trees: RowTries) -> Tensor:
         """What ``answer_losses`` gives for the texts of trees, each prefix read once: (B, K)."""
         states = self.text_decoder.bert(
             trees.ids,
@@ -210,11 +210,11 @@ class Answering(Reading):
             losses[here] = logits.logsumexp(-1)[node] - expected
         return losses.new_zeros(real.shape).masked_scatter(real, losses).sum(-1)
 
-    def _tokenize_list(self, answers: list[str]) -> tuple[TextBatch, Prefixes]:
+    def _tokenize_list(self, answers: list[str]) -> tuple[TextBatch, PrefixTrie]:
         """An evaluation asks with the same thousands of answers again and again."""
         if self._listed is None or self._listed[0] != answers:
             batch = self.tokenize_answers(answers)
-            self._listed = list(answers), batch, Prefixes(batch)
+            self._listed = list(answers), batch, PrefixTrie(batch)
         return self._listed[1].to(self.device), self._listed[2]
 
     def _write_answers(

@@ -50,7 +50,7 @@ class AlbefVQA(Formats, Answering, GroundedModel):
     ) -> None:
         super().__init__(vision, image_size, tokenizer, max_length)
         self.text_encoder = self.build_text(text)
-        depth = len(self.text_tower.fusing)
+        depth = len(self.text_tower.fusion_layers)
         own = {**text, "depth": depth, "fusion_layer": 0, "pretrained": None}
         self.text_decoder = self.build_decoder(own, source_width=self.text_tower.width)
         add_distillation(self, use_distill, momentum)

@@ -10,7 +10,8 @@ from lavis_lite import registry
 from lavis_lite.config.image_size import ImageSize
 from lavis_lite.models.encoders import JointSpace, Spec, add_projections
 from lavis_lite.models.multimodal import Matching
-from lavis_lite.modules.layers.modes import cosines, eval_mode
+from lavis_lite.modules.layers.modes import eval_mode
+from lavis_lite.modules.layers.similarity import cosines
 from lavis_lite.modules.output import ModelOutput, Samples
 from lavis_lite.modules.text.text_batch import TextBatch
 from lavis_lite.projects.blip.towers import Blip

@@ -90,7 +90,7 @@ class Captioning:
                 tokens = self.encode_image(samples["image"].to(self.device))
             method = method or ("nucleus" if use_nucleus_sampling else "beam")
             texts = num_beams if method == "beam" else num_captions
-            seen = self.text_decoder.bert.look_at(tokens, texts * max_length, max_length)
+            seen = self.text_decoder.bert.image_context(tokens, texts * max_length, max_length)
             ids = generate(
                 GroundedDecoder(self.text_decoder, seen),
                 torch.tensor([prompt] * len(tokens), device=tokens.device),

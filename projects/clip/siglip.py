@@ -10,7 +10,7 @@ from lavis_lite.config.image_size import ImageSize
 from lavis_lite.errors import ConfigError
 from lavis_lite.models.base import LossSpecs
 from lavis_lite.models.multimodal import RankTexts, image_major, is_one_list
-from lavis_lite.modules.layers.modes import cosines
+from lavis_lite.modules.layers.similarity import cosines
 from lavis_lite.projects.clip.dual import DualEncoder, Projection, Spec, Texts, dual_problems
 
 

@@ -50,12 +50,12 @@ def computing_padding(model: Any) -> Iterator[None]:
     """Within it the text towers compute padding like any other token."""
     towers = [module for module in model.modules() if isinstance(module, Med)]
     for tower in towers:
-        tower.leaves_out_padding = False
+        tower.unpads = False
     try:
         yield
     finally:
         for tower in towers:
-            del tower.leaves_out_padding
+            del tower.unpads
 
 
 def contrast(
