@@ -1,12 +1,12 @@
 """CLIP and SigLIP: an image and a text tower that meet in one space (arXiv 2103.00020, 2303.15343).
 
-dual.py               what both are: towers, projections, temperature, gradient caching
+dual.py               the shared part: towers, projections, temperature, gradient caching
 clip.py               clip                     softmax contrast over the batch (info_nce)
-siglip.py             siglip                   every pair judged by itself (sigmoid)
+siglip.py             siglip                   an independent loss per pair (sigmoid)
 feature_extractor.py  clip_feature_extractor   an image and a text as features
 text.py               clip_text                the text tower of both
 names.py, convert.py  weights of OpenAI, open_clip and transformers -> these models
-config_check.py       what a transformers config.json says that shapes don't show
-measure_memory.py     how much memory gradient caching saves
+config_check.py       settings of a transformers config.json that shapes don't show
+measure_memory.py     the memory that gradient caching saves
 zoo.yaml              model cards: types, presets, weights, sources
 """

@@ -1,4 +1,4 @@
-"""What CLIP and SigLIP are: an image tower, a text tower, and a space where both meet."""
+"""The dual encoder behind CLIP and SigLIP: image tower, text tower and a joint space."""
 
 from __future__ import annotations
 
@@ -47,14 +47,14 @@ class Features(NamedTuple):
 
 
 def dual_problems(spec: Spec, model: Spec) -> Iterator[str]:
-    """What is wrong with a dual encoder as a whole, as far as its config tells.
+    """Yield the problems of a dual encoder as a whole, as far as its config tells.
 
     Args:
         spec: the model as a component.
         model: its arguments, defaults included.
     """
     tower, chunk = model["vision"], model["gradient_cache"]
-    if not chunk or not tower["name"].startswith("timm/"):  # others are judged when built
+    if not chunk or not tower["name"].startswith("timm/"):  # others are checked when built
         return
     fresh = {key: value for key, value in tower.items() if key != "pretrained"}
     try:
@@ -212,14 +212,14 @@ class DualEncoder(VisionLanguageModel):
         config_check.check(self, config, source)
 
 
-def text_length(tower: nn.Module, wanted: int | None, spec: Spec) -> int:
-    """How many tokens a text may have: ``wanted``, or all that the tower holds.
+def text_length(tower: nn.Module, max_length: int | None, spec: Spec) -> int:
+    """Return the most tokens of a text: ``max_length``, or all that the tower holds.
 
     Raises:
-        ConfigError: more than it holds; or no number, and the tower has no bound.
+        ConfigError: more than the tower holds; or None, and the tower has no limit.
     """
     holds: int | None = getattr(tower, "max_length", None)
-    length = holds if wanted is None else wanted
+    length = holds if max_length is None else max_length
     if length is None:
         raise ConfigError(
             f"model.max_length: text backbone {spec['name']!r} takes texts of any length; "
@@ -233,7 +233,7 @@ def text_length(tower: nn.Module, wanted: int | None, spec: Spec) -> int:
 
 
 def projection(key: str, kind: Projection, width: int, embed_width: int) -> nn.Module:
-    """(B, D) -> (B, E), drawn with deviation ``D ** -0.5``.
+    """Return a projection of (B, D) to (B, E), drawn with standard deviation ``D ** -0.5``.
 
     Raises:
         ConfigError: ``none``, and the widths differ.

@@ -1,4 +1,4 @@
-"""siglip: every pair of an image and a text judged by itself."""
+"""siglip: a dual encoder with an independent sigmoid loss per image-text pair."""
 
 from __future__ import annotations
 
