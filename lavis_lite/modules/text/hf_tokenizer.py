@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import Tensor
@@ -91,7 +91,8 @@ class HfTokenizer:
         for index in row:
             if not 0 <= index < len(self):
                 raise IndexError(f"no token {index} in a vocabulary of {len(self)}")
-        return self._tokenizer.decode([i for i in row if i not in self._special_ids]).strip()
+        text = self._tokenizer.decode([i for i in row if i not in self._special_ids])
+        return cast(str, text).strip()
 
     def save(self, folder: str | Path) -> None:
         """Write its files, without the tokens added here; ``hf/FOLDER`` loads them again."""
