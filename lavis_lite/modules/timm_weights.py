@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 from torch import Tensor, nn
 
@@ -12,9 +12,6 @@ from lavis_lite.checkpoint.load_state import load_state
 from lavis_lite.checkpoint.weights import read_weights
 from lavis_lite.errors import DownloadError
 from lavis_lite.io.paths import cache_dir, offline
-
-if TYPE_CHECKING:
-    from timm.models import PretrainedCfg
 
 TOWER = "visual_encoder."  # where models of the zoo keep their vision encoder
 
@@ -83,7 +80,7 @@ def without_network(name: str) -> dict[str, Any]:
     return {"file": str(file), "custom_load": file.suffix == ".npz"}
 
 
-def _cached(released: PretrainedCfg) -> Path | None:
+def _cached(released: Any) -> Path | None:
     """Find the file in our cache, in the hub's or in torch's."""
     import torch
     from huggingface_hub import try_to_load_from_cache

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -22,9 +22,6 @@ from lavis_lite.modules.text.hf_tokenizer import PREFIX
 from lavis_lite.modules.text.hub_files import first_line, hub_error
 from lavis_lite.modules.text.load_tokenizer import tokenizer_for
 from lavis_lite.modules.text.pooling import Pooling, pool_states
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel
 
 POSITIONS = ("position_embeddings", "position_embedding", "embed_positions", "wpe")
 
@@ -44,7 +41,7 @@ class HfEncoder(nn.Module):
             token, ``mean`` for an encoder-decoder's encoder, whose texts do not.
     """
 
-    def __init__(self, model: PreTrainedModel, pooling: Pooling | None = None) -> None:
+    def __init__(self, model: Any, pooling: Pooling | None = None) -> None:
         super().__init__()
         config = model.config
         self.model = model.get_encoder() if config.is_encoder_decoder else model
@@ -65,7 +62,7 @@ class HfEncoder(nn.Module):
         return pool_states(states, mask, self.pooling)
 
 
-def kind_problem(model: PreTrainedModel) -> str | None:
+def kind_problem(model: Any) -> str | None:
     """Say why a transformers model is not a text encoder (a whole CLIP, a ViT), or None."""
     sizes = (getattr(model.config, key, None) for key in ("hidden_size", "vocab_size"))
     if model.main_input_name == "input_ids" and all(isinstance(size, int) for size in sizes):
@@ -76,7 +73,7 @@ def kind_problem(model: PreTrainedModel) -> str | None:
     )
 
 
-def most_tokens(model: PreTrainedModel) -> int | None:
+def most_tokens(model: Any) -> int | None:
     """Return the most tokens that a transformers model takes; None if it has no limit.
 
     RoBERTa-like models count positions from the one after the padding token's id, OPT from 2: their
@@ -91,7 +88,7 @@ def most_tokens(model: PreTrainedModel) -> int | None:
     return stated if stated and stated > 0 else None  # XLNet says -1
 
 
-def is_causal(model: PreTrainedModel) -> bool:
+def is_causal(model: Any) -> bool:
     """Try whether later tokens leave the states of earlier ones unchanged.
 
     The configs of models cannot be trusted (CLIP's text tower says that it is not causal). A model

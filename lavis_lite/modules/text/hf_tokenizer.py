@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,9 +13,6 @@ from lavis_lite.errors import ConfigError
 from lavis_lite.io.paths import hub_client, offline
 from lavis_lite.modules.text.hub_files import first_line, hub_error
 from lavis_lite.modules.text.text_batch import ADDED, TextBatch, characters, padded
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
 
 PREFIX = "hf/"
 
@@ -91,8 +88,7 @@ class HfTokenizer:
         for index in row:
             if not 0 <= index < len(self):
                 raise IndexError(f"no token {index} in a vocabulary of {len(self)}")
-        text = self._tokenizer.decode([i for i in row if i not in self._special_ids])
-        return cast(str, text).strip()
+        return self._tokenizer.decode([i for i in row if i not in self._special_ids]).strip()
 
     def save(self, folder: str | Path) -> None:
         """Write its files, without the tokens added here; ``hf/FOLDER`` loads them again."""
@@ -109,7 +105,7 @@ class HfTokenizer:
         return self._tokenizer(characters(text), split_special_tokens=True, **options)["input_ids"]
 
 
-def _load(name: str, revision: str | None) -> PreTrainedTokenizerBase:
+def _load(name: str, revision: str | None) -> Any:
     from transformers import AutoTokenizer
 
     try:
