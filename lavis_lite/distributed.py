@@ -27,7 +27,7 @@ _store: dist.Store | None = None
 
 
 class ProcessLost(RuntimeError):
-    """A collective failed because other ranks died or hang; ``ranks`` names them where known."""
+    """A collective failed because other ranks died or hang; ``ranks`` names them if known."""
 
     def __init__(self, message: str, ranks: list[int]) -> None:
         super().__init__(message)
@@ -98,22 +98,22 @@ def shutdown() -> None:
 
 
 def rank() -> int:
-    """This process's number; 0 without a process group."""
+    """Return this process's number; 0 without a process group."""
     return dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
 
 
 def world_size() -> int:
-    """How many processes work together; 1 without a process group."""
+    """Return the number of processes; 1 without a process group."""
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
 def is_main() -> bool:
-    """Whether this process writes files and logs."""
+    """Tell whether this process, rank 0, writes files and logs."""
     return rank() == 0
 
 
 def shard(n: int) -> range:
-    """This rank's part of ``range(n)``: contiguous, every index on exactly one rank."""
+    """Return this rank's part of ``range(n)``: contiguous, every index on exactly one rank."""
     me, size = rank(), world_size()
     return range(n * me // size, n * (me + 1) // size)
 
@@ -129,7 +129,7 @@ def barrier() -> None:
 
 
 def all_reduce(tensor: Tensor, op: str = "sum") -> Tensor:
-    """The elementwise sum, min or max over all ranks; the same shape everywhere, no gradient."""
+    """Return the elementwise sum, min or max over all ranks; equal shapes, no gradient."""
     assert op in _OPS, f"op is {op!r}, it must be one of {sorted(_OPS)}"
     result = tensor.detach().clone()
     if world_size() > 1:
@@ -139,7 +139,7 @@ def all_reduce(tensor: Tensor, op: str = "sum") -> Tensor:
 
 
 def all_gather(tensor: Tensor, *, even: bool = False) -> Tensor:
-    """Every rank's rows, concatenated in rank order, without gradient.
+    """Return every rank's rows, concatenated in rank order, without gradient.
 
     Args:
         tensor: (B, ...), any dtype; B may differ between ranks. A scalar counts as one row.
@@ -156,7 +156,7 @@ def all_gather(tensor: Tensor, *, even: bool = False) -> Tensor:
 
 
 def gather_with_grad(tensor: Tensor, *, even: bool = True) -> Tensor:
-    """As `all_gather`, and the gradient of every rank's loss flows back to the rows' owner.
+    """Gather rows as `all_gather`, with the gradient of every rank's loss for the rows' owner.
 
     The backward pass sums over ranks. So a loss that each rank computes on the gathered rows (the
     whole of it, or the mean over its own part) and DistributedDataParallel's averaging together
@@ -172,17 +172,17 @@ class _GatherWithGrad(torch.autograd.Function):
     def forward(ctx: Any, tensor: Tensor, even: bool) -> Tensor:
         counts = None if even else _row_counts(tensor)
         before = rank() * len(tensor) if counts is None else sum(counts[: rank()])
-        ctx.own = slice(before, before + len(tensor))
+        ctx.local_rows = slice(before, before + len(tensor))
         return _gather(tensor, counts)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        return all_reduce(grad.contiguous())[ctx.own], None
+        return all_reduce(grad.contiguous())[ctx.local_rows], None
 
 
-def all_gather_object(item: Any) -> list[Any]:
-    """Every rank's ``item`` (anything that pickles), in rank order."""
+def all_gather_object(item: object) -> list[Any]:
+    """Return every rank's ``item`` (any object that pickles), in rank order."""
     if world_size() == 1:
         return [item]
     items: list[Any] = [None] * world_size()
@@ -242,7 +242,7 @@ def watch(what: str) -> Iterator[None]:
 
 
 def missing_ranks(grace: float = GRACE) -> list[int]:
-    """The ranks that do not report a failed collective within ``grace`` seconds, ascending.
+    """Return the ranks that report no failed collective within ``grace`` seconds, ascending.
 
     Call it only when a collective has failed: it marks this rank as alive but stopped.
     """
@@ -267,19 +267,19 @@ def _is_communication(error: RuntimeError) -> bool:
 
 
 def best_device() -> torch.device:
-    """CUDA where there is one, else Apple's MPS, else the CPU."""
+    """Return CUDA if there is a GPU, else Apple's MPS, else the CPU."""
     if torch.cuda.is_available():
         return torch.device("cuda")
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
 
 
 def choose(name: str, local_rank: int = 0, option: str = "run.device") -> torch.device:
-    """The device that a config means.
+    """Return the device that a config names.
 
     Args:
         name: ``auto``, ``cpu``, ``cuda`` (this process's own), ``cuda:N`` or ``mps``.
         local_rank: this process's number on its machine.
-        option: what errors call the setting.
+        option: the setting's name in errors.
 
     Raises:
         ConfigError: no such device here.
@@ -290,7 +290,7 @@ def choose(name: str, local_rank: int = 0, option: str = "run.device") -> torch.
         device = torch.device(name)
     except RuntimeError:
         raise ConfigError(
-            f"{option}: {name!r} is no device; auto, cpu, cuda, cuda:N, mps"
+            f"{option}: {name!r} is not a device; auto, cpu, cuda, cuda:N, mps"
         ) from None
     if device.type == "cuda" and not torch.cuda.is_available():
         raise ConfigError(f"{option}: {name!r}, but CUDA is not available; use auto or cpu")

@@ -1,4 +1,4 @@
-"""Checkpoints: weights in and out of models, and what a run needs to go on.
+"""Checkpoints: weights in and out of models, and the state from which a run resumes.
 
 checkpointer.py  saves and restores the state of a run
 directory.py     the folders of checkpoints, whole or absent

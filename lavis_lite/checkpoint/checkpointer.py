@@ -124,7 +124,7 @@ class Checkpointer:
         return None
 
     def _write(
-        self, path: Path, weights: Any, state: Any, config: Any, metrics: Mapping[str, float]
+        self, path: Path, weights: Any, state: object, config: object, metrics: Mapping[str, float]
     ) -> None:
         self.directory.mkdir(parents=True, exist_ok=True)
         self._clean()
@@ -153,7 +153,7 @@ class Checkpointer:
             raise
 
     def _publish(self, temporary: Path, path: Path) -> None:
-        """Rename into place; at every moment either the old or the new one can be found."""
+        """Rename into place; at every moment either the old or the new checkpoint exists."""
         replaced = path.with_name(f"{directory.REPLACED}{path.name}")
         if path.exists():
             os.rename(path, replaced)
@@ -177,26 +177,26 @@ class Checkpointer:
                 shutil.rmtree(path, ignore_errors=True)
 
     def _prune(self, saved: Path) -> None:
-        found = directory.present(self.directory)
-        sound = [path for path in found if path not in self._broken]
+        steps = directory.present(self.directory)
+        sound = [path for path in steps if path not in self._broken]
         kept = {saved, *sound[-self.keep_last :]}
         best = self._best(sound)
-        for path in found:
-            # A damaged one later than this step is left for a person to look at.
+        for path in steps:
+            # A damaged checkpoint later than this step is left for a person to look at.
             if path not in kept and path != best and (path in sound or path < min(kept)):
                 _delete(path)
 
     # ------------------------------------------------------------------------------- load
 
     def newest(self) -> Path | None:
-        """The newest whole checkpoint, the same on every rank; None when there is none at all.
+        """Return the newest whole checkpoint, the same on every rank; None if there are none.
 
         Raises:
-            NothingToResume: there are some, and none is whole.
+            NothingToResume: there are checkpoints, and none is whole.
             CheckpointError: a rank does not see the one that rank 0 chose.
         """
-        found = _on_main(lambda: directory.newest(self.directory, self._broken))
-        path = found and self.directory / found.name  # each rank's own way to the shared folder
+        chosen = _on_main(lambda: directory.newest(self.directory, self._broken))
+        path = chosen and self.directory / chosen.name  # each rank's own path to the shared folder
         if path is not None:
             seen = distributed.all_gather_object((path / directory.MANIFEST).is_file())
             if not all(seen):
@@ -212,7 +212,7 @@ class Checkpointer:
         """Fill the model from a checkpoint, strictly, and return the state that was saved with it.
 
         Raises:
-            CheckpointError: damaged, or of another model; on every rank when on any.
+            CheckpointError: damaged, or of another model; raised on every rank if on any.
         """
         path = Path(path)
         state: dict[str, Any] = {}
@@ -233,13 +233,13 @@ class Checkpointer:
         return state
 
     def best(self) -> Path | None:
-        """The kept checkpoint with the best value of ``keep_best``; None without any."""
+        """Return the kept checkpoint with the best value of ``keep_best``; None without any."""
         return _on_main(lambda: self._best(directory.present(self.directory)))
 
-    def _best(self, found: list[Path]) -> Path | None:
+    def _best(self, steps: list[Path]) -> Path | None:
         sign = 1 if self.best_mode == "max" else -1
         best, best_value = None, -math.inf
-        for path in found if self.keep_best else []:
+        for path in steps if self.keep_best else []:
             try:
                 metrics = read_manifest(path)["metrics"]
             except CheckpointError as error:
@@ -252,7 +252,7 @@ class Checkpointer:
 
 
 def _on_main(decide: Callable[[], T]) -> T:
-    """What rank 0 decides, or its CheckpointError, on every rank."""
+    """Return on every rank what rank 0 decides, or raise its CheckpointError there."""
     outcome: tuple[T | None, CheckpointError | None] = (None, None)
     if distributed.is_main():
         try:
@@ -266,7 +266,7 @@ def _on_main(decide: Callable[[], T]) -> T:
 
 
 def _cause(error: BaseException) -> BaseException:
-    """The system's error behind it, where there is one: torch hides a full disk behind its own."""
+    """Return the OSError behind an error, if there is one: torch hides a full disk in its own."""
     behind: BaseException | None = error
     while behind is not None and not isinstance(behind, OSError):
         behind = behind.__cause__ or behind.__context__

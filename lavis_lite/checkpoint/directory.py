@@ -1,7 +1,7 @@
-"""Step directories: what a run's checkpoint is on disk, and which one is the newest whole one.
+"""Step directories: the files of a run's checkpoints, and the newest that is whole.
 
 ``step-00000500/`` holds ``model.safetensors``, ``state.pt`` and ``manifest.json``, which has the
-size and sha256 of the others; ``ema.safetensors`` too, where a run averages its weights. Without
+size and sha256 of the others; and ``ema.safetensors`` if a run averages its weights. Without
 its manifest a step directory does not exist.
 """
 
@@ -33,41 +33,42 @@ class NothingToResume(CheckpointError):
 
 
 def name_of(step: int) -> str:
-    """``step-00000500`` for 500."""
+    """Return the name of a step's directory: ``step-00000500`` for 500."""
     return f"step-{step:08d}"
 
 
 def step_of(path: Path) -> int | None:
-    """500 for ``.../step-00000500``, None for another name."""
+    """Return the step of a directory: 500 for ``.../step-00000500``, None for another name."""
     match = _NAME.fullmatch(path.name.removeprefix(REPLACED))
     return int(match[1]) if match else None
 
 
 def present(directory: str | Path) -> list[Path]:
-    """The step directories that have a manifest, by ascending step; not verified."""
+    """List the step directories that have a manifest, by ascending step; not verified."""
     directory = Path(directory)
-    found: dict[int, Path] = {}
+    by_step: dict[int, Path] = {}
     # Sorted, ".replaced-step-1" comes before "step-1", which then takes its place.
     for path in sorted(directory.iterdir()) if directory.is_dir() else []:
         step = step_of(path)
         if step is not None and (path / MANIFEST).is_file():
-            found[step] = path
-    return [found[step] for step in sorted(found)]
+            by_step[step] = path
+    return [by_step[step] for step in sorted(by_step)]
 
 
 def newest(directory: str | Path, broken: set[Path] | None = None) -> Path | None:
-    """The newest step directory whose files are whole, None where there is none at all.
+    """Return the newest step directory whose files are whole, None if there are none.
 
-    Each one that is not whole is warned about, added to ``broken``, and the one before is tried.
+    A directory that is not whole gives a warning and is added to ``broken``, and the one before it
+    is tried.
 
     Raises:
-        NothingToResume: there are some, and none is whole.
+        NothingToResume: there are checkpoints, and none is whole.
     """
-    found = present(directory)
+    steps = present(directory)
     for path in sorted(Path(directory).glob("step-*")):
         if step_of(path) is not None and not (path / MANIFEST).exists():
             log.warning("%s has no %s, so it counts as never written", path, MANIFEST)
-    for path in reversed(found):
+    for path in reversed(steps):
         try:
             verify(path)
             return path
@@ -75,16 +76,16 @@ def newest(directory: str | Path, broken: set[Path] | None = None) -> Path | Non
             log.warning("cannot use a checkpoint, trying the one before: %s", error)
             if broken is not None:
                 broken.add(path)
-    if found:
+    if steps:
         raise NothingToResume(
-            f"{directory}: none of its {len(found)} checkpoints is whole "
-            f"({', '.join(path.name for path in found[:10])}); move them away to start anew"
+            f"{directory}: none of its {len(steps)} checkpoints is whole "
+            f"({', '.join(path.name for path in steps[:10])}); move them away to start anew"
         )
     return None
 
 
 def verify(path: str | Path) -> dict[str, Any]:
-    """The manifest, after comparing the size and sha256 of every file with it.
+    """Compare the size and sha256 of every file with the manifest, and return the manifest.
 
     Raises:
         CheckpointError: a file is missing, cut or altered.
@@ -109,7 +110,7 @@ def verify(path: str | Path) -> dict[str, Any]:
 
 
 def read_manifest(path: str | Path) -> dict[str, Any]:
-    """What ``manifest.json`` says: format, step, files, aliases, config, metrics, versions.
+    """Read ``manifest.json``: format, step, files, aliases, config, metrics, versions.
 
     Raises:
         CheckpointError: missing, unreadable, or of a later format than this release knows.

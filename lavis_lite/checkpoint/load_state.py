@@ -1,11 +1,11 @@
-"""Weights into a model: what fits, what does not, and which tensors are one and the same."""
+"""Loading of weights into a model, with a report of what fits and which tensors are tied."""
 
 from __future__ import annotations
 
 import difflib
 import logging
 import re
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -31,15 +31,19 @@ _DRAWING = {
 
 
 class WithoutDrawing(TorchFunctionMode):
-    """Within it parameters are not drawn: they stay as the memory was.
+    """A context in which parameters are not drawn at random: they keep uninitialised memory.
 
-    For a model all of whose weights are about to be loaded; drawing them takes several times as
-    long as reading them. Constants are set, and other tensors are what they should be: a buffer
+    It is for a model all of whose weights are about to be loaded; drawing them takes several times
+    as long as reading them. Constants are still set, and so are other tensors, because a buffer
     need not be in the file.
     """
 
     def __torch_function__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+        self,
+        func: Callable[..., Any],
+        types: Sequence[type],
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
     ) -> Any:
         kwargs = kwargs or {}
         if func in _DRAWING:
@@ -51,16 +55,16 @@ class WithoutDrawing(TorchFunctionMode):
 
 @dataclass(frozen=True)
 class LoadReport:
-    """What `load_state` did; ``str(report)`` is one readable line.
+    """The result of `load_state`; ``str(report)`` is one readable line.
 
     Attributes:
         missing: keys of the model that the weights lack (a tied copy is not missing).
         unexpected: keys of the weights that the model lacks.
         misshapen: key -> (shape in the weights, shape in the model).
-        converted: what was renamed or dropped on the way, as ``old -> new``.
+        converted: keys that were renamed or dropped on the way, as ``old -> new``.
         interpolated: keys whose tensor was resized to fit.
-        loaded: how many of the model's tensors were filled.
-        total: how many it has.
+        loaded: number of the model's tensors that were filled.
+        total: number of the model's tensors.
     """
 
     missing: list[str] = field(default_factory=list)
@@ -73,7 +77,7 @@ class LoadReport:
 
     @property
     def complete(self) -> bool:
-        """Nothing is missing, unexpected or misshapen."""
+        """True if nothing is missing, unexpected or misshapen."""
         return not (self.missing or self.unexpected or self.misshapen)
 
     def __str__(self) -> str:
@@ -96,7 +100,7 @@ def load_state(
     """Copy weights into a model, all of them or (strict, and they don't fit) none.
 
     A model that reads other dialects has ``rename_weights(weights) -> weights``, one that reads
-    other sizes or parts ``adapt_weights(weights) -> weights``; both are called first. Prefixes of
+    other sizes or parts ``adapt_weights(weights) -> weights``; both are called first. PrefixTrie of
     DistributedDataParallel and torch.compile are removed. A key that is tied to a loaded one is
     not missing.
 
@@ -105,7 +109,7 @@ def load_state(
         weights: key -> tensor, as `read_weights` returns them.
         strict: refuse missing, unexpected and misshapen keys; otherwise load what fits.
         adapt: call these two; a run's own checkpoint needs no adapting.
-        source: what errors call the weights, such as their path.
+        source: a name for the weights in errors, such as their path.
 
     Raises:
         CheckpointError: they don't fit (strict), or two keys that the model ties differ.
@@ -142,7 +146,7 @@ def load_state(
 
 
 def bare(model: nn.Module) -> nn.Module:
-    """The model itself, without what DistributedDataParallel or torch.compile put around it."""
+    """Return the model without the wrappers of DistributedDataParallel and torch.compile."""
     wrappers = (nn.parallel.DistributedDataParallel, nn.DataParallel)
     while True:
         inner = model.module if isinstance(model, wrappers) else getattr(model, "_orig_mod", None)
@@ -154,7 +158,7 @@ def bare(model: nn.Module) -> nn.Module:
 def unique_tensors(
     state: Mapping[str, Tensor],
 ) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Each distinct tensor under the first of its keys, and alias -> that key for the others."""
+    """Return each distinct tensor under its first key, and alias -> that key for the others."""
     first: dict[Hashable, str] = {}
     aliases = {}
     for key, tensor in _tensors(state).items():
@@ -165,7 +169,7 @@ def unique_tensors(
 
 
 def _identity(tensor: Tensor) -> Hashable:
-    """Equal for two tensors that show the same elements of one storage in the same way."""
+    """Return a key that is equal for two tensors with the same view of one storage."""
     if tensor.is_meta or tensor.layout is not torch.strided or not tensor.numel():
         return id(tensor)
     return tensor.device, tensor.dtype, tensor.data_ptr(), tensor.shape, tensor.stride()
@@ -192,7 +196,7 @@ def _unwrapped(weights: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], list[s
 
 
 def _renamed(before: Mapping[str, Tensor], after: Mapping[str, Tensor]) -> list[str]:
-    """``old -> new`` for tensors under another key, ``new`` from none, ``old -> dropped``."""
+    """List the changes of keys: ``old -> new``, ``new`` without an old one, ``old -> dropped``."""
     old = {id(tensor): key for key, tensor in before.items() if key not in after}
     added = {key: id(tensor) for key, tensor in after.items() if key not in before}
     renamed = [f"{old.get(tensor, '')} -> {key}".strip() for key, tensor in added.items()]
@@ -203,7 +207,7 @@ def _renamed(before: Mapping[str, Tensor], after: Mapping[str, Tensor]) -> list[
 def _covered(
     expected: Mapping[str, Tensor], fitting: Mapping[str, Tensor], source: str, model: str
 ) -> set[str]:
-    """The model's keys that get a value, by their own key or by one they are tied to."""
+    """Return the model's keys that get a value, by their own key or by one they are tied to."""
     groups: dict[Hashable, list[str]] = {}
     for key, tensor in expected.items():
         groups.setdefault(_identity(tensor), []).append(key)
@@ -229,8 +233,8 @@ def _misfit(
     adapted: Mapping[str, Tensor],
 ) -> str:
     shapes = [
-        f"{key} {seen} here, {wanted} in the model"
-        for key, (seen, wanted) in report.misshapen.items()
+        f"{key} {shape} here, {expected_shape} in the model"
+        for key, (shape, expected_shape) in report.misshapen.items()
     ]
     lines = [
         f"{source}: do not fit {model}: of its {report.total} tensors {report.loaded} fit, "

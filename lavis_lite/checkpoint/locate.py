@@ -1,4 +1,4 @@
-"""Where weights are: the files behind a path, a URL, a run's folder or a repository of the hub."""
+"""Location of weights: the files behind a path, a URL, a run's folder or a hub repository."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Origin:
 
     Attributes:
         files: one, or the shards of one set of weights.
-        config: the ``config.json`` of a folder; None where there is none.
+        config: the ``config.json`` of a folder; None if there is none.
     """
 
     files: list[Path]
@@ -40,17 +40,17 @@ class Origin:
 
 
 def find_weights(source: str | Path, sha256: str | None = None) -> Origin:
-    """The local files of ``source``, fetched where it is remote.
+    """Return the local files of ``source``, fetched if it is remote.
 
     Args:
         source: a path, URL or ``hf://owner/repo/file`` of a file; a step directory; the output
             folder of a run (its newest whole checkpoint); a folder with ``model.safetensors``; or
             a repository of the hub, ``owner/repo`` or ``hf://owner/repo[@revision]``.
-        sha256: of a file, where known.
+        sha256: digest of a file, if known.
 
     Raises:
         CheckpointError: no weights there.
-        DownloadError: could not be fetched.
+        DownloadError: ``source`` could not be fetched.
     """
     repository = _repository(str(source))
     path = _from_hub(str(source), repository) if repository else Path(local_path(source, sha256))
@@ -64,7 +64,7 @@ def _in_folder(folder: Path) -> Origin:
     for runs in (folder / "checkpoints", folder):
         try:
             step = directory.newest(runs)
-        except directory.NothingToResume as error:  # to a reader of weights it is a bad source
+        except directory.NothingToResume as error:  # for a reader of weights the source is bad
             raise CheckpointError(str(error)) from error
         if step is not None:
             return Origin([step / directory.WEIGHTS])
@@ -93,7 +93,7 @@ def _shards(index: Path) -> list[Path]:
     try:
         names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise CheckpointError(f"{index}: is no index of weight files") from error
+        raise CheckpointError(f"{index}: is not an index of weight files") from error
     for name in names:
         if not isinstance(name, str) or Path(name).name != name:
             raise CheckpointError(f"{index}: names {name!r}, which is not beside it")
@@ -104,7 +104,7 @@ def _shards(index: Path) -> list[Path]:
 
 
 def _repository(source: str) -> re.Match[str] | None:
-    """What reads like a repository of the hub and is nothing on this disk."""
+    """Match a source that looks like a hub repository and does not exist on this disk."""
     match = _REPOSITORY.fullmatch(source)
     if match is None or match["scheme"]:
         return match
@@ -113,11 +113,11 @@ def _repository(source: str) -> re.Match[str] | None:
 
 
 def _from_hub(source: str, repository: re.Match[str]) -> Path:
-    """The folder that a repository's weights and config were fetched to."""
+    """Fetch a repository's weights and config; return their folder."""
     at = f"@{repository['revision']}" if repository["revision"] else ""
 
     def fetch(name: str) -> Path | None:
-        """None where the repository has no such file."""
+        """Fetch a file; return None if the repository has no such file."""
         try:
             return Path(local_path(f"hf://{repository['repo']}/{name}{at}"))
         except DownloadError as error:
@@ -127,11 +127,11 @@ def _from_hub(source: str, repository: re.Match[str]) -> Path:
             raise DownloadError(f"{source}: {elsewhere}{error}") from error
 
     for name in IN_FOLDERS:
-        if (found := fetch(name)) is not None:
-            for shard in _shards(found) if name.endswith(".json") else ():
+        if (file := fetch(name)) is not None:
+            for shard in _shards(file) if name.endswith(".json") else ():
                 fetch(shard.name)
             fetch(CONFIG)
-            return found.parent
+            return file.parent
     where = f"offline, and {cache_dir() / 'hub'}" if offline() else "the hub's repository"
     raise DownloadError(
         f"{source}: {where} has none of {', '.join(IN_FOLDERS)}; a folder that you fetched "
@@ -140,7 +140,7 @@ def _from_hub(source: str, repository: re.Match[str]) -> Path:
 
 
 def _is_absent(error: DownloadError) -> bool:
-    """Whether the file is not there; unlike a repository that is not, or a network that is down."""
+    """Tell whether only the file is absent, not the repository or the network."""
     from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
     cause = error.__cause__

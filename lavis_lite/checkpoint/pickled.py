@@ -1,4 +1,4 @@
-"""What a torch file holds, looked at without building anything of it. Imports no torch."""
+"""Inspection of torch files without building any object in them. Imports no torch."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ _PICKLES = 5  # of an old torch file: two numbers, the machine, the object, its 
 
 
 def zip_members(path: Path) -> list[zipfile.ZipInfo]:
-    """What a torch file lists, if it is a zip; nothing of what is told apart by it may be hidden.
+    """List the members of a torch file that is a zip; empty for any other file.
 
     Raises:
-        CheckpointError: a zip whose list cannot be read; torch's own reader may be less strict.
+        CheckpointError: a zip whose list cannot be read, though torch's less strict reader might.
     """
     with path.open("rb") as file:
         if file.read(4) != b"PK\x03\x04":
@@ -28,21 +28,21 @@ def zip_members(path: Path) -> list[zipfile.ZipInfo]:
         with zipfile.ZipFile(path) as archive:
             return archive.infolist()
     except (zipfile.BadZipFile, NotImplementedError, ValueError) as error:
-        raise CheckpointError(f"{path}: is no whole torch file: {error}") from None
+        raise CheckpointError(f"{path}: is not a whole torch file: {error}") from None
 
 
 def check_names(path: Path, members: Sequence[zipfile.ZipInfo]) -> None:
     """Refuse a torch file with a name that no type has, before torch reads it.
 
-    torch would refuse it too, but searches its own message in a time that grows with the square of
-    the name's length: minutes, for the hundred kilobytes that a slip of a few bytes can make of it.
+    torch would refuse it too, but the search in its error message takes time quadratic in the
+    name's length: minutes for the hundred kilobytes that a few damaged bytes can cause.
 
     Args:
         path: the file.
-        members: of the archive that it is; empty where it is none.
+        members: the members of the archive; empty if the file is not a zip.
 
     Raises:
-        CheckpointError: it has one.
+        CheckpointError: it has such a name.
     """
     longest = 0
     with contextlib.suppress(Exception):  # a damaged one: torch says what is wrong with it
@@ -51,7 +51,7 @@ def check_names(path: Path, members: Sequence[zipfile.ZipInfo]) -> None:
                 longest = max(longest, len(str(argument)))
     if longest > _LONGEST:
         raise CheckpointError(
-            f"{path}: is no whole torch file: a type in it has a name of {longest:,} characters"
+            f"{path}: is not a whole torch file: a type in it has a name of {longest:,} characters"
         )
 
 

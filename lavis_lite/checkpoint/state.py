@@ -10,7 +10,7 @@ import os
 import random
 import types
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -22,15 +22,15 @@ from lavis_lite.errors import CheckpointError
 _KEPT = (type(None), bool, int, float, complex, str, bytes, torch.dtype, torch.device)
 
 
-def plain(item: Any, where: str = "state") -> Any:
-    """``item`` with everything in it as None, numbers, str, bytes, tensors and containers of these.
+def plain(item: object, where: str = "state") -> Any:
+    """Return ``item`` as None, numbers, str, bytes, tensors and containers of these.
 
     NumPy scalars become numbers, arrays tensors (of str or objects: lists), paths and dates
     strings, timedeltas seconds, enums their values, namespaces and dataclasses dicts, named tuples
     tuples, frozen sets sets. Tensors are detached, on the CPU, and own only what they show.
 
     Raises:
-        CheckpointError: something else, named by its place, such as ``state['hooks'][0]``.
+        CheckpointError: another type, named by its place, such as ``state['hooks'][0]``.
     """
     if type(item) in _KEPT:
         return item
@@ -46,7 +46,7 @@ def plain(item: Any, where: str = "state") -> Any:
 
 
 def _compact(tensor: Tensor) -> Tensor:
-    """On the CPU, without gradient; a small view does not drag its large storage into the file."""
+    """Move to the CPU, without gradient; copy a small view, so that its storage is not saved."""
     tensor = tensor.detach().cpu()
     if tensor.layout is not torch.strided:
         return tensor
@@ -58,7 +58,7 @@ def _mapping(item: Mapping, where: str) -> dict:
     return {plain(k, f"{where} key"): plain(v, f"{where}[{k!r}]") for k, v in item.items()}
 
 
-def _list(item: Any, where: str) -> list:
+def _list(item: Iterable[object], where: str) -> list:
     return [plain(value, f"{where}[{i}]") for i, value in enumerate(item)]
 
 
@@ -82,7 +82,7 @@ class _DataclassInstance(type):
 
 
 class _AnyDataclass(metaclass=_DataclassInstance):
-    """isinstance() is true for an instance of any dataclass."""
+    """A type of which an instance of any dataclass is an instance."""
 
 
 # The first fit counts: enums before the int or str that they may be, numpy scalars before float.
@@ -107,7 +107,7 @@ _CONVERSIONS: list[tuple[type | tuple[type, ...], Callable[[Any, str], Any]]] = 
 
 
 def rng_state() -> dict[str, Any]:
-    """The states of Python's, NumPy's and torch's global generators, as plain types."""
+    """Return the states of Python's, NumPy's and torch's global generators, as plain types."""
     state = {
         "python": random.getstate(),
         "numpy": np.random.get_state(),
@@ -119,7 +119,7 @@ def rng_state() -> dict[str, Any]:
 
 
 def set_rng_state(state: Mapping[str, Any]) -> None:
-    """Put back what `rng_state` returned."""
+    """Restore the generators from a state of `rng_state`."""
     random.setstate(state["python"])
     name, keys, *rest = state["numpy"]
     np.random.set_state((name, keys.numpy(), *rest))

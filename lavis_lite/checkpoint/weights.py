@@ -1,4 +1,4 @@
-"""Weight files: read from any source without ever running what is in them, written whole."""
+"""Weight files: read from any source without running code in them, written whole."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ _INERT: list[Any] = [
 
 
 def read_weights(source: str | Path, sha256: str | None = None) -> dict[str, Tensor]:
-    """Key -> tensor on the CPU, from wherever the weights are.
+    """Read weights from any source as key -> tensor on the CPU.
 
     Args:
         source: a path, URL or ``hf://owner/repo/file`` of a .safetensors, .pth, .pt or .bin file
@@ -113,7 +113,7 @@ def load_weights(model: nn.Module, source: str | Path, sha256: str | None = None
 def build_with_weights(
     build: Callable[[], Any], source: str | Path, sha256: str | None = None
 ) -> tuple[Any, LoadReport]:
-    """A model with the weights of a file; random ones are drawn only where they may count.
+    """Build a model with the weights of a file, without drawing random weights in vain.
 
     Args:
         build: builds the model.
@@ -134,7 +134,7 @@ def build_with_weights(
 
 
 def _find(model: nn.Module, source: str | Path, sha256: str | None) -> dict[str, Tensor]:
-    """The weights of a source, after the model has looked at the config beside them."""
+    """Read the weights of a source after the model has checked the config beside them."""
     origin = find_weights(source, sha256)
     check_config = getattr(bare(model), "check_config", None)
     if origin.config is not None and check_config is not None:
@@ -152,7 +152,7 @@ def _read(origin: Origin) -> dict[str, Tensor]:
 
 
 def read_metadata(path: str | Path) -> dict[str, str]:
-    """The metadata of a safetensors file, as `save_weights` got it."""
+    """Read the metadata of a safetensors file, as it was given to `save_weights`."""
     with _safetensors(Path(path)) as file:
         return {k: v for k, v in (file.metadata() or {}).items() if k != _ALIASES}
 
@@ -187,7 +187,7 @@ def _safetensors(path: Path) -> Iterator[Any]:
     except (safetensors.SafetensorError, OSError, ValueError) as error:
         if isinstance(error, CheckpointError):
             raise
-        raise CheckpointError(f"{path}: is no whole safetensors file: {error}") from error
+        raise CheckpointError(f"{path}: is not a whole safetensors file: {error}") from error
 
 
 def _read_safetensors(path: Path) -> dict[str, Tensor]:
@@ -231,18 +231,18 @@ def _read_pickled(path: Path) -> dict[str, Tensor]:
 
 
 def _why_not(error: Exception) -> str:
-    """torch's refusal in one line; its own text recommends to allow what was refused."""
+    """Return torch's refusal in one line, without its advice to allow the refused code."""
     text = str(error)
-    found = re.search(r"unsupported (?:global: )?GLOBAL (\S+)", text, flags=re.IGNORECASE)
-    if found or re.search("Can only (create|build)|Trying to call reduce", text):
+    refused = re.search(r"unsupported (?:global: )?GLOBAL (\S+)", text, flags=re.IGNORECASE)
+    if refused or re.search("Can only (create|build)|Trying to call reduce", text):
         return (
-            f"refused, it contains {found[1] if found else 'more than data'}: only tensors and "
+            f"refused, it contains {refused[1] if refused else 'more than data'}: only tensors and "
             "plain values are read, as anything else could run code; ask for the weights as "
             "safetensors"
         )
     inner = re.search(r"WeightsUnpickler error: (.*)", text)
     reason = inner[1] if inner else (text.splitlines() or [type(error).__name__])[0]
-    return f"is no whole torch file: {reason[:200]}"
+    return f"is not a whole torch file: {reason[:200]}"
 
 
 # --------------------------------------------------------------------------------- write
@@ -289,7 +289,7 @@ def write_safetensors(
 
 
 def _apart(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Contiguous on the CPU, and no two in one storage: the format knows no overlapping views."""
+    """Return contiguous CPU tensors in separate storages: the format has no overlapping views."""
     seen: set[int] = set()
     result = {}
     for key, tensor in tensors.items():

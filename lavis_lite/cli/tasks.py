@@ -24,7 +24,7 @@ from lavis_lite.metrics.counts import not_finite
 from lavis_lite.metrics.finite import ask_each
 from lavis_lite.models.heatmap import overlay
 from lavis_lite.modules.interfaces import Embeds, EncodesImage, Localizes, Matches
-from lavis_lite.modules.layers.modes import cosines
+from lavis_lite.modules.layers.similarity import cosines
 
 _NAME_BYTES = 255
 _BEAMS = 3  # of a search whose number is not given, as of ``generate``

@@ -1,4 +1,4 @@
-"""Stage 2 of checking a config: arguments and capabilities, against the parts it names.
+"""Stage 2 of checking a config: arguments and capabilities, against the named parts.
 
 Imports the named parts and nothing else, and builds nothing.
 """
@@ -34,10 +34,10 @@ class Part:
     """A component of a config, looked up once.
 
     Attributes:
-        path: where it stands.
-        component: what stands there.
-        entry: what its name means; None where nothing is registered under it.
-        problems: what is wrong with its name and arguments.
+        path: its key path.
+        component: the component as the config gives it.
+        entry: the registered entry of its name; None if there is none.
+        problems: the problems of its name and arguments.
     """
 
     path: KeyPath
@@ -47,14 +47,14 @@ class Part:
 
     @property
     def built(self) -> type | None:
-        """The class that it builds; None where that is unknown."""
+        """The class that it builds; None if that is unknown."""
         return self.entry.result if self.entry else None
 
 
 def components(
-    config: Any, path: KeyPath = (), kind: str = ""
+    config: object, path: KeyPath = (), kind: str = ""
 ) -> Iterator[tuple[KeyPath, str, Component]]:
-    """Every component of a config with its key path and registry kind."""
+    """Yield every component of a config with its key path and registry kind."""
     if isinstance(config, Component) and kind:
         yield path, kind, config
     if dataclasses.is_dataclass(config):
@@ -66,12 +66,12 @@ def components(
             yield from components(item, (*path, index), kind)
 
 
-def bind(config: Any, source: Source | None = None) -> None:
+def bind(config: object, source: Source | None = None) -> None:
     """Check every component's arguments, and that the model can do what its run asks of it.
 
     Args:
-        config: from ``load``.
-        source: where each key came from, for the messages.
+        config: a config from ``load``.
+        source: the origin of each key, for the messages.
 
     Raises:
         ConfigError: all problems in one report, each with its key path.
@@ -144,9 +144,12 @@ def _model_problems(
 ) -> Iterator[Problem]:
     """Yield the problems of a model, of its parts and of what losses and metrics ask of it."""
     inner = [*_inner_parts(model, part.path)]
-    own = [*part.problems, *(problem for one in inner for problem in _inner_problems(one, part))]
-    yield from own
-    if part.entry and part.built and not own:
+    problems = [
+        *part.problems,
+        *(problem for one in inner for problem in _inner_problems(one, part)),
+    ]
+    yield from problems
+    if part.entry and part.built and not problems:
         whole = with_defaults(part.entry, model.args)
         for problem in part.entry.check({"name": model.name, **whole}, whole):
             yield part.path, problem
@@ -156,7 +159,7 @@ def _model_problems(
 
 
 def _inner_parts(model: ModelComponent, path: KeyPath) -> Iterator[Part]:
-    """The components among a model's arguments."""
+    """Yield the components among a model's arguments."""
     for where, kind, spec in nested(model.args):
         if "name" in spec:
             args = {k: v for k, v in spec.items() if k != "name"}
@@ -177,7 +180,7 @@ def _inner_problems(part: Part, model: Part) -> Iterator[Problem]:
 def _capability_problems(
     part: Part, model: ModelComponent, wishes: Sequence[Part]
 ) -> Iterator[Problem]:
-    """Losses, metrics and parts played that require what the model's class does not have."""
+    """Yield capabilities that losses, metrics or the model's role require and its class lacks."""
     built = part.built
     assert built is not None
     if missing := lacks(built, model.requires):

@@ -1,4 +1,4 @@
-"""Names of evaluations: the metric, with its dataset and split where that alone is not unique."""
+"""Names of evaluations: the metric, with its dataset and split if it is not unique."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from lavis_lite.config.schema import Evaluator
 
 
 def evaluator_names(evaluators: Iterable[Evaluator]) -> list[str]:
-    """A distinct, readable name for each evaluator, in order.
+    """Return a distinct, readable name for each evaluator, in order.
 
-    The metric's name; where two share it, with the dataset, then also with its split; else with a
-    number: ``caption``, ``retrieval_scenes_test``, ``retrieval_2``.
+    It is the metric's name; if two share it, with the dataset, then also with the split; else with
+    a number: ``caption``, ``retrieval_scenes_test``, ``retrieval_2``.
     """
     evaluators = list(evaluators)
     metrics = Counter(e.name for e in evaluators)

@@ -1,4 +1,4 @@
-"""Reading config files: YAML through OmegaConf, ``_base_`` includes, where each key came from."""
+"""Config files: YAML through OmegaConf, ``_base_`` includes, and the origin of each key."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ MAX_INCLUDES = 20
 
 
 class Source(NamedTuple):
-    """A config as plain dicts and lists, and for each of its key paths the file that set it.
+    """A config as plain dicts and lists, with the file that set each of its key paths.
 
     ``name`` is how the config was asked for; it stands for the origin of keys that nobody set.
     ``typed`` has the text of what was set on the command line: a key that takes a text takes it
@@ -29,7 +29,7 @@ class Source(NamedTuple):
     typed: Mapping[KeyPath, str] = {}
 
     def over(self, other: Source) -> Source:
-        """This source laid onto ``other``.
+        """Merge this source over ``other``.
 
         Raises:
             ConfigError: a key that reaches past the end of a list.
@@ -38,22 +38,22 @@ class Source(NamedTuple):
         return Source(tree, origin, self.name, {**other.typed, **self.typed})
 
     def where(self, path: KeyPath) -> str:
-        """The file (or command line) that set the longest known part of a key path."""
+        """Return the file (or command line) that set the longest known part of a key path."""
         parts = (path[:length] for length in range(len(path), 0, -1))
         return next((self.origin[part] for part in parts if part in self.origin), self.name)
 
     def locate(self, path: KeyPath, problem: str) -> str:
-        """A problem as reports say it: where it comes from, the key path, what is wrong there."""
+        """Write a problem as in reports: origin, key path, problem."""
         return f"{self.where(path)}: {spell(path)}: {problem}"
 
 
 def said_by(name: str, tree: dict[str, Any]) -> Source:
-    """A tree of which one file, or the command line, has set every key."""
+    """Return a source whose keys were all set by one file, or by the command line."""
     return Source(tree, dict.fromkeys(key_paths(tree), name), name)
 
 
 def config_root() -> Path:
-    """The folder of the configs that come with lavis_lite: in a checkout or in a wheel."""
+    """Return the folder of the configs that come with lavis_lite: in a checkout or in a wheel."""
     package = Path(__file__).resolve().parents[1]
     checkout = package.parent / "configs"
     if checkout.is_dir() and (package.parent / "setup.py").is_file():
@@ -62,7 +62,7 @@ def config_root() -> Path:
 
 
 def find(path: str, relative_to: Path | None = None) -> Path:
-    """The config file meant by ``path``: relative to the including file, as given, or packaged.
+    """Find the config file ``path``: relative to the including file, as given, or packaged.
 
     Args:
         path: as written; also a URL or ``hf://`` address, which is fetched.
@@ -91,11 +91,11 @@ def find(path: str, relative_to: Path | None = None) -> Path:
 
 
 def beside(name: Any, origin: str | None) -> Any:
-    """A file name in a config as the full path, where it stands beside that config; else as it is.
+    """Return a file name in a config as a full path if the file is beside that config.
 
     Args:
-        name: a path as written; anything else comes back unchanged.
-        origin: the config that says so.
+        name: a path as written; any other value is returned unchanged.
+        origin: the config that has the value.
     """
     if not isinstance(name, str) or origin is None:
         return name
@@ -109,7 +109,7 @@ def beside(name: Any, origin: str | None) -> Any:
 def read(
     path: Path, including: tuple[Path, ...] = (), done: dict[Path, Source] | None = None
 ) -> Source:
-    """The file with its ``_base_`` files merged underneath it.
+    """Read a config file and merge it over its ``_base_`` files.
 
     Args:
         path: the file.
@@ -138,7 +138,7 @@ def read(
     return done[path]
 
 
-def _find_base(base: Any, path: Path) -> Path:
+def _find_base(base: object, path: Path) -> Path:
     try:
         return find(str(base), path.parent)
     except ConfigError as error:
@@ -146,30 +146,30 @@ def _find_base(base: Any, path: Path) -> Path:
 
 
 def spell(path: KeyPath) -> str:
-    """A key path as it is written: ``data.train[0].split``."""
+    """Write a key path in the notation of overrides: ``data.train[0].split``."""
     text = ""
     for part in path:
         text += f"[{part}]" if isinstance(part, int) else f".{part}"
     return text.lstrip(".")
 
 
-def key_paths(tree: Any, prefix: KeyPath = ()) -> Iterator[KeyPath]:
-    """Every key path in a tree, inner ones included."""
+def key_paths(tree: object, prefix: KeyPath = ()) -> Iterator[KeyPath]:
+    """Yield every key path in a tree, inner ones included."""
     if prefix:
         yield prefix
     for key, value in items(tree):
         yield from key_paths(value, (*prefix, key))
 
 
-def texts(tree: Any, prefix: KeyPath = ()) -> Iterator[tuple[KeyPath, str]]:
-    """Every text in a tree, with its key path."""
+def texts(tree: object, prefix: KeyPath = ()) -> Iterator[tuple[KeyPath, str]]:
+    """Yield every text in a tree, with its key path."""
     if isinstance(tree, str):
         yield prefix, tree
     for key, value in items(tree):
         yield from texts(value, (*prefix, key))
 
 
-def items(tree: Any) -> Iterable[tuple[str | int, Any]]:
+def items(tree: object) -> Iterable[tuple[str | int, Any]]:
     """Return what a mapping or list holds, by key or index; nothing for a plain value."""
     if isinstance(tree, dict):
         return tree.items()
@@ -182,7 +182,7 @@ def _parse(path: Path) -> dict[str, Any]:
     from yaml import YAMLError
 
     if path.stat().st_size > MAX_BYTES:
-        raise ConfigError(f"{path}: larger than {MAX_BYTES} bytes; this is no config")
+        raise ConfigError(f"{path}: larger than {MAX_BYTES} bytes; this is not a config")
     try:
         tree = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
     except (YAMLError, OmegaConfBaseException, ValueError, OSError, RecursionError) as error:

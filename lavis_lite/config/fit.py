@@ -17,10 +17,10 @@ from lavis_lite.registry.component import width_hint
 
 
 def misfits(entry: Entry, spec: Mapping[str, Any], model: Mapping[str, Any]) -> Iterator[str]:
-    """Yield what is wrong with a component inside a model, beyond its arguments.
+    """Yield the problems of a component inside a model, beyond its arguments.
 
     Args:
-        entry: what is registered under its name.
+        entry: the entry registered under its name.
         spec: the component.
         model: the arguments of the model around it, defaults included.
     """
@@ -30,14 +30,14 @@ def misfits(entry: Entry, spec: Mapping[str, Any], model: Mapping[str, Any]) -> 
 
 
 def with_defaults(entry: Entry, args: Mapping[str, Any]) -> dict[str, Any]:
-    """The arguments of a builder, those that the config leaves out at their defaults."""
-    own = entry.arguments.items()
-    defaults = {k: p.default for k, p in own if p.default is not inspect.Parameter.empty}
+    """Return the arguments of a builder, with defaults for those that the config leaves out."""
+    parameters = entry.arguments.items()
+    defaults = {k: p.default for k, p in parameters if p.default is not inspect.Parameter.empty}
     return {**defaults, **args}
 
 
 def lacking(kind: str, name: str, missing: Iterable[str], model: str, built: type) -> str:
-    """A loss or metric that asks for what a model cannot do, and what it could have instead."""
+    """Say what a loss or metric requires and a model lacks, and the alternatives that fit it."""
     missing = list(missing)
     able = [other for other in registry.names(kind) if _requires(kind, other, built)]
     near = "".join(
@@ -55,14 +55,14 @@ def lacking(kind: str, name: str, missing: Iterable[str], model: str, built: typ
 def lacking_for_arguments(
     entry: Entry, spec: Mapping[str, Any], model: str, built: type
 ) -> Iterator[str]:
-    """Yield what a part's arguments ask for, beyond what it always requires, and a model lacks.
+    """Yield the capabilities that a part's arguments require and a model lacks.
 
     Args:
-        entry: of the part; ``requires_if`` of its class maps an argument to what it asks for where
-            it is true, and to the remedy.
+        entry: entry of the part; ``requires_if`` of its class maps an argument to the capabilities
+            that it requires if true, and to the remedy.
         spec: the part in the config.
-        model: its name.
-        built: its class.
+        model: name of the model.
+        built: class of the model.
     """
     for argument, (capabilities, instead) in getattr(entry.result, "requires_if", {}).items():
         value = spec.get(argument, entry.arguments[argument].default)
@@ -76,7 +76,7 @@ def lacking_for_arguments(
 
 
 def _requires(kind: str, name: str, built: type) -> bool:
-    """Whether a loss or metric says what it requires, and a model has all of it."""
+    """Tell whether a model has all that a loss or metric lists in ``requires``."""
     try:
         needed = getattr(registry.entry(kind, name).result, "requires", None)
     except (UnknownName, ConfigError):
@@ -85,9 +85,9 @@ def _requires(kind: str, name: str, built: type) -> bool:
 
 
 def _without_width(entry: Entry) -> Iterator[str]:
-    """A class in whose source nobody gives its instances a ``width``.
+    """Yield the problem of a class whose source assigns no ``width`` to its instances.
 
-    A builder function, or a class that sets attributes by computed names, is judged when built.
+    A builder function, or a class that sets attributes by computed names, is checked when built.
     """
     built = entry.result
     if built is None or has_capability(built, "width"):
@@ -96,10 +96,10 @@ def _without_width(entry: Entry) -> Iterator[str]:
     for base in built.__mro__:
         if base.__module__.partition(".")[0] in ("torch", "builtins", "typing"):
             continue
-        found = _assigned(base)
-        if found is None:
+        names = _assigned(base)
+        if names is None:
             return
-        assigned |= found
+        assigned |= names
     if "width" in assigned:
         return
     hint = width_hint("self", assigned) or "`self.width = ...` in its constructor"
@@ -110,7 +110,7 @@ def _without_width(entry: Entry) -> Iterator[str]:
 
 
 def _assigned(owner: type) -> set[str] | None:
-    """Names of the attributes that a class assigns to ``self``; None where that cannot be told."""
+    """Return the attributes that a class assigns to ``self``; None if its source does not show."""
     if "__getattr__" in vars(owner):
         return None
     try:

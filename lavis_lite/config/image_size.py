@@ -10,10 +10,10 @@ ImageSize = int | Sequence[int]  # the side of a square, or (height, width), in 
 
 
 def height_width(size: ImageSize) -> tuple[int, int]:
-    """Both sides.
+    """Return (height, width).
 
     Raises:
-        ConfigError: neither one positive number nor two.
+        ConfigError: not one or two positive numbers.
     """
     sides = (size, size) if isinstance(size, int) else tuple(size)
     if len(sides) != 2 or min(sides) < 1:

@@ -24,14 +24,14 @@ def load(
     *,
     values: dict[str, Any] | None = None,
 ) -> Any:
-    """A config file as the dataclass of its runner, checked as far as no import is needed.
+    """Load a config file as the dataclass of its runner, with every check that needs no import.
 
-    Its models have all their arguments, those of their types included.
+    Its models have all their arguments, including those of their types.
 
     Args:
         path: a file, or the name of a config that comes with lavis_lite (``blip/caption_coco``).
         overrides: ``key=value`` in dotted keys, ``data.train[0].split=human``.
-        values: overrides that are no text, by dotted key; ``overrides`` win over them.
+        values: overrides that are not text, by dotted key; ``overrides`` win over them.
 
     Raises:
         ConfigError: every problem in one report, with file and key path.
@@ -42,7 +42,7 @@ def load(
 def load_and_bind(
     path: str | Path, overrides: Sequence[str] = (), *, values: dict[str, Any] | None = None
 ) -> Any:
-    """``load``, then ``bind``, whose report names files too. What runs a config calls this."""
+    """Call ``load``, then ``bind`` with the files of the keys; use it before running a config."""
     source = _read(path, overrides, values)
     _refuse_redacted(source)
     config = _checked(source)
@@ -51,7 +51,7 @@ def load_and_bind(
 
 
 def _read(path: str | Path, overrides: Sequence[str], values: dict[str, Any] | None) -> Source:
-    """The merged and resolved tree, before any check of its keys."""
+    """Read the merged and resolved tree, before any check of its keys."""
     source = read(find(str(path)))
     for laid_on in (
         said_by("in `set`", from_dotted(values or {})),
@@ -67,7 +67,7 @@ def _read(path: str | Path, overrides: Sequence[str], values: dict[str, Any] | N
 
 
 def _refuse_redacted(source: Source) -> None:
-    """A config that a run wrote down lacks its secrets; what runs it again needs them."""
+    """Refuse a config with redacted secrets, as a run wrote it down: they must be given again."""
     problem = "was taken out when it was written; give it on the command line: "
     problems = [
         source.locate(path, problem + _override_of(path))
@@ -100,7 +100,7 @@ def _checked(source: Source) -> Any:
 
 
 def _located(source: Source) -> dict[str, Any]:
-    """The tree, with plug-ins and configs that stand beside the one naming them as full paths."""
+    """Return the tree with full paths for plug-ins and configs beside the naming config."""
     tree = dict(source.tree)
     if "cfg" in tree:
         tree["cfg"] = beside(tree["cfg"], source.origin.get(("cfg",)))
@@ -116,7 +116,7 @@ def _located(source: Source) -> dict[str, Any]:
     return tree
 
 
-def _load_plugins(plugins: Any, validator: Validator) -> None:
+def _load_plugins(plugins: object, validator: Validator) -> None:
     for index, plugin in enumerate(plugins if isinstance(plugins, list) else ()):
         if isinstance(plugin, str):  # anything else is reported with the other wrong types
             try:

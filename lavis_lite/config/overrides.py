@@ -16,11 +16,11 @@ _WHOLE_KEY = re.compile(r"[^.\[\]=]+(\[\d+\]|\.[^.\[\]=]+)*")
 
 
 def parse_overrides(overrides: Sequence[str]) -> dict[Any, Any]:
-    """``["a.b[0].c=1e-4", ...]`` as one tree; later ones win.
+    """Parse overrides, ``["a.b[0].c=1e-4", ...]``, to one tree; later ones win.
 
     Raises:
-        ConfigError: an override that is not ``key=value``, or that makes a section of an earlier
-            one's value or a value of its section: what the earlier one said would be lost.
+        ConfigError: an override that is not ``key=value``, or that turns an earlier value into a
+            section or an earlier section into a value, which would lose the earlier one.
     """
     tree: dict[Any, Any] = {}
     for override in overrides:
@@ -41,7 +41,7 @@ def typed_values(overrides: Sequence[str]) -> dict[tuple[str | int, ...], str]:
 
 
 def from_dotted(values: Mapping[str, Any]) -> dict[Any, Any]:
-    """``{"a.b[0]": value}`` as a tree, for overrides that stand in a config."""
+    """Convert ``{"a.b[0]": value}`` to a tree, for overrides in a config."""
     tree: dict[Any, Any] = {}
     for key, value in values.items():
         if not _WHOLE_KEY.fullmatch(str(key)):
@@ -50,8 +50,8 @@ def from_dotted(values: Mapping[str, Any]) -> dict[Any, Any]:
     return tree
 
 
-def _with(tree: dict[Any, Any], key: str, value: Any, what: str) -> dict[Any, Any]:
-    """``tree`` with ``value`` at a dotted key; ``what`` names the override in errors."""
+def _with(tree: dict[Any, Any], key: str, value: object, what: str) -> dict[Any, Any]:
+    """Return ``tree`` with ``value`` at a dotted key; ``what`` names the override in errors."""
     path = [name or int(index) for name, index in _KEY.findall(key)]
     before: Any = tree
     spelled = ""
@@ -92,7 +92,7 @@ def _value(text: str, override: str) -> Any:
 
 
 def why_unreadable(error: Exception) -> str:
-    """Return why a text is no config: our words, the line where it is known, the parser's words."""
+    """Say why a text is not a config: our words, the line if known, the parser's words."""
     if isinstance(error, RecursionError):
         return "cannot be read as YAML: nested too deeply"
     mark = getattr(error, "problem_mark", None)
@@ -102,5 +102,5 @@ def why_unreadable(error: Exception) -> str:
 
 
 def _shown(override: str) -> str:
-    """An override as errors quote it: not too long, and without secrets."""
+    """Return an override as errors quote it: not too long, and without secrets."""
     return repr(redacted_word(override)[:200])

@@ -18,7 +18,7 @@ _ALLOWED = re.compile(r"\$\{(?:stage:([\w-]+)|[\w.\[\]-]+)\}")
 
 
 def resolve(source: Source) -> Source:
-    """The source with every interpolation replaced by its value.
+    """Return the source with every interpolation replaced by its value.
 
     Raises:
         ConfigError: naming file and key path, for a form that is not allowed or a key that is not
@@ -48,7 +48,7 @@ def resolve(source: Source) -> Source:
     return source._replace(tree=tree)  # type: ignore[arg-type]
 
 
-def _problem(text: str, stages: Any) -> str | None:
+def _problem(text: str, stages: object) -> str | None:
     if "${" in _ALLOWED.sub("", text):
         return (
             f"{text!r} is not resolved: configs know ${{key.path}} and ${{stage:NAME}}; "

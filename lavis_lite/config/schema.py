@@ -15,7 +15,7 @@ from lavis_lite.registry.component import Component, ModelComponent
 def key(
     doc: str, default: Any = MISSING, *, kind: str | None = None, at_least: float | None = None
 ) -> Any:
-    """A config key: its documentation, the registry kind of a component, the smallest number."""
+    """Declare a config key: its documentation, the registry kind of a component, its minimum."""
     metadata = {"doc": doc, "kind": kind, "at_least": at_least}
     if default is MISSING:
         return field(metadata=metadata)
@@ -48,7 +48,7 @@ class Modality:
 
 @dataclass(frozen=True)
 class ProcessorsConfig:
-    """What turns raw images and texts into model input."""
+    """The processors that turn raw images and texts into model input."""
 
     image: Modality = key(
         "Image processors; `image_size` is the model's unless given.",
@@ -122,9 +122,9 @@ class OptimConfig:
 
 @dataclass(frozen=True)
 class CheckpointingConfig:
-    """Layers, from a tower's end, whose activations are computed again instead of kept.
+    """Activation checkpointing: layers, from a tower's end, that recompute their activations.
 
-    Less memory, more time, the same numbers. -1 is every layer, 0 none.
+    It takes less memory and more time, with the same numbers. -1 is every layer, 0 none.
     """
 
     vision: int = key("Layers of each vision tower.", 0, at_least=-1)
@@ -138,7 +138,7 @@ class CheckpointingConfig:
 
 @dataclass(frozen=True)
 class RunConfig:
-    """Where a run goes, how long it takes, how it is watched. Intervals are in steps, 0 = off."""
+    """A run's output, length and logging. Intervals are in steps, 0 = off."""
 
     output_dir: str = key("Folder of everything the run writes; the same folder resumes it.")
     max_steps: int = key("Optimizer steps of the whole run.", 1000, at_least=0)
@@ -220,7 +220,7 @@ class Stage:
 
 @dataclass(frozen=True)
 class PipelineRunConfig:
-    """Where a pipeline goes."""
+    """The output of a pipeline."""
 
     output_dir: str = key("Parent of the stages' output folders.")
     report: str | None = key(

@@ -32,37 +32,41 @@ class Validator:
         """Note a problem at a key path."""
         self.problems.append((path, problem))
 
-    def convert(self, value: Any, wanted: Any, path: KeyPath, meta: Any = None) -> Any:
-        """``value`` as the type ``wanted``; a problem is noted and None returned in its place."""
+    def convert(self, value: object, annotation: Any, path: KeyPath, meta: Any = None) -> Any:
+        """Convert a value to its annotation; note a problem and return None if it does not fit."""
         meta = meta or {}
-        origin = typing.get_origin(wanted)
-        if isinstance(value, str) and value == "???":  # OmegaConf's mark of what is to be given
+        origin = typing.get_origin(annotation)
+        if isinstance(value, str) and value == "???":  # OmegaConf's mark of a required value
             return self.report(path, f"missing. {meta.get('doc', '')}".strip())
-        if wanted is Any:
+        if annotation is Any:
             return value
         if origin in (Union, types.UnionType):
-            return self._optional(value, wanted, path, meta)
+            return self._optional(value, annotation, path, meta)
         if origin is list:
-            return self._list(value, typing.get_args(wanted)[0], path, meta)
+            return self._list(value, typing.get_args(annotation)[0], path, meta)
         if origin is dict:
-            return self._dict(value, typing.get_args(wanted)[1], path)
-        if isinstance(wanted, type) and issubclass(wanted, Component):
-            return self._component(value, wanted, path, meta.get("kind"))
-        if dataclasses.is_dataclass(wanted):
-            return self._dataclass(value, wanted, path)
-        return self._plain(value, wanted, path, meta)
+            return self._dict(value, typing.get_args(annotation)[1], path)
+        if isinstance(annotation, type) and issubclass(annotation, Component):
+            return self._component(value, annotation, path, meta.get("kind"))
+        if dataclasses.is_dataclass(annotation):
+            return self._dataclass(value, annotation, path)
+        return self._plain(value, annotation, path, meta)
 
-    def _dataclass(self, value: Any, wanted: Any, path: KeyPath) -> Any:
+    def _dataclass(self, value: object, annotation: Any, path: KeyPath) -> Any:
         if not isinstance(value, dict):
             return self.report(path, f"a mapping is expected, not {seen(value)}")
-        fields = {f.name: f for f in dataclasses.fields(wanted)}
+        fields = {f.name: f for f in dataclasses.fields(annotation)}
         self._unknown_keys(value, fields, path)
-        return wanted(**self._fields(value, fields, typing.get_type_hints(wanted), path))
+        return annotation(**self._fields(value, fields, typing.get_type_hints(annotation), path))
 
     def _fields(
-        self, value: dict[Any, Any], fields: Any, hints: dict[str, Any], path: KeyPath
+        self,
+        value: dict[Any, Any],
+        fields: Mapping[str, dataclasses.Field[Any]],
+        hints: dict[str, Any],
+        path: KeyPath,
     ) -> dict[str, Any]:
-        """The given fields of a dataclass, converted; a problem for a required one that is not."""
+        """Convert the given fields of a dataclass; note a problem for a missing required one."""
         given = {}
         for name, field in fields.items():
             if name in value:
@@ -72,32 +76,36 @@ class Validator:
                 given[name] = None
         return given
 
-    def _unknown_keys(self, value: dict[Any, Any], known: Any, path: KeyPath) -> None:
+    def _unknown_keys(
+        self, value: dict[Any, Any], known: Mapping[str, object], path: KeyPath
+    ) -> None:
         for key in value:
             if key not in known:
                 message = f"unknown key.{suggest(key, known)} Known: {', '.join(known)}"
                 self.report((*path, key), message)
 
-    def _component(self, value: Any, wanted: type[Component], path: KeyPath, kind: Any) -> Any:
+    def _component(
+        self, value: object, annotation: type[Component], path: KeyPath, kind: str | None
+    ) -> Any:
         if not isinstance(value, dict) or not isinstance(value.get("name"), str):
             hint = "a mapping with a `name` is expected"
             return self.report(path, f"{hint}, not {seen(value)}")
-        own = wanted.config_keys()
-        hints = typing.get_type_hints(wanted)
-        extra = self._fields(value, own, hints, path)
-        args = {k: v for k, v in value.items() if k not in own and k != "name"}
+        fields = annotation.config_keys()
+        hints = typing.get_type_hints(annotation)
+        extra = self._fields(value, fields, hints, path)
+        args = {k: v for k, v in value.items() if k not in fields and k != "name"}
         if kind:
             self.check_name(kind, value["name"], (*path, "name"))
-        component = wanted(name=value["name"], args=args, **extra)
+        component = annotation(name=value["name"], args=args, **extra)
         return self._model(component, path) if isinstance(component, ModelComponent) else component
 
     def check_name(self, kind: str, name: str, path: KeyPath) -> None:
-        """Note a problem when nothing of this kind is listed under ``name``."""
+        """Note a problem if nothing of this kind is listed under ``name``."""
         if problem := registry.problem(kind, name):
             self.report(path, problem)
 
     def _model(self, model: ModelComponent, path: KeyPath) -> ModelComponent | None:
-        """The model with the arguments of its type; a problem for a type or part that is not."""
+        """Return the model with the arguments of its type; note an unknown type or part."""
         for key, kind in NESTED_KINDS.items():
             if key in model.args and model.args[key] is not None:
                 self._nested(model.args[key], kind, (*path, key))
@@ -120,40 +128,40 @@ class Validator:
             self.report(path, str(error))
         return None
 
-    def _nested(self, value: Any, kind: str, path: KeyPath) -> None:
+    def _nested(self, value: object, kind: str, path: KeyPath) -> None:
         if not isinstance(value, dict):
             self.report(path, f"a mapping is expected, not {seen(value)}")
         elif "name" in value:  # without one, its keys refine the preset's component
             self.check_name(kind, str(value["name"]), (*path, "name"))
 
-    def _optional(self, value: Any, wanted: Any, path: KeyPath, meta: Any) -> Any:
-        choices = typing.get_args(wanted)
+    def _optional(self, value: object, annotation: Any, path: KeyPath, meta: Any) -> Any:
+        choices = typing.get_args(annotation)
         if value is None and type(None) in choices:
             return None
         (inner,) = [c for c in choices if c is not type(None)]
         return self.convert(value, inner, path, meta)
 
-    def _list(self, value: Any, item: Any, path: KeyPath, meta: Any) -> Any:
+    def _list(self, value: object, item: Any, path: KeyPath, meta: Any) -> Any:
         if not isinstance(value, list):
             return self.report(path, f"a list is expected, not {seen(value)}")
         return [self.convert(v, item, (*path, i), meta) for i, v in enumerate(value)]
 
-    def _dict(self, value: Any, item: Any, path: KeyPath) -> Any:
+    def _dict(self, value: object, item: Any, path: KeyPath) -> Any:
         if not isinstance(value, dict):
             return self.report(path, f"a mapping is expected, not {seen(value)}")
         return {k: self.convert(v, item, (*path, k)) for k, v in value.items()}
 
-    def _plain(self, value: Any, wanted: Any, path: KeyPath, meta: Any) -> Any:
-        if wanted is str and not isinstance(value, str) and path in self.typed:
+    def _plain(self, value: Any, annotation: Any, path: KeyPath, meta: Any) -> Any:
+        if annotation is str and not isinstance(value, str) and path in self.typed:
             value = self.typed[path]
-        if problem := problem_of(value, wanted):
+        if problem := problem_of(value, annotation):
             return self.report(path, problem)
-        if wanted is float and not math.isfinite(value):
+        if annotation is float and not math.isfinite(value):
             return self.report(path, f"a finite number is expected, not {value}")
         smallest = meta.get("at_least")
         if smallest is not None and value < smallest:
             return self.report(path, f"at least {smallest}, not {value}")
-        return float(value) if wanted is float else value
+        return float(value) if annotation is float else value
 
 
 def _required(field: dataclasses.Field[Any]) -> bool:

@@ -1,4 +1,4 @@
-"""A config as it is written down: in the shape of a file, without secrets."""
+"""Configs as files: the shape that is written down, without secrets."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from lavis_lite.io.redaction import redacted
 from lavis_lite.registry.component import Component
 
 
-def to_dict(config: Any) -> Any:
-    """A config dataclass as plain dicts and lists, in the shape that a file has, without secrets.
+def to_dict(config: object) -> Any:
+    """Return a config dataclass as plain dicts and lists, shaped as a file, without secrets.
 
-    It is for writing down: what is built is built from the dataclass.
+    The result is for writing down; parts are built from the dataclass.
     """
     return redacted(_plain(config))
 
 
-def _plain(config: Any) -> Any:
+def _plain(config: object) -> Any:
     if isinstance(config, Component):
-        own = {key: _plain(getattr(config, key)) for key in config.config_keys()}
-        return {"name": config.name, **own, **_plain(dict(config.written))}
+        settings = {key: _plain(getattr(config, key)) for key in config.config_keys()}
+        return {"name": config.name, **settings, **_plain(dict(config.written))}
     if dataclasses.is_dataclass(config):
         return {f.name: _plain(getattr(config, f.name)) for f in dataclasses.fields(config)}
     if isinstance(config, dict):
@@ -30,8 +30,8 @@ def _plain(config: Any) -> Any:
     return config
 
 
-def to_yaml(config: Any) -> str:
-    """A config dataclass as YAML that ``load`` reads back, without secrets."""
+def to_yaml(config: object) -> str:
+    """Return a config dataclass as YAML that ``load`` reads back, without secrets."""
     from omegaconf import OmegaConf
 
     return OmegaConf.to_yaml(OmegaConf.create(to_dict(config)))

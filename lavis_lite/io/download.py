@@ -44,7 +44,7 @@ def fetch(
     limits: Limits | None = None,
     receive: Receive = transfer,
 ) -> str:
-    """The local copy of ``url`` in ``folder``, fetched unless a good one is there.
+    """Return the local copy of ``url`` in ``folder``, fetched unless a good one is there.
 
     Args:
         sha256: the digest it must have; else the one recorded at the first download.
@@ -61,7 +61,7 @@ def fetch(
     try:
         site = urlsplit(url)
     except ValueError as error:
-        raise DownloadError(f"{url}: is no URL: {error}") from error
+        raise DownloadError(f"{url}: is not a URL: {error}") from error
     if "@" in site.netloc and site.scheme in ("http", "https"):
         raise DownloadError(f"{url.split('@')[-1]}: a URL with a password in it is not fetched")
     if f"={REDACTED}" in url:
@@ -86,7 +86,7 @@ def fetch(
 
 
 def cache_name(url: str) -> str:
-    """A file name that differs for every URL and cannot leave the folder."""
+    """Return a file name that differs for every URL and cannot leave the folder."""
     name = unquote(urlsplit(url).path).rsplit("/", 1)[-1]
     name = re.sub(r"[^A-Za-z0-9._-]+", "_", name).lstrip(".")[-80:]
     return f"{hashlib.sha256(url.encode()).hexdigest()[:16]}-{name or 'file'}"
@@ -106,13 +106,13 @@ def check(path: Path, sha256: str | None, note: Path | None = None) -> None:
         if isinstance(error, DownloadError):
             raise
         raise DownloadError(f"{path}: {error.strerror or error}") from error
-    wanted = sha256 or _read_note(note).get("sha256")
-    raise DownloadError(f"{path}: is damaged or another file: sha256 is {got}, wanted {wanted}")
+    expected = sha256 or _read_note(note).get("sha256")
+    raise DownloadError(f"{path}: is damaged or another file: sha256 is {got}, wanted {expected}")
 
 
 def _digest(sha256: str) -> str:
     if not re.fullmatch("[0-9a-fA-F]{64}", sha256):
-        raise DownloadError(f"{sha256!r} is no sha256: it has 64 hex digits")
+        raise DownloadError(f"{sha256!r} is not a sha256: it has 64 hex digits")
     return sha256.lower()
 
 
@@ -129,7 +129,7 @@ def _is_cached(target: Path, url: str, sha256: str | None) -> bool:
 
 
 def _matches(path: Path, note: Path | None, source: str, sha256: str | None) -> bool:
-    """Whether the file has the wanted digest; it is read only if its size or time changed."""
+    """Tell whether the file has the expected digest; read it only if its size or time changed."""
     recorded = _read_note(note)
     status = path.stat()
     stamp = {"size": status.st_size, "mtime_ns": status.st_mtime_ns}
@@ -197,7 +197,7 @@ def _download(url: str, target: Path, sha256: str | None, limits: Limits, receiv
 
 
 class _Altered(Exception):
-    """The bytes are all there, and not the wanted ones."""
+    """All bytes arrived, with another digest than expected."""
 
 
 def _accept(url: str, part: Path, target: Path, sha256: str | None) -> None:
@@ -221,7 +221,7 @@ def _accept(url: str, part: Path, target: Path, sha256: str | None) -> None:
 
 @contextlib.contextmanager
 def _locked(target: Path, limits: Limits) -> Iterator[None]:
-    """Only one process at a time; the kernel drops the lock of a process that dies.
+    """Admit one process at a time; the kernel drops the lock of a process that dies.
 
     Raises:
         DownloadError: another process has held it for ``limits.lock`` seconds.

@@ -1,4 +1,4 @@
-"""Files that are either whole or absent, also after a crash."""
+"""Writing of files that are either whole or absent, also after a crash."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from pathlib import Path
 
 
 def sha256_of(path: str | Path) -> str:
-    """The hex digest of a file's bytes."""
+    """Return the sha256 of a file as hex digits."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def sync(path: str | Path) -> None:
-    """Have a file's bytes, or a directory's entries, on the disk when this returns."""
+    """Flush a file's bytes, or a directory's entries, to the disk before returning."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)

@@ -30,7 +30,7 @@ _NAT64 = ipaddress.ip_network("64:ff9b::/96")
 
 
 class Refused(Exception):
-    """A request that we do not make, or an answer that we do not take; another try is no help."""
+    """A request or an answer that is refused; another try does not help."""
 
 
 class TooLarge(Refused):
@@ -55,7 +55,7 @@ def get(
     public_only: bool = False,
     max_redirects: int = 10,
 ) -> Iterator[httpx2.Response]:
-    """The answer to a GET, of whatever status but a redirect; its body is not read yet.
+    """Yield the answer to a GET, of any status but a redirect, before its body is read.
 
     Errors of reading the body inside of the block are translated, too.
 
@@ -65,9 +65,9 @@ def get(
         connect: seconds for a connection, including TLS.
         read: seconds without a byte, and for the whole head of an answer.
         total: seconds for everything: names, redirects and the body.
-        headers: besides our own; the body comes as it is stored, not compressed.
+        headers: additional headers; the body comes as it is stored, not compressed.
         public_only: connect to public addresses alone; proxies of the environment are not used.
-        max_redirects: how many are followed.
+        max_redirects: the most redirects to follow.
 
     Raises:
         Refused: the address, a redirect, or a certificate that is not trusted.
@@ -87,13 +87,13 @@ def get(
 
 
 def stated_length(response: httpx2.Response) -> int | None:
-    """The bytes of a body as its head states them; None where it does not."""
+    """Return the length of a body that its head states; None if it states none."""
     length = response.headers.get("Content-Length")
     return None if length is None else int(length)
 
 
 def read_body(response: httpx2.Response, max_bytes: int, offset: int = 0) -> Iterator[bytes]:
-    """The pieces of a body as they arrive.
+    """Yield the pieces of a body as they arrive.
 
     Args:
         response: of `get`, inside of its block.
@@ -122,7 +122,7 @@ def read_body(response: httpx2.Response, max_bytes: int, offset: int = 0) -> Ite
 
 
 def is_public(address: Address) -> bool:
-    """Whether an address, and any that is written inside it, is of the public network."""
+    """Tell whether an address, and any that is embedded in it, is public."""
     if isinstance(address, ipaddress.IPv6Address):
         inner = [address.ipv4_mapped, address.sixtofour, *(address.teredo or ())]
         if address in _NAT64:
@@ -155,18 +155,21 @@ def _answer(
     timeout = httpx2.Timeout(min(read, left), connect=min(connect, left))
     watch = _Watch()
     extensions: dict[str, Any] = {"trace": watch.see}
-    own = {"User-Agent": f"lavis_lite/{lavis_lite.__version__}", "Accept-Encoding": "identity"}
+    base_headers = {
+        "User-Agent": f"lavis_lite/{lavis_lite.__version__}",
+        "Accept-Encoding": "identity",
+    }
     try:
         target = httpx2.URL(url)
         if public is not None:
-            own["Host"] = target.netloc.decode("ascii")
+            base_headers["Host"] = target.netloc.decode("ascii")
             extensions["sni_hostname"] = target.raw_host.decode("ascii")
             target = target.copy_with(host=public)
         # With a transport of its own it looks for no proxy.
         transport = httpx2.HTTPTransport() if public_only else None
         with httpx2.Client(timeout=timeout, transport=transport) as client:
             request = client.build_request(
-                "GET", target, headers={**own, **headers}, extensions=extensions
+                "GET", target, headers={**base_headers, **headers}, extensions=extensions
             )
             watch.allow(min(read, left))
             with contextlib.closing(client.send(request, stream=True)) as response:
@@ -175,7 +178,7 @@ def _answer(
         if watch.ended:  # what seems the end of the body may be ours
             raise TimedOut("the server took too long")
     except httpx2.InvalidURL as error:
-        raise Refused(f"is no URL that can be fetched: {error}") from error
+        raise Refused(f"is not a URL that can be fetched: {error}") from error
     except (httpx2.TransportError, Unreachable) as error:
         if watch.ended or isinstance(error, httpx2.TimeoutException):
             raise TimedOut("the server does not answer (timeout)") from error
@@ -195,12 +198,12 @@ def _checked(url: str) -> SplitResult:
     if site.username is not None or site.password is not None:
         raise Refused("a URL with a password in it is not fetched")
     if site.scheme not in ("http", "https") or not site.hostname or port == 0:
-        raise Refused(f"{redacted_urls(url)} is no http or https address")
+        raise Refused(f"{redacted_urls(url)} is not an http or https address")
     return site
 
 
 def _translated(error: Exception) -> Exception:
-    """Our error for one of the client, which hides the system's behind its own."""
+    """Return our error for a client's error, with the reason of the system's error behind it."""
     cause: BaseException = error
     while not isinstance(cause, OSError) and (inner := cause.__cause__ or cause.__context__):
         cause = inner
@@ -211,17 +214,17 @@ def _translated(error: Exception) -> Exception:
 
 
 def _public_address(site: SplitResult, deadline: float) -> str:
-    """An address that a site's name stands for, where all of them are public.
+    """Resolve a site's name to an address, and refuse it unless all its addresses are public.
 
-    The system's resolver knows no time limit: it is asked in a thread that may be left behind.
+    The system's resolver has no time limit, so it runs in a thread that may be left behind.
     """
     host, port = site.hostname or "", site.port or 0
     answers: queue.SimpleQueue[list[str] | OSError | UnicodeError] = queue.SimpleQueue()
 
     def ask() -> None:
         try:
-            found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-            answers.put([str(one[4][0]) for one in found])
+            addresses = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+            answers.put([str(one[4][0]) for one in addresses])
         except (OSError, UnicodeError) as error:
             answers.put(error)
 
@@ -235,12 +238,12 @@ def _public_address(site: SplitResult, deadline: float) -> str:
     for one in answer:
         if not is_public(ipaddress.ip_address(one.partition("%")[0])):
             named = f"{host} ({one})" if one != host else one
-            raise Refused(f"{named} is no public address; fetch it and give the file")
+            raise Refused(f"{named} is not a public address; fetch it and give the file")
     return answer[0]
 
 
 class _Watch:
-    """Ends a connection whose time is up: a socket's own timeout begins anew with every byte."""
+    """A timer that ends a connection: a socket's own timeout starts anew with every byte."""
 
     def __init__(self) -> None:
         self.ended = False
@@ -255,14 +258,14 @@ class _Watch:
                 self._end()
 
     def allow(self, seconds: float) -> None:
-        """Let it live so long from now on."""
+        """Allow the connection this many more seconds."""
         self.stop()
         self._timer = threading.Timer(max(0.0, seconds), self._end)
         self._timer.daemon = True
         self._timer.start()
 
     def stop(self) -> None:
-        """Watch no more."""
+        """Stop the timer."""
         if self._timer is not None:
             self._timer.cancel()
 

@@ -23,7 +23,7 @@ _PIECE = 1 << 20
 
 
 def receive(address: str, partial: Partial, limits: Limits) -> bool:
-    """Write an object to the partial file, from its beginning; False, for it is never resumed.
+    """Write an object to the partial file, from its beginning; return False: it never resumes.
 
     Args:
         address: ``scheme://bucket/key`` of one of `STORES`.

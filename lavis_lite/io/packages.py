@@ -1,4 +1,4 @@
-"""What a broken installation is told: torch and torchvision that do not fit each other.
+"""Messages for a broken installation: torch and torchvision that do not fit each other.
 
 timm and transformers import torchvision, and torchvision imports only beside the torch that it was
 built for. Imports no torch.
@@ -20,10 +20,10 @@ REMEDIES = (
 
 @contextmanager
 def naming_torchvision() -> Iterator[None]:
-    """Around an import that imports torchvision in its turn, or what imports late.
+    """Wrap an import that may import torchvision, at once or later.
 
     Raises:
-        ConfigError: in place of any error, where torchvision is the cause; with the remedies.
+        ConfigError: in place of any error that torchvision causes; with the remedies.
     """
     try:
         yield
@@ -35,7 +35,7 @@ def naming_torchvision() -> Iterator[None]:
 
 
 def torchvision_problem() -> str | None:
-    """Why torchvision cannot be imported, and what helps; None where it can."""
+    """Say why torchvision cannot be imported, and the remedy; None if it can."""
     try:
         import torchvision  # noqa: F401
     except Exception as error:
@@ -49,7 +49,7 @@ def torchvision_problem() -> str | None:
 
 
 def version(package: str) -> str | None:
-    """The version of an installed package; None where it is not installed."""
+    """Return the version of an installed package; None if it is not installed."""
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:

@@ -1,4 +1,4 @@
-"""Paths, URLs, ``hf://`` addresses and objects as local files; where they are cached.
+"""Paths, URLs, ``hf://`` addresses and objects as local files, and their cache.
 
 Every path that a user gives goes through `local_path`, `open` or `here`, and so through
 `path_manager`: a handler of iopath that is registered there serves all of them. Imports no torch.
@@ -35,9 +35,9 @@ SCHEMES = ("http", "https", "hf", *STORES)
 
 
 def local_path(address: str | os.PathLike[str], sha256: str | None = None) -> str:
-    """The local file of a path, an http(s) URL, ``hf://owner/repo/file[@revision]``, or an object.
+    """Return the local file of a path, a URL, ``hf://owner/repo/file[@revision]`` or an object.
 
-    What is remote is fetched once and kept in `cache_dir`; a path is returned as it is, with
+    A remote file is fetched once and kept in `cache_dir`; a path is returned as it is, with
     ``~`` expanded, whether or not it exists. Objects are those of stores that fsspec reads, such as
     ``s3://bucket/key`` and ``gs://bucket/key``.
 
@@ -53,7 +53,7 @@ def local_path(address: str | os.PathLike[str], sha256: str | None = None) -> st
 
 
 def open(address: str | os.PathLike[str], mode: str = "r", **options: Any) -> IO[Any]:
-    """Open a file of any address that `local_path` takes; what is remote can only be read.
+    """Open a file of any address that `local_path` takes; a remote file can only be read.
 
     Args:
         address: where the file is.
@@ -67,15 +67,15 @@ def open(address: str | os.PathLike[str], mode: str = "r", **options: Any) -> IO
 
 
 def is_remote(address: str | os.PathLike[str]) -> bool:
-    """Whether an address has a scheme such as ``https://``, known or not, and so is no path."""
+    """Tell whether an address has a scheme such as ``https://``, known or not, so is not a path."""
     return _SCHEME.match(os.fspath(address)) is not None
 
 
 def here(address: str | os.PathLike[str]) -> str:
-    """The path of what must lie on this machine: a folder, code, or what is written to.
+    """Return the path of a thing that must be local: a folder, code, or a file to write.
 
     Raises:
-        ConfigError: an address elsewhere, which would have to be fetched.
+        ConfigError: a remote address, which would have to be fetched.
     """
     if is_remote(address):
         raise ConfigError(
@@ -86,17 +86,17 @@ def here(address: str | os.PathLike[str]) -> str:
 
 
 def offline() -> bool:
-    """Whether LAVIS_LITE_OFFLINE, HF_HUB_OFFLINE or TRANSFORMERS_OFFLINE forbids the network."""
+    """Tell whether LAVIS_LITE_OFFLINE, HF_HUB_OFFLINE or TRANSFORMERS_OFFLINE is set."""
     values = (os.environ.get(name, "").strip().lower() for name in _OFFLINE)
     return any(value in ("1", "true", "yes", "on") for value in values)
 
 
 @contextlib.contextmanager
 def hub_client() -> Iterator[None]:
-    """Calls of huggingface_hub and transformers go in here: where we are offline, so are they.
+    """Wrap calls of huggingface_hub and transformers, so that they are offline if we are.
 
-    They know their own variables only, read them once when they are imported, and ask the hub for
-    lists of theirs even where they are told to use local files.
+    They only know their own variables, read them once on import, and ask the hub for lists of
+    files even when told to use local files.
     """
     from huggingface_hub import constants
 
@@ -109,7 +109,7 @@ def hub_client() -> Iterator[None]:
 
 
 def fetch_elsewhere(repo: str) -> str:
-    """For errors offline: where a hub repository is, and where it was looked for."""
+    """Return the offline error's advice: the address of a hub repository, and the local cache."""
     from huggingface_hub import constants
 
     return (
@@ -123,22 +123,22 @@ def fetch_elsewhere(repo: str) -> str:
 
 
 def cache_dir() -> Path:
-    """The writable folder of everything that is fetched.
+    """Return the writable folder of all fetched files.
 
-    LAVIS_LITE_CACHE, else $XDG_CACHE_HOME/lavis_lite, else ~/.cache/lavis_lite; a folder of the
-    system's temporary directory, with one warning, where that cannot be written.
+    It is LAVIS_LITE_CACHE, else $XDG_CACHE_HOME/lavis_lite, else ~/.cache/lavis_lite; if that
+    cannot be written, a folder in the system's temporary directory, with one warning.
     """
-    wanted = _wanted_cache()
+    folder = _preferred_cache()
     try:
-        assert wanted is not None
-        wanted.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=wanted):
-            return wanted
+        assert folder is not None
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            return folder
     except (OSError, AssertionError) as error:  # not all of it: a name tried anew would warn anew
-        return _temporary_cache(str(wanted), getattr(error, "strerror", None) or "no home")
+        return _temporary_cache(str(folder), getattr(error, "strerror", None) or "no home")
 
 
-def _wanted_cache() -> Path | None:
+def _preferred_cache() -> Path | None:
     if chosen := os.environ.get("LAVIS_LITE_CACHE"):
         return Path(chosen).expanduser().absolute()
     xdg = os.environ.get("XDG_CACHE_HOME", "")
@@ -150,7 +150,7 @@ def _wanted_cache() -> Path | None:
 
 
 @functools.cache
-def _temporary_cache(wanted: str, reason: str) -> Path:
+def _temporary_cache(preferred: str, reason: str) -> Path:
     path = Path(tempfile.gettempdir()) / f"lavis_lite-{os.getuid()}"
     try:
         path.mkdir(mode=0o700, exist_ok=True)
@@ -162,7 +162,7 @@ def _temporary_cache(wanted: str, reason: str) -> Path:
         path = Path(tempfile.mkdtemp(prefix="lavis_lite-"))
     log.warning(
         "cannot write the cache %s (%s); using %s. LAVIS_LITE_CACHE sets another folder",
-        wanted,
+        preferred,
         reason,
         path,
     )
@@ -173,10 +173,10 @@ def _temporary_cache(wanted: str, reason: str) -> Path:
 
 
 class LocalHandler(NativePathHandler):
-    """Files of this machine, with ``~``; a scheme that no other handler knows is refused."""
+    """A handler of local files, with ``~``; it refuses schemes that no other handler knows."""
 
     def _get_local_path(
-        self, path: str, force: bool = False, sha256: str | None = None, **kwargs: Any
+        self, path: str, force: bool = False, sha256: str | None = None, **kwargs: object
     ) -> str:
         self._check_kwargs(kwargs)
         path = self._expanded(path)
@@ -195,16 +195,16 @@ class LocalHandler(NativePathHandler):
 
 
 class _Remote(PathHandler):
-    """Reads remote files through a local copy; a subclass says how to fetch one."""
+    """A handler that reads remote files through a local copy; a subclass fetches it."""
 
     def _get_local_path(
-        self, path: str, force: bool = False, sha256: str | None = None, **kwargs: Any
+        self, path: str, force: bool = False, sha256: str | None = None, **kwargs: object
     ) -> str:
         self._check_kwargs(kwargs)
-        folder, wanted = cache_dir(), _wanted_cache()
-        if wanted not in (folder, None) and not force:  # it may hold files and be read-only
+        folder, preferred = cache_dir(), _preferred_cache()
+        if preferred not in (folder, None) and not force:  # it may hold files and be read-only
             with contextlib.suppress(DownloadError, OSError):
-                return self._fetch(path, wanted, sha256, force=False, only_look=True)
+                return self._fetch(path, preferred, sha256, force=False, only_look=True)
         return self._fetch(path, folder, sha256, force, only_look=offline())
 
     def _fetch(
@@ -226,15 +226,15 @@ class _Remote(PathHandler):
             return False
         return True
 
-    def _exists(self, path: str, **kwargs: Any) -> bool:
+    def _exists(self, path: str, **kwargs: object) -> bool:
         return self._isfile(path, **kwargs)
 
-    def _isdir(self, path: str, **kwargs: Any) -> bool:
+    def _isdir(self, path: str, **kwargs: object) -> bool:
         return False
 
 
 class HTTPHandler(_Remote):
-    """http(s) files by `download.fetch`; iopath's own handler is unsafe."""
+    """A handler of http(s) files by `download.fetch`; iopath's own handler is unsafe."""
 
     def _get_supported_prefixes(self) -> list[str]:
         return ["http://", "https://"]
@@ -246,7 +246,7 @@ class HTTPHandler(_Remote):
 
 
 class ObjectStoreHandler(_Remote):
-    """Objects of the stores that fsspec knows, by `object_store.receive`."""
+    """A handler of objects in the stores that fsspec knows, by `object_store.receive`."""
 
     def _get_supported_prefixes(self) -> list[str]:
         return [f"{scheme}://" for scheme in STORES]
@@ -265,7 +265,7 @@ class ObjectStoreHandler(_Remote):
 
 
 class HubHandler(_Remote):
-    """``hf://owner/repo/file[@revision]`` by huggingface_hub, into our cache folder."""
+    """A handler of ``hf://owner/repo/file[@revision]`` by huggingface_hub, into our cache."""
 
     def _get_supported_prefixes(self) -> list[str]:
         return ["hf://"]

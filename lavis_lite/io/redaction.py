@@ -1,4 +1,4 @@
-"""Secrets taken out of what is written down: of configs, command lines and log lines.
+"""Redaction of secrets in configs, command lines and log lines.
 
 A config may need a token, a password or a signed URL to reach its data. Runs, checkpoints, cards
 and reports are copied and published, so none of them may hold it. Everything that writes a config
@@ -40,10 +40,10 @@ _OPTION = re.compile(r"--?[A-Za-z][\w-]*")
 
 
 def redacted(tree: Any) -> Any:
-    """A plain tree in which what is secret by its key, or inside a URL, is ``REDACTED``.
+    """Return a plain tree with ``REDACTED`` for values of secret keys and secrets in URLs.
 
-    Of a URL only the password and the parameters that sign it go, so that one still sees what was
-    read. Switches and null are no secrets. Redacting twice changes nothing more.
+    A URL loses only its password and the parameters that sign it, so that its file stays legible.
+    Booleans and null are not secrets. Redacting twice changes nothing more.
     """
     if isinstance(tree, dict):
         return {k: _covered(v) if is_secret(k) else redacted(v) for k, v in tree.items()}
@@ -52,8 +52,8 @@ def redacted(tree: Any) -> Any:
     return redacted_urls(tree) if isinstance(tree, str) else tree
 
 
-def is_secret(key: Any) -> bool:
-    """Whether a setting of this name, as ``data.train[0].api_key``, is secret."""
+def is_secret(key: object) -> bool:
+    """Tell whether a setting of this name, such as ``data.train[0].api_key``, is secret."""
     words = [word.lower() for word in _WORDS.findall(str(key).rpartition(".")[2])]
     if _SECRETS.intersection(words):
         return True
@@ -63,12 +63,12 @@ def is_secret(key: Any) -> bool:
 
 
 def redacted_urls(text: str) -> str:
-    """A text without the passwords and signatures of the URLs in it."""
+    """Return a text without the passwords and signatures of the URLs in it."""
     return _URL.sub(_redacted_url, text) if "://" in text else text
 
 
 def redacted_words(words: Iterable[str]) -> list[str]:
-    """The words of a command line without secrets: those of each, and ``--key value``."""
+    """Return the words of a command line without secrets in a word or in ``--key value``."""
     shown: list[str] = []
     before = ""
     for word in words:
@@ -79,19 +79,19 @@ def redacted_words(words: Iterable[str]) -> list[str]:
 
 
 def redacted_word(word: str) -> str:
-    """A word of a command line up to its first secret: ``key=`` or ``{key:``; URLs without any."""
+    """Cut a word of a command line at its first secret, ``key=`` or ``{key:``; redact its URLs."""
     word = redacted_urls(word)
-    for found in _NAMED.finditer(word):
-        if is_secret(found["name"]):
-            return f"{word[: found.end()]}{REDACTED}"  # where a value ends, only YAML knows
+    for match in _NAMED.finditer(word):
+        if is_secret(match["name"]):
+            return f"{word[: match.end()]}{REDACTED}"  # where a value ends, only YAML knows
     return word
 
 
 class RedactingFormatter(logging.Formatter):
-    """Formats log records, tracebacks included, without the secrets of URLs."""
+    """A formatter of log records, tracebacks included, without the secrets of URLs."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """One record as text."""
+        """Return a record as text."""
         return redacted_urls(super().format(record))
 
 
@@ -102,8 +102,8 @@ def log_to_stderr(level: int, format: str = "%(message)s") -> None:
     logging.basicConfig(level=level, handlers=[handler], force=True)
 
 
-def _covered(value: Any) -> Any:
-    """A secret value: every text and number in it."""
+def _covered(value: object) -> object:
+    """Redact every text and number in a secret value."""
     if isinstance(value, dict):
         return {k: _covered(v) for k, v in value.items()}
     if isinstance(value, list | tuple):
@@ -111,15 +111,15 @@ def _covered(value: Any) -> Any:
     return value if value is None or isinstance(value, bool) else REDACTED
 
 
-def _redacted_url(found: re.Match[str]) -> str:
-    site, slash, path = re.match(r"([^/?#]*)([/?#]?)(.*)", found["rest"], re.DOTALL).groups()  # type: ignore[union-attr]
+def _redacted_url(match: re.Match[str]) -> str:
+    site, slash, path = re.match(r"([^/?#]*)([/?#]?)(.*)", match["rest"], re.DOTALL).groups()  # type: ignore[union-attr]
     if "@" in site:
         site = f"{REDACTED}@{site.rpartition('@')[2]}"
-    return f"{found['scheme']}{site}{_PARAMETER.sub(_redacted_parameter, slash + path)}"
+    return f"{match['scheme']}{site}{_PARAMETER.sub(_redacted_parameter, slash + path)}"
 
 
-def _redacted_parameter(found: re.Match[str]) -> str:
-    words = (word.lower() for word in _WORDS.findall(found["name"]))
-    if is_secret(found["name"]) or _IN_QUERIES.intersection(words):
-        return f"{found['before']}{found['name']}={REDACTED}"
-    return found[0]
+def _redacted_parameter(match: re.Match[str]) -> str:
+    words = (word.lower() for word in _WORDS.findall(match["name"]))
+    if is_secret(match["name"]) or _IN_QUERIES.intersection(words):
+        return f"{match['before']}{match['name']}={REDACTED}"
+    return match[0]

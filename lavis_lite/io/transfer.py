@@ -1,4 +1,4 @@
-"""One request for (the rest of) a file: resumed where safe, refused where it is not whole."""
+"""One request for (the rest of) a file: resumed if that is safe, refused if it is not whole."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _PASSING = {408, 425, 429, 500, 502, 503, 504}  # worth another try
 
 @dataclass(frozen=True)
 class Limits:
-    """Seconds, tries and bytes.
+    """Limits of time (seconds), tries and size (bytes).
 
     Attributes:
         connect: for a connection, including TLS.
@@ -46,10 +46,10 @@ class Limits:
 
 @dataclass
 class Partial:
-    """What has been received so far, and whether more may be appended to it.
+    """The part of a file that was received so far, and the means to resume it.
 
-    With the server's ETag or date (kept in a file beside it, for the next process) a changed file
-    is noticed. Without, only this process goes on, or anybody if the digest is known in the end.
+    The server's ETag or date, kept in a file beside it for the next process, shows whether the file
+    changed. Without them only this process resumes, or any process if the digest is known.
     """
 
     path: Path
@@ -69,25 +69,25 @@ class Partial:
         return self.path.with_name(f"{self.path.name}.json")
 
     def offset(self) -> int:
-        """From which byte to go on; 0 to start over."""
+        """The byte from which to resume; 0 to start over."""
         safe = self.started or self.verifiable or self.facts.get("validator")
         return self.path.stat().st_size if safe and self.path.exists() else 0
 
     def note(self, validator: str | None, total: int | None) -> None:
-        """Remember what the server says about the file."""
+        """Store the server's description of the file."""
         self.started = True
         self.facts = {"validator": validator, "total": total}
         self._facts_file.write_text(json.dumps(self.facts), encoding="utf-8")
 
     def discard(self) -> None:
-        """Forget everything."""
+        """Delete the partial file and its note."""
         self.facts = {}
         self.path.unlink(missing_ok=True)
         self._facts_file.unlink(missing_ok=True)
 
 
 def transfer(url: str, partial: Partial, limits: Limits) -> bool:
-    """Append the rest of ``url`` to the partial file; whether it was resumed.
+    """Append the rest of ``url`` to the partial file; tell whether it was resumed.
 
     Raises:
         Unreachable: ended early, or the server has a passing problem; the next try may go on.
@@ -118,7 +118,7 @@ def transfer(url: str, partial: Partial, limits: Limits) -> bool:
 
 
 def _begin(url: str, response: httpx2.Response, partial: Partial, asked: int) -> int:
-    """Check the head of an answer; at which byte of the file its body begins."""
+    """Check the head of an answer; return the byte of the file at which its body begins."""
     status = f"HTTP {response.status_code} {response.reason_phrase}"
     if response.status_code == 416:  # our part is longer than the file: it has changed
         partial.discard()

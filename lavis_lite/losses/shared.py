@@ -12,7 +12,7 @@ from torch import Tensor
 from lavis_lite import distributed
 from lavis_lite.losses.step_info import StepInfo
 from lavis_lite.modules.interfaces import ImageContext
-from lavis_lite.modules.layers.modes import cosines
+from lavis_lite.modules.layers.similarity import cosines
 from lavis_lite.modules.output import Named, Samples
 
 if TYPE_CHECKING:

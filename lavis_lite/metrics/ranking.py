@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from lavis_lite.modules.layers.modes import cosines
+from lavis_lite.modules.layers.similarity import cosines
 
 # Numbers of a similarity matrix that exist at once; bounds memory at any number of candidates.
 _CELLS = 2**22

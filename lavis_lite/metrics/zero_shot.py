@@ -16,7 +16,7 @@ from lavis_lite.metrics.counts import demand_numbers, row_count
 from lavis_lite.metrics.pairs import evaluating, text_processor
 from lavis_lite.metrics.rows import Row, predict_rows, refuse_not_finite
 from lavis_lite.modules.interfaces import Context, Embeds, Evaluation, EvaluationData
-from lavis_lite.modules.layers.modes import cosines
+from lavis_lite.modules.layers.similarity import cosines
 from lavis_lite.modules.output import Samples
 
 TEMPLATES = ("a photo of a {}",)

@@ -108,5 +108,5 @@ class FeatureExtraction(GroundedModel):
                 projected = unit(self.vision_proj(tokens))
                 return Features(image_embeds=tokens, image_embeds_proj=projected)
             text = self.tokenize(texts_of(samples, len(tokens)))
-            states = self.read(self.text_tower.look_at(tokens, text.ids.shape[1]), text)
+            states = self.read(self.text_tower.image_context(tokens, text.ids.shape[1]), text)
             return Features(image_embeds=tokens, multimodal_embeds=states)

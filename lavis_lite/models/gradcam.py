@@ -49,7 +49,7 @@ def compute_gradcam(
     section 5.
     """
     tower = model.match_tower
-    layers, first = tower.fusing, tower.fusion_layer
+    layers, first = tower.fusion_layers, tower.fusion_layer
     # After the last layer only [ENC] counts: what its words look at there has no gradient.
     middle = min(len(layers) // 2, max(len(layers) - 2, 0))
     number = middle if block_num is None else block_num - first

@@ -72,18 +72,18 @@ class GroundedModel(VisionLanguageModel):
         image_kv: Sequence[Source],
         text: TextBatch,
         states: Tensor | None = None,
-        wanted: Tensor | None = None,
+        query_positions: Tensor | None = None,
     ) -> Tensor:
         """Projected images of B rows and K * B texts, image-major -> (K * B, T, D) states.
 
         ``[ENC]`` takes the place of ``[CLS]``, as in training, unless ``first_token`` is ``cls``.
 
         Args:
-            image_kv: of the images, from ``project`` or ``look_at``.
+            image_kv: of the images, from ``project`` or ``image_context``.
             text: the texts.
             states: (K * B, T, D) of the texts alone, where they are known and ``fuses_states``:
                 reading goes on from there.
-            wanted: (K * B, S) places whose states alone are asked for, and returned.
+            query_positions: (K * B, S) places whose states alone are asked for, and returned.
         """
         batch = self._started(text)
         return self.text_tower(
@@ -92,7 +92,7 @@ class GroundedModel(VisionLanguageModel):
             mode="multimodal",
             image_kv=image_kv,
             states=states,
-            wanted=wanted,
+            query_positions=query_positions,
         )
 
     def _started(self, text: TextBatch) -> TextBatch:

@@ -21,7 +21,7 @@ from lavis_lite.modules.layers.modes import full_precision
 from lavis_lite.modules.med.attention import Source
 from lavis_lite.modules.med.model import Med, MedDecoder
 from lavis_lite.modules.output import ModelOutput, Samples
-from lavis_lite.modules.text.packing import side_by_side
+from lavis_lite.modules.text.packing import pack_texts
 from lavis_lite.modules.text.text_batch import TextBatch
 from lavis_lite.modules.text.wordpiece import WordPiece
 
@@ -124,7 +124,9 @@ class Retrieval(GroundedModel):
                 f"match: {len(batch.ids)} texts for {len(image_tokens)} images; it takes one "
                 "for each, `rank` takes several"
             )
-        return self.match_pairs(self.text_tower.look_at(image_tokens, batch.ids.shape[1]), batch)
+        return self.match_pairs(
+            self.text_tower.image_context(image_tokens, batch.ids.shape[1]), batch
+        )
 
     def rank(self, image_tokens: Tensor, texts: RankTexts) -> Tensor:
         """(B, N, D) and K texts per image -> (B, K) logits of "matches".
@@ -148,8 +150,8 @@ class Retrieval(GroundedModel):
             batch = image_major(texts, num_images, self.tokenize)
         if not len(batch.ids):
             return image_tokens.new_zeros(num_images, 0, dtype=torch.float32)
-        rows = side_by_side(self._started(batch), num_images)
-        kv = self.text_tower.look_at(image_tokens, rows.ids[0].numel())
+        rows = pack_texts(self._started(batch), num_images)
+        kv = self.text_tower.image_context(image_tokens, rows.ids[0].numel())
         logits = []
         for part in rows.split(TOKENS_AT_ONCE):
             states = self.text_tower(

@@ -18,7 +18,7 @@ from lavis_lite.modules.med.attention import KeyValue, select
 from lavis_lite.modules.med.decoder import GroundedDecoder
 from lavis_lite.modules.med.model import Med, MedDecoder
 from lavis_lite.modules.output import Samples
-from lavis_lite.modules.text.prefix_tree import Prefixes, Trees
+from lavis_lite.modules.text.prefix_trie import PrefixTrie, RowTries
 from lavis_lite.modules.text.text_batch import TextBatch
 from lavis_lite.modules.text.wordpiece import WordPiece
 
@@ -58,7 +58,7 @@ class Answering(GroundedModel):
         )
         self.text_decoder = text_decoder
         # The last list of answers that was asked with.
-        self._listed: tuple[list[str], TextBatch, Prefixes] | None = None
+        self._listed: tuple[list[str], TextBatch, PrefixTrie] | None = None
         self.add_losses(losses)
 
     @torch.no_grad()
@@ -121,7 +121,7 @@ class Answering(GroundedModel):
 
     def read_questions(self, image_tokens: Tensor, text: TextBatch) -> tuple[Tensor, Tensor]:
         """(B, N, D) and B questions -> their states (B, T, D), the images seen, and their mask."""
-        seen = self.text_tower.look_at(image_tokens, text.ids.shape[1])
+        seen = self.text_tower.image_context(image_tokens, text.ids.shape[1])
         return self.read(seen, text), text.mask
 
     def question_context(self, states: Tensor) -> list[KeyValue]:
@@ -180,7 +180,7 @@ class Answering(GroundedModel):
         for rows in torch.arange(len(mask), device=mask.device).split(
             max(1, TOKENS_AT_ONCE // most)
         ):
-            trees = prefixes.trees(candidates[rows])
+            trees = prefixes.select(candidates[rows])
             losses = self._tree_losses(select(kv, rows), mask[rows], trees)
             if not bool(losses.isfinite().all()):
                 bad = ~losses.isfinite().all(1)
@@ -189,7 +189,7 @@ class Answering(GroundedModel):
             chosen.append(candidates[rows].gather(1, best)[:, 0])
         return torch.cat(chosen)
 
-    def _tree_losses(self, kv: list[KeyValue], mask: Tensor, trees: Trees) -> Tensor:
+    def _tree_losses(self, kv: list[KeyValue], mask: Tensor, trees: RowTries) -> Tensor:
         """(B, K) summed cross-entropy of the texts of trees, each prefix read once."""
         states = self.text_decoder.bert(
             trees.ids,
@@ -218,11 +218,11 @@ class Answering(GroundedModel):
             losses[here] = logits.logsumexp(-1)[node] - expected
         return losses.new_zeros(real.shape).masked_scatter(real, losses).sum(-1)
 
-    def _tokenize_list(self, answers: list[str]) -> tuple[TextBatch, Prefixes]:
+    def _tokenize_list(self, answers: list[str]) -> tuple[TextBatch, PrefixTrie]:
         """An evaluation asks with the same thousands of answers again and again."""
         if self._listed is None or self._listed[0] != answers:
             batch = self.tokenize_answers(answers)
-            self._listed = list(answers), batch, Prefixes(batch)
+            self._listed = list(answers), batch, PrefixTrie(batch)
         return self._listed[1].to(self.device), self._listed[2]
 
     def _write_answers(

@@ -94,12 +94,12 @@ class Evaluation:
 
 @runtime_checkable
 class VisionEncoder(Protocol):
-    """Images to tokens; ``grid``, ``num_prefix_tokens`` and ``pool`` are optional (vision.py)."""
+    """An encoder of images; ``grid``, ``num_prefix_tokens``, ``pool`` are optional (vision.py)."""
 
     width: int
 
     def __call__(self, image: Tensor) -> Tensor:
-        """(B, 3, H, W) -> (B, N, D)."""
+        """Map images (B, 3, H, W) to tokens (B, N, D)."""
         ...
 
 
@@ -114,7 +114,7 @@ class EncodesImage(Protocol):
     """
 
     def encode_image(self, image: Tensor) -> Tensor:
-        """(B, 3, H, W) -> (B, N, D)."""
+        """Map images (B, 3, H, W) to tokens (B, N, D)."""
         ...
 
 
@@ -130,7 +130,7 @@ class Embeds(EncodesImage, Protocol):
     """A model with a joint space of images and texts; all features unit length, fp32."""
 
     def encode_text(self, text: list[str] | TextBatch) -> Tensor:
-        """B texts -> (B, T, D)."""
+        """Map B texts to states (B, T, D)."""
         ...
 
     def image_features(self, image_tokens: Tensor) -> Tensor:
@@ -187,10 +187,10 @@ class LooksAtImages(EncodesImage, Tokenizes, Protocol):
 
 
 class Matches(EncodesImage, Protocol):
-    """A model that tells whether a text holds of an image."""
+    """A model that tells whether a text matches an image."""
 
     def match(self, image_tokens: Tensor, text: list[str] | TextBatch) -> Tensor:
-        """(B, N, D) and B texts -> (B, 2) logits: does not match, matches."""
+        """Return logits (B, 2), no match and match, of image tokens (B, N, D) and B texts."""
         ...
 
 
@@ -198,7 +198,7 @@ class Ranks(EncodesImage, Protocol):
     """A model that scores several texts per image."""
 
     def rank(self, image_tokens: Tensor, texts: list[list[str]] | TextBatch) -> Tensor:
-        """(B, N, D) and K texts per image (image-major rows) -> (B, K) logits of "matches"."""
+        """Return match logits (B, K) of tokens (B, N, D) and K texts per image, image-major."""
         ...
 
 
@@ -285,16 +285,16 @@ class LearnsAnswers(EncodesImage, Tokenizes, Protocol):
 class Generates(Protocol):
     """A model that writes texts about images."""
 
-    def generate(self, samples: Samples, **options: Any) -> list[str]:
-        """``samples["image"]`` (B, 3, H, W) -> B * num_captions texts, image-major."""
+    def generate(self, samples: Samples, **options: object) -> list[str]:
+        """Return B * num_captions texts, image-major, for ``samples["image"]`` (B, 3, H, W)."""
         ...
 
 
 class Answers(Protocol):
     """A model that answers questions about images."""
 
-    def predict_answers(self, samples: Samples, **options: Any) -> list[str]:
-        """``samples["image"]`` (B, 3, H, W) and B questions in ``text_input`` -> B answers."""
+    def predict_answers(self, samples: Samples, **options: object) -> list[str]:
+        """Return B answers for ``samples["image"]`` (B, 3, H, W) and B ``text_input`` questions."""
         ...
 
 
@@ -302,15 +302,15 @@ class Classifies(Protocol):
     """A model that tells the class of an image, or of several, with a text."""
 
     def predict(self, samples: Samples) -> dict[str, Any]:
-        """B samples -> ``predictions``, (B, C) logits, and ``targets``, their labels or None."""
+        """Return ``predictions``, logits (B, C), and ``targets``, their labels or None."""
         ...
 
 
 class Localizes(Protocol):
-    """A model that tells where in an image a text is found."""
+    """A model that localizes a text in an image."""
 
     def localize(self, image: Tensor, texts: list[str]) -> Tensor:
-        """(B, 3, H, W) and B texts -> (B, rows, columns) relevance of each patch, at least 0."""
+        """Return the relevance (B, rows, columns), at least 0, of each patch to B texts."""
         ...
 
 
@@ -333,21 +333,21 @@ class RowDataset(Protocol):
 
 
 class EvaluationData(Protocol):
-    """A dataset with its processors: what a metric reads."""
+    """A dataset with its processors, as a metric reads it."""
 
     dataset: RowDataset
 
     def batches(self, indices: Sequence[int] | None = None) -> Iterator[Samples]:
-        """Processed batches of the given rows (all by default), each once, in order."""
+        """Yield processed batches of the given rows (all by default), each once, in order."""
         ...
 
 
 class Context(Protocol):
-    """What a metric may ask of the runner that calls it."""
+    """The part of a runner that a metric may use."""
 
     device: torch.device
     seed: int
-    autocast: Callable[[], AbstractContextManager[Any]]
+    autocast: Callable[[], AbstractContextManager[object]]
 
 
 class Metric(Protocol):

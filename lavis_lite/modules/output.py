@@ -1,4 +1,4 @@
-"""What models give back: losses and features by name."""
+"""The outputs of models: losses and features by name."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ Samples = dict[str, Any]
 
 
 class Named:
-    """Values by name, as attributes or by key; one that was not computed is None.
+    """Values by name, as attributes or by key; a value that was not computed is None.
 
     Args:
         values: name -> value.
@@ -32,7 +32,7 @@ class Named:
         return f"({', '.join(f'{name}={_brief(value)}' for name, value in self._values.items())})"
 
     def keys(self) -> list[str]:
-        """The names of what was computed."""
+        """Return the names of the values that were computed."""
         return list(self._values)
 
 
@@ -44,10 +44,10 @@ class ModelOutput:
 
     Args:
         losses: name -> () loss in fp32.
-        extras: whatever else the model hands out.
+        extras: further outputs of the model.
     """
 
-    def __init__(self, losses: dict[str, Tensor], **extras: Any) -> None:
+    def __init__(self, losses: dict[str, Tensor], **extras: object) -> None:
         self.losses = losses
         self.loss = torch.stack(list(losses.values())).sum() if losses else None
         self._extras = extras
@@ -70,12 +70,12 @@ class ModelOutput:
         return f"{type(self).__name__}({values})"
 
     def keys(self) -> list[str]:
-        """The names of everything in the output."""
+        """Return the names of everything in the output."""
         return ["loss", *(f"loss_{name}" for name in self.losses), *self._extras]
 
 
-def _brief(value: Any) -> str:
-    """A number as it is, a tensor by its shape."""
+def _brief(value: object) -> str:
+    """Write a number by its value, another tensor by its shape."""
     if not isinstance(value, Tensor):
         return repr(value)
     return f"{value.item():.5g}" if value.ndim == 0 else f"tensor{tuple(value.shape)}"

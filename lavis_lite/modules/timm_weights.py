@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from torch import Tensor, nn
 
@@ -29,7 +29,7 @@ def load_encoder(model: nn.Module, source: str) -> None:
 
     Raises:
         CheckpointError: nothing readable there, or weights that do not fit; none is loaded then.
-        DownloadError: it cannot be fetched.
+        DownloadError: ``source`` cannot be fetched.
     """
     weights = read_weights(source)
     if tower := {k.removeprefix(TOWER): w for k, w in weights.items() if k.startswith(TOWER)}:
@@ -40,26 +40,26 @@ def load_encoder(model: nn.Module, source: str) -> None:
     load_state(model, _without_classifier(model, weights), adapt=False, source=source)
 
 
-def _without_classifier(model: Any, weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The weights but those of the classifier, which timm names in the model's configuration."""
-    named = model.pretrained_cfg.get("classifier") or ()
+def _without_classifier(model: nn.Module, weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return the weights but those of the classifier, which the model's timm config names."""
+    named = cast(Any, model).pretrained_cfg.get("classifier") or ()
     heads = tuple(f"{head}." for head in ([named] if isinstance(named, str) else named))
     kept = set(model.state_dict())
     return {k: w for k, w in weights.items() if k in kept or not heads or not k.startswith(heads)}
 
 
 def without_network(name: str) -> dict[str, Any]:
-    """What changes timm's pretrained config so that it opens a file in place of a socket.
+    """Return changes to timm's pretrained config that read a file instead of the network.
 
-    timm asks its hub without looking at our environment, and its hub's client looks at its own
-    only when it is imported. Where the network is allowed, nothing changes.
+    timm asks the hub without looking at our environment variables, and the hub's client reads its
+    own only on import. If the network is allowed, there are no changes.
 
     Args:
         name: timm's name of the model.
 
     Raises:
-        DownloadError: offline, and the weights are not here; says where they are and where to put
-            them.
+        DownloadError: offline, and the weights are not cached; names their URL and the place to
+            put them.
     """
     import timm
 
@@ -68,7 +68,7 @@ def without_network(name: str) -> dict[str, Any]:
         return {}
     named = f"{released.architecture}.{released.tag}" if released.tag else released.architecture
     target = cache_dir() / "timm" / f"{named}.safetensors"
-    file = target if target.is_file() else _kept(released)
+    file = target if target.is_file() else _cached(released)
     if file is None:
         hub = released.hf_hub_id
         address = f"https://huggingface.co/{hub}/resolve/main/model.safetensors"
@@ -80,16 +80,16 @@ def without_network(name: str) -> dict[str, Any]:
     return {"file": str(file), "custom_load": file.suffix == ".npz"}
 
 
-def _kept(released: Any) -> Path | None:
-    """The file in our cache, in that of the hub or in torch's."""
+def _cached(released: Any) -> Path | None:
+    """Find the file in our cache, in the hub's or in torch's."""
     import torch
     from huggingface_hub import try_to_load_from_cache
 
     if released.hf_hub_id:
         for file in ("model.safetensors", "pytorch_model.bin"):
-            found = try_to_load_from_cache(released.hf_hub_id, file)
-            if isinstance(found, str):
-                return Path(found)
+            cached = try_to_load_from_cache(released.hf_hub_id, file)
+            if isinstance(cached, str):
+                return Path(cached)
     if released.url:
         base = Path(str(released.url)).name
         for path in (cache_dir() / "timm" / base, Path(torch.hub.get_dir(), "checkpoints", base)):

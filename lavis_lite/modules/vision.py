@@ -1,4 +1,4 @@
-"""Vision encoders: any timm model as images -> tokens, and defaults for encoders of your own.
+"""Vision encoders: any timm model as an encoder to tokens, and defaults for your own encoders.
 
 The timm model itself is returned, its class extended, so that its parameter names stay timm's.
 BLIP's ViT is timm's, under the same names.
@@ -19,7 +19,7 @@ from lavis_lite import registry
 from lavis_lite.config.image_size import ImageSize, height_width
 from lavis_lite.errors import ConfigError, DownloadError, UnknownName, suggest
 from lavis_lite.io.packages import naming_torchvision
-from lavis_lite.modules.layers.init import draw_matrices
+from lavis_lite.modules.layers.init import init_linear_
 from lavis_lite.modules.timm_weights import load_encoder, without_network
 
 log = logging.getLogger(__name__)
@@ -27,7 +27,7 @@ Grid = tuple[int, int]
 
 
 class TimmTokens(nn.Module):
-    """Mixed into a timm model's class: its forward gives tokens in place of class logits."""
+    """A mixin for a timm model's class: forward returns tokens instead of class logits."""
 
     width: int
     grid: Grid | None
@@ -35,7 +35,7 @@ class TimmTokens(nn.Module):
     map_pool: Literal["head", "mean", "attention"] | None
 
     def forward(self, image: Tensor) -> Tensor:
-        """(B, 3, H, W) -> (B, N, D): prefix tokens, then patches row by row."""
+        """Map images (B, 3, H, W) to tokens (B, N, D): prefix tokens, then patches row by row."""
         features = self.forward_features(image)  # type: ignore[operator]
         if features.ndim == 3:
             return features
@@ -44,13 +44,13 @@ class TimmTokens(nn.Module):
         return features.flatten(2).transpose(1, 2)
 
     def pooled(self, tokens: Tensor) -> Tensor:
-        """(B, N, D) -> (B, D): as the timm model pools, if that keeps the width; else the mean.
+        """Pool (B, N, D) to (B, D) as the timm model does, if that keeps the width; else the mean.
 
         Some timm models have a method ``pool`` that their head relies on, hence another name.
         """
         if self.map_pool is None:
             return self._head(tokens)
-        if self.map_pool == "attention":  # CLIP's ResNets: needs to know where each token is
+        if self.map_pool == "attention":  # CLIP's ResNets: it needs each token's position
             assert self.grid is not None
             return self._head(tokens.transpose(1, 2).unflatten(2, self.grid))  # (B, D, rows, cols)
         mean = tokens.mean(dim=1)
@@ -60,15 +60,15 @@ class TimmTokens(nn.Module):
         return self.forward_head(features, pre_logits=True).flatten(1)  # type: ignore[operator]
 
 
-def as_map(pooled: Tensor, model: Any) -> Tensor:
-    """(B, D) as a map of one place, in the timm model's order: its head norms what is pooled."""
+def as_map(pooled: Tensor, model: nn.Module) -> Tensor:
+    """Return (B, D) as a map of one place, in the layout that the timm model's head takes."""
     if getattr(model, "output_fmt", "NCHW") == "NHWC":
         return pooled[:, None, None]
     return pooled[:, :, None, None]
 
 
 def timm_names(pattern: str) -> list[str]:
-    """Registered names ``timm/...`` that match a shell pattern."""
+    """List the names ``timm/...`` that match a shell pattern."""
     with naming_torchvision():
         import timm
 
@@ -76,17 +76,17 @@ def timm_names(pattern: str) -> list[str]:
 
 
 def timm_arguments(name: str) -> dict[str, inspect.Parameter]:
-    """The arguments of the timm model's class, with ``pretrained`` and those of ours.
+    """Return the arguments of the timm model's class, with those of ``timm_encoder``.
 
     Raises:
         UnknownName: timm has no such model; the message names the nearest.
     """
     extra = dict(inspect.signature(timm_encoder).parameters)
     ours = {k: p for k, p in extra.items() if k not in ("name", "args", "image_size")}
-    own = _parameters(_timm_class(name))
+    parameters = _parameters(_timm_class(name))
     optional = {
         k: p.replace(default=None, annotation=p.empty)
-        for k, p in own.items()
+        for k, p in parameters.items()
         if k not in ("num_classes", "img_size")
     }
     return {**optional, **ours, "image_size": extra["image_size"]}
@@ -102,7 +102,7 @@ def timm_encoder(
     image_size: ImageSize = 224,
     **args: Any,
 ) -> TimmTokens:
-    """Any timm model as a vision encoder.
+    """Build any timm model as a vision encoder.
 
     Args:
         name: timm's name, with or without its pretrained tag.
@@ -113,7 +113,7 @@ def timm_encoder(
             drowns position in tiny models, whose token embeddings are as small.
         init_scale: draw the matrices with deviation ``init_scale / sqrt(fan-in)``; for small
             models, which timm's fixed 0.02 keeps from learning.
-        image_size: side, or (height, width), of the images to come.
+        image_size: side, or (height, width), of the images.
         args: arguments of the timm model's class (``embed_dim``, ``depth``, ``drop_path_rate``...).
 
     Raises:
@@ -138,7 +138,7 @@ def timm_encoder(
     model.grid = _grid(model, tokens, prefix)
     _warn_of_cut(name, model, size)
     if init_scale is not None:
-        draw_matrices(model, init_scale)
+        init_linear_(model, init_scale)
     if position_std is not None and isinstance(getattr(model, "pos_embed", None), nn.Parameter):
         nn.init.normal_(model.pos_embed, std=position_std)
     return model
@@ -191,29 +191,29 @@ def _unpickled(timm_class: type[nn.Module]) -> TimmTokens:
 
 
 def grid_of(encoder: nn.Module) -> Grid | None:
-    """Rows and columns of an encoder's patch tokens; None where it does not say."""
+    """Return rows and columns of an encoder's patch tokens; None if it has no ``grid``."""
     return getattr(encoder, "grid", None)
 
 
 def encode(encoder: nn.Module, image: Tensor) -> Tensor:
-    """(B, 3, H, W) -> (B, N, D) tokens; of images in any floating-point format.
+    """Encode images (B, 3, H, W), in any floating-point dtype, as tokens (B, N, D).
 
     Raises:
         ConfigError: a size that the encoder was not built for (many take any), or an encoder that
             gives no such tokens.
     """
-    patches: Any = getattr(encoder, "patch_embed", None)  # timm's; strict where the size is fixed
-    wanted = patches.img_size if getattr(patches, "strict_img_size", False) else None
-    if wanted is not None and tuple(image.shape[-2:]) != tuple(wanted):
-        seen, built = (" x ".join(map(str, size)) for size in (image.shape[-2:], wanted))
+    patches: Any = getattr(encoder, "patch_embed", None)  # timm's; strict if the size is fixed
+    fixed = patches.img_size if getattr(patches, "strict_img_size", False) else None
+    if fixed is not None and tuple(image.shape[-2:]) != tuple(fixed):
+        seen, built = (" x ".join(map(str, size)) for size in (image.shape[-2:], fixed))
         raise ConfigError(
             f"image: {seen} pixels; the vision encoder takes {built} (model.image_size)"
         )
-    if wanted is None and (sides := _uncut(encoder, tuple(image.shape[-2:]))):
+    if fixed is None and (sides := _uncut(encoder, tuple(image.shape[-2:]))):
         seen, side = (" x ".join(map(str, size)) for size in (image.shape[-2:], sides))
         raise ConfigError(f"image: {seen} pixels; patches of {side} do not divide them")
     weight = next(encoder.parameters(), None)
-    if weight is not None and image.is_floating_point():  # bytes are no pixels: they fail as ever
+    if weight is not None and image.is_floating_point():  # integers stay, so that they fail
         image = image.to(weight.dtype)
     tokens = encoder(image)
     width = getattr(encoder, "width", None)
@@ -227,33 +227,33 @@ def encode(encoder: nn.Module, image: Tensor) -> Tensor:
 
 
 def pool(encoder: nn.Module, tokens: Tensor) -> Tensor:
-    """(B, N, D) -> (B, D) by the encoder's own ``pool``, else class token, else mean."""
+    """Pool (B, N, D) to (B, D) by the encoder's own ``pool``, else class token, else mean."""
     if isinstance(encoder, TimmTokens):
         return encoder.pooled(tokens)
-    own = getattr(encoder, "pool", None)
-    if callable(own):
-        return own(tokens)
+    method = getattr(encoder, "pool", None)
+    if callable(method):
+        return method(tokens)
     return pool_tokens(tokens, getattr(encoder, "num_prefix_tokens", 0))
 
 
 def pool_tokens(tokens: Tensor, num_prefix_tokens: int) -> Tensor:
-    """(B, N, D) -> (B, D): the first token where there are prefix tokens, else the mean."""
+    """Pool (B, N, D) to (B, D): the first token if there are prefix tokens, else the mean."""
     return tokens[:, 0] if num_prefix_tokens else tokens.mean(dim=1)
 
 
 def interpolate_pos_embed(
     weight: Tensor, num_tokens: int, num_prefix_tokens: int = 1, grid: Grid | None = None
 ) -> Tensor:
-    """Position embeddings for another number of patches, as BLIP resamples them.
+    """Resample position embeddings to another number of patches, as BLIP does.
 
     Args:
         weight: (1, P + N, D), P prefix tokens and a square grid of N patches.
-        num_tokens: P + N' wanted.
-        grid: rows and columns of the N'; a square unless given.
+        num_tokens: P + N', the new number of tokens.
+        grid: rows and columns of the N' patches; a square unless given.
 
     Returns:
-        (1, P + N', D): prefix kept, the grid resampled (bicubic, no antialiasing); the weight as it
-        is where its grid is no square, or the N' fill none.
+        (1, P + N', D): prefix kept, the grid resampled (bicubic, no antialiasing); the unchanged
+        weight if its grid is not square or N' does not fill ``grid``.
 
     Reference: BLIP's ``interpolate_pos_embed``, https://arxiv.org/abs/2201.12086.
     """
@@ -264,15 +264,15 @@ def interpolate_pos_embed(
     fit = (old * old, math.prod(new)) == (patches.shape[1], num_tokens - num_prefix_tokens)
     if (old, old) == new or not fit:
         return weight
-    square = patches.reshape(1, old, old, -1).permute(0, 3, 1, 2).float()
+    square = patches.reshape(1, old, old, -1).permute(0, 3, 1, 2).float()  # (1, D, old, old)
     resampled = nn.functional.interpolate(square, size=new, mode="bicubic", align_corners=False)
-    flat = resampled.permute(0, 2, 3, 1).flatten(1, 2).to(weight.dtype)
-    return torch.cat([prefix, flat], dim=1)
+    flat = resampled.permute(0, 2, 3, 1).flatten(1, 2).to(weight.dtype)  # (1, N', D)
+    return torch.cat([prefix, flat], dim=1)  # (1, P + N', D)
 
 
 @functools.cache
 def _timm_class(name: str) -> type:
-    """The class behind a timm name, found by building it without storage."""
+    """Return the class behind a timm name, found by building it without storage."""
     with naming_torchvision():
         import timm
 
@@ -287,23 +287,23 @@ def _timm_class(name: str) -> type:
 
 
 def _parameters(model_class: type) -> dict[str, inspect.Parameter]:
-    """What a model class can be built with; where it passes ``**kwargs`` on, its bases' too."""
-    found: dict[str, inspect.Parameter] = {}
+    """Return a model class's parameters, with its bases' if it passes ``**kwargs`` on."""
+    known: dict[str, inspect.Parameter] = {}
     for base in model_class.__mro__:
         if "__init__" not in vars(base):
             continue
         parameters = inspect.signature(vars(base)["__init__"]).parameters.values()
-        found = {
+        known = {
             p.name: p for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)
-        } | found
+        } | known
         if not any(p.kind is p.VAR_KEYWORD for p in parameters):
             break
-    found.pop("self", None)
-    return found
+    known.pop("self", None)
+    return known
 
 
 def _options(model_class: type, size: tuple[int, ...]) -> dict[str, Any]:
-    """What we ask of every model: no class logits, and this image size where it needs to know."""
+    """Return the options of every timm model: no class logits, and the image size if it has one."""
     known = _parameters(model_class)
     options: dict[str, Any] = {"num_classes": 0}
     if "img_size" in known:
@@ -327,7 +327,7 @@ def _create(name: str, pretrained: bool, options: dict[str, Any]) -> Any:
 
 
 def _probe_shape(probe: Any, name: str, size: tuple[int, ...]) -> torch.Size:
-    """Shape of the features of one image, computed without storage or arithmetic."""
+    """Compute the shape of the features of one image, without storage or arithmetic."""
     try:
         features = probe.eval().forward_features(torch.zeros(1, 3, *size, device="meta"))
     except (RuntimeError, AssertionError, ValueError) as error:
@@ -338,7 +338,7 @@ def _probe_shape(probe: Any, name: str, size: tuple[int, ...]) -> torch.Size:
 
 
 def _map_pool(probe: Any, shape: torch.Size) -> Literal["head", "mean", "attention"] | None:
-    """How a model whose features are a map pools it; None where they are a sequence."""
+    """Find out how a model pools a feature map; None if its features are a sequence."""
     if len(shape) != 4:
         return None
     if "AttentionPool2d" in type(getattr(probe, "head", None)).__name__:
@@ -347,19 +347,19 @@ def _map_pool(probe: Any, shape: torch.Size) -> Literal["head", "mean", "attenti
     try:
         one = as_map(torch.zeros(1, width, device="meta"), probe)
         pooled = probe.forward_head(one, pre_logits=True)
-    except (RuntimeError, ValueError):  # a head that takes no map of one place, such as VGG's
+    except (RuntimeError, ValueError):  # a head that does not take a map of one place, as VGG's
         return "mean"
     return "head" if pooled.flatten(1).shape == (1, width) else "mean"
 
 
-def _num_prefix_tokens(model: Any, shape: torch.Size) -> int:
-    """What the model says, else one where it has a class token in a sequence (VOLO)."""
+def _num_prefix_tokens(model: nn.Module, shape: torch.Size) -> int:
+    """Return the model's number, else 1 for a class token in a sequence (VOLO), else 0."""
     said = getattr(model, "num_prefix_tokens", None)
     has_class = isinstance(getattr(model, "cls_token", None), nn.Parameter) and len(shape) == 3
     return int(has_class if said is None else said)
 
 
-def _grid(model: Any, shape: torch.Size, num_prefix_tokens: int) -> Grid | None:
+def _grid(model: nn.Module, shape: torch.Size, num_prefix_tokens: int) -> Grid | None:
     if len(shape) == 4:
         rows_first = 1 if getattr(model, "output_fmt", "NCHW") == "NHWC" else 2
         return int(shape[rows_first]), int(shape[rows_first + 1])

@@ -28,7 +28,7 @@ RELEASED = "released"  # the checkpoint that stands for the released weights of 
 
 
 def list_models(pattern: str = "*") -> list[str]:
-    """Sorted names of all models that match a shell pattern."""
+    """Return the sorted names of all models that match a shell pattern."""
     return registry.names("model", pattern)
 
 
@@ -47,17 +47,17 @@ def card(name: str) -> dict[str, Any]:
 
 
 def types(name: str) -> list[str]:
-    """The types of a model, the default one first."""
+    """Return the types of a model, the default one first."""
     return list(card(name)["types"])
 
 
 def default_type(name: str) -> str | None:
-    """The type that ``load_model(name)`` means; None for a model without types."""
+    """Return the type that ``load_model(name)`` means; None for a model without types."""
     return next(iter(types(name)), None)
 
 
 def default_for(task: str) -> str:
-    """The model that a command uses when none is named: whose card says ``default_for: [task]``.
+    """Return a command's default model, whose card says ``default_for: [task]``.
 
     Raises:
         UnknownName: no model does.
@@ -69,7 +69,7 @@ def default_for(task: str) -> str:
 
 
 def model_type(name: str, type: str) -> dict[str, Any]:
-    """The card of one type of a model.
+    """Return the card of one type of a model.
 
     Raises:
         UnknownName: the model has no such type; the message lists those it has.
@@ -84,7 +84,7 @@ def model_type(name: str, type: str) -> dict[str, Any]:
 
 
 def preset(name: str, type: str) -> dict[str, Any]:
-    """The builder's arguments that a type stands for.
+    """Return the builder's arguments of a type.
 
     Raises:
         UnknownName: the model has no such type, or the type's card names no preset of its package.
@@ -100,7 +100,7 @@ def preset(name: str, type: str) -> dict[str, Any]:
 
 
 def vocabulary_size(tokenizer: str) -> int | None:
-    """Tokens of a tokenizer of the hub, by the packages' zoo.yaml; None where none says so."""
+    """Return a hub tokenizer's vocabulary size from the zoo.yaml files; None if none has it."""
     said = (zoo["vocabularies"].get(tokenizer) for zoo in registry.index.zoos.values())
     return next((size for size in said if size is not None), None)
 
@@ -124,7 +124,7 @@ def whole(model: M) -> M:
 
 
 def released_weights(name: str, type: str | None = None) -> str:
-    """Path or URL of the released weights of a model type.
+    """Return the path or URL of the released weights of a model type.
 
     Raises:
         CheckpointError: this type has none; the message lists those that have.

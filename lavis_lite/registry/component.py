@@ -9,7 +9,7 @@ from typing import Any
 from lavis_lite.errors import ConfigError
 from lavis_lite.registry.capabilities import Capability
 
-# Where a model's arguments hold components of their own. The last is a mapping of components.
+# The arguments of a model that hold components. The last is a mapping of components.
 NESTED_KINDS = {"vision": "vision_encoder", "text": "text_backbone"}
 NESTED_MAPPINGS = {"losses": "loss"}
 
@@ -26,9 +26,9 @@ class Component:
 
     @classmethod
     def config_keys(cls) -> dict[str, Field[Any]]:
-        """The keys that a config may give beside the name and the arguments."""
-        own = ("name", "args", "given")
-        return {field.name: field for field in fields(cls) if field.name not in own}
+        """Return the keys that a config may give beside the name and the arguments."""
+        not_keys = ("name", "args", "given")
+        return {field.name: field for field in fields(cls) if field.name not in not_keys}
 
     @property
     def written(self) -> Mapping[str, Any]:
@@ -37,7 +37,7 @@ class Component:
 
     @property
     def spec(self) -> dict[str, Any]:
-        """As ``registry.build`` takes it."""
+        """The component as ``registry.build`` takes it."""
         return {"name": self.name, **self.args}
 
 
@@ -69,7 +69,7 @@ class ModelComponent(Component):
 
 
 def nested(args: Mapping[str, Any]) -> Iterator[tuple[tuple[str, ...], str, Mapping[str, Any]]]:
-    """The components among a model's arguments: keys that lead there, registry kind, component."""
+    """Yield the components among a model's arguments: key path, registry kind, component."""
     for key, kind in NESTED_KINDS.items():
         if isinstance(spec := args.get(key), Mapping):
             yield (key,), kind, spec
@@ -79,11 +79,11 @@ def nested(args: Mapping[str, Any]) -> Iterator[tuple[tuple[str, ...], str, Mapp
 
 
 def merge(base: Any, over: Any, at: str = "") -> Any:
-    """``over`` laid onto ``base``; neither is changed.
+    """Merge ``over`` onto a copy of ``base``; neither is changed.
 
-    Mappings merge key by key, unless both have a ``name`` and the names differ: then the component
-    is another one, and the old one's arguments go. Lists are replaced whole; an integer key (from
-    an override like ``a[0].b=1``) reaches into one. ``at`` is where the two stand, for errors.
+    Mappings merge key by key, unless both have a ``name`` and the names differ: then the new
+    component replaces the old one with its arguments. Lists are replaced whole; an integer key
+    (from an override like ``a[0].b=1``) reaches into one. ``at`` is their key path, for errors.
     """
     if isinstance(base, list) and _reaches_into_list(over):
         return _merge_into_list(base, over, at)
@@ -97,7 +97,7 @@ def merge(base: Any, over: Any, at: str = "") -> Any:
     }
 
 
-def _reaches_into_list(over: Any) -> bool:
+def _reaches_into_list(over: object) -> bool:
     return isinstance(over, dict) and bool(over) and all(isinstance(k, int) for k in over)
 
 
@@ -111,6 +111,6 @@ def _merge_into_list(base: list[Any], over: Mapping[int, Any], at: str) -> list[
 
 
 def width_hint(owner: str, attributes: Iterable[str]) -> str | None:
-    """The line that makes a width of what is one by another name; None where nothing is."""
+    """Return a hint such as ``self.width = self.embed_dim``; None if no synonym is present."""
     synonym = next((s for s in SYNONYMS if s in attributes), None)
     return f"`{owner}.width = {owner}.{synonym}`" if synonym else None

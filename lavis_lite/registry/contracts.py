@@ -1,4 +1,4 @@
-"""The contract of each kind: what a registered thing accepts and returns.
+"""The contract of each kind: the inputs and outputs of a registered part.
 
 These texts are the plug-in contract: ``lavis-lite info KIND`` and the docs print them.
 ``lavis_lite.modules.interfaces`` has what a model can do, as typed Protocols.

@@ -1,4 +1,4 @@
-"""Where registered names come from: the core, the projects, installed packages, a user's files.
+"""The sources of registered names: the core, the projects, installed packages, a user's files.
 
 Each package that registers something has a ``zoo.yaml`` beside its ``__init__.py``::
 
@@ -33,7 +33,7 @@ SECTIONS = ("components", "runner_configs", "presets", "models", "vocabularies")
 
 
 class ComponentIndex:
-    """The union of all zoo.yaml files: which module registers which name.
+    """The union of all zoo.yaml files, with the module that registers each name.
 
     A package that cannot be found, read or imported is named in ``failures`` and breaks
     nothing else.
@@ -50,7 +50,7 @@ class ComponentIndex:
 
     @functools.cached_property
     def zoos(self) -> dict[str, dict[str, Any]]:
-        """Package name -> the contents of its zoo.yaml."""
+        """The contents of each package's zoo.yaml, by package name."""
         found: dict[str, dict[str, Any]] = {}
         names = _find_packages() if self._packages is None else self._packages
         for package in names:
@@ -79,17 +79,17 @@ class ComponentIndex:
             table[key] = module
 
     def names(self, kind: str) -> list[str]:
-        """Every listed name of a kind."""
+        """Return every listed name of a kind."""
         return [name for its_kind, name in self._modules if its_kind == kind]
 
     def module(self, kind: str, name: str) -> str | None:
-        """The module that a zoo.yaml gives a name to; None for a name that none lists."""
+        """Return the module that registers a name by a zoo.yaml; None for an unlisted name."""
         return self._modules.get((kind, name))
 
     def owners(self, kind: str, name: str) -> tuple[str, ...]:
-        """The two modules of outside packages that both claim a name; empty if at most one does.
+        """Return the two modules of outside packages that both claim a name; else empty.
 
-        What the core and the projects list is theirs, whoever else claims it.
+        Names that the core and the projects list belong to them, even if others claim them.
         """
         return self._twice.get((kind, name), ()) if self._modules else ()
 
@@ -103,7 +103,7 @@ class ComponentIndex:
             self.failures.pop(module, None)
 
     def runner_config(self, runner: str) -> type | None:
-        """The Config dataclass of a runner, imported from where its zoo.yaml says; None: nowhere.
+        """Import the Config dataclass of a runner that its zoo.yaml names; None if it names none.
 
         Raises:
             ConfigError: it cannot be imported from there.
@@ -195,7 +195,7 @@ def _read_zoo(package: str) -> dict[str, Any]:
 
 
 def _checked(zoo: Any, path: Path) -> dict[str, Any]:
-    """A zoo.yaml with all its sections, each a mapping; the rest of the code relies on it."""
+    """Return a zoo.yaml with all its sections; check that each is a mapping."""
     if not isinstance(zoo, dict):
         raise ConfigError(f"{path}: a mapping is expected")
     for section in SECTIONS:

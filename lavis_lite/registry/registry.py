@@ -28,7 +28,7 @@ T = TypeVar("T", bound=Callable[..., Any])
 
 
 class Registry:
-    """All kinds together with the index that says which module registers which name."""
+    """All kinds, with the index of the modules that register each name."""
 
     def __init__(
         self, contracts: Mapping[str, Contract] = KINDS, index: ComponentIndex | None = None
@@ -45,12 +45,12 @@ class Registry:
         arguments: Callable[[str], dict[str, inspect.Parameter]] | None = None,
         check: Check | None = None,
     ) -> Callable[[T], T]:
-        """A decorator that makes a class or builder function available as ``name``.
+        """Return a decorator that makes a class or builder function available as ``name``.
 
         Args:
             kind: one of ``registry.kinds()``.
-            name: what configs write. ``"prefix/*"`` registers a wildcard: its builder gets what
-                stands for the ``*`` as its first positional argument.
+            name: the name in configs. ``"prefix/*"`` registers a wildcard: its builder gets the
+                part for the ``*`` as its first positional argument.
             expand: for a wildcard, the full names behind a pattern (``"prefix/a*"``).
             arguments: for a wildcard, the arguments that the thing behind a name takes.
             check: called with the component as a config writes it and with the arguments of the
@@ -71,7 +71,7 @@ class Registry:
         return decorate
 
     def get(self, kind: str, name: str) -> Callable[..., Any]:
-        """The class or builder registered as ``name``; its module is imported when needed."""
+        """Return the class or builder registered as ``name``; import its module if needed."""
         return self.entry(kind, name).builder
 
     def entry(self, kind: str, name: str) -> Entry:
@@ -89,14 +89,14 @@ class Registry:
                 return Entry(family, name, self._load(kind, wildcard), name[len(wildcard) - 1 :])
         raise self._unknown(kind, name)
 
-    def build(self, kind: str, spec: Mapping[str, Any], **runtime: Any) -> Any:
+    def build(self, kind: str, spec: Mapping[str, Any], **runtime: object) -> Any:
         """Build ``{"name": ..., **arguments}``.
 
         Args:
             kind: one of ``registry.kinds()``.
             spec: the component as configs write it.
-            runtime: what only the running program knows (``image_size``, ``model``...). Passed
-                where the builder takes it; an argument of the same name in ``spec`` wins.
+            runtime: values of the running program (``image_size``, ``model``...). Each is passed
+                if the builder takes it; an argument of the same name in ``spec`` wins.
 
         Raises:
             ConfigError: no name; an argument that the builder does not take, or one that it misses.
@@ -111,7 +111,7 @@ class Registry:
         return entry.builder(**{**passed, **given})
 
     def names(self, kind: str, pattern: str = "*") -> list[str]:
-        """Sorted names that match a shell pattern; imports nothing unless it reaches a wildcard."""
+        """Return sorted names that match a shell pattern; import only for a wildcard."""
         family = self._kind(kind)
         listed = {*dict(family), *self.index.names(kind)}
         matches = set(fnmatch.filter(listed, pattern))
@@ -123,7 +123,7 @@ class Registry:
         return sorted(matches)
 
     def problem(self, kind: str, name: str) -> str | None:
-        """Say why ``name`` cannot be looked up, as far as listings tell (no import), or None."""
+        """Say why ``name`` cannot be looked up, by the listings alone (no import), or None."""
         if self.index.owners(kind, name):
             return self._ambiguous(kind, name)
         listed = self.names(kind)
@@ -140,7 +140,7 @@ class Registry:
         return self.kinds[kind]
 
     def _load(self, kind: str, name: str) -> Definition:
-        """The definition of an exact name, importing the module that the index gives for it."""
+        """Return the definition of an exact name; import the module that the index names."""
         family = self._kind(kind)
         if name not in family and self.index.owners(kind, name):
             raise ConfigError(self._ambiguous(kind, name))
@@ -190,5 +190,5 @@ index = everything.index
 
 
 def kinds() -> dict[str, str]:
-    """Each kind with its contract."""
+    """Return each kind with its contract."""
     return {name: kind.__doc__ or "" for name, kind in everything.kinds.items()}

@@ -1,4 +1,4 @@
-"""Cards of released weight files: what each one is, where it is, what it loads into.
+"""Cards of released weight files: contents, address, and the models that they load into.
 
 They stand in the ``checkpoints.yaml`` beside a package's zoo.yaml::
 
@@ -32,20 +32,20 @@ class WeightCard:
     """One released file.
 
     Attributes:
-        package: whose card it is.
+        package: package of the card.
         file: its name.
-        url: where it is: of a file, or of a repository of the hub (``hf://owner/repo``).
-        layout: which tensors it holds, by a name of ``layouts``.
+        url: address of the file, or of a hub repository (``hf://owner/repo``).
+        layout: name in ``layouts`` of the set of tensors that it holds.
         vision: the preset of its size.
         image_size: side of the images that it was trained on.
-        trained_for: task, data, what it started from.
+        trained_for: task, data, initial weights.
         results: published figures, data -> metric -> value.
-        source: where the figures were published.
-        licence: of the weights.
-        holds: which parts it has, in words.
+        source: publication of the results.
+        licence: licence of the weights.
+        holds: the parts that it holds, in words.
         fills: models that it makes ready for use.
-        starts: models that it is a start for: they need training.
-        sha256: hex digest, where known.
+        starts: models that it initialises, which then need training.
+        sha256: hex digest, if known.
     """
 
     package: str
@@ -64,7 +64,7 @@ class WeightCard:
     sha256: str | None = None
 
     def types(self, *models: str) -> list[str]:
-        """``model.type`` of the models' types of this file's size."""
+        """The ``model.type`` names of this file's size among its models."""
         return [
             f"{model}.{type}"
             for model in models
@@ -79,7 +79,7 @@ class WeightCard:
 
     @property
     def released_as(self) -> list[str]:
-        """``model.type`` of every type whose released weights this file is."""
+        """The ``model.type`` of every type whose released weights are this file."""
         return [
             f"{model}.{type}"
             for model in cards.list_models()
@@ -89,7 +89,7 @@ class WeightCard:
 
 
 def weight_cards() -> dict[str, WeightCard]:
-    """File name -> card, of all packages.
+    """Return the cards of all packages by file name.
 
     Raises:
         ConfigError: a ``checkpoints.yaml`` with unknown, missing or doubled entries.
@@ -104,7 +104,7 @@ def weight_cards() -> dict[str, WeightCard]:
 
 
 def weight_card(name: str) -> WeightCard:
-    """The card of a file, by its name or URL.
+    """Return the card of a file, by its name or URL.
 
     Raises:
         UnknownName: there is none; the message lists the nearest.
@@ -119,7 +119,7 @@ def weight_card(name: str) -> WeightCard:
 
 
 def known_digest(source: str | Path) -> str | None:
-    """The sha256 of a released file, by its URL; None where it has no card or none is known."""
+    """Return the sha256 of a released file by its URL; None if it has no card or digest."""
     return next((c.sha256 for c in weight_cards().values() if c.url == str(source)), None)
 
 
@@ -143,7 +143,7 @@ def _read(package: str) -> tuple[WeightCard, ...]:
 
 
 def _facts(name: str, entry: Any, content: Mapping[str, Any], path: Path) -> dict[str, Any]:
-    """A file's own facts and those of its layout, checked."""
+    """Check a file's own facts, and return them with those of its layout."""
     given = {"package", "file", "licence", *_LAYOUT}
     fields = [f for f in dataclasses.fields(WeightCard) if f.name not in given]
     needed = tuple(f.name for f in fields if f.default is dataclasses.MISSING)
@@ -157,8 +157,8 @@ def _facts(name: str, entry: Any, content: Mapping[str, Any], path: Path) -> dic
     return {"licence": content["licence"], **layouts[entry["layout"]], **entry}
 
 
-def _check(entry: Any, needed: tuple[str, ...], optional: tuple[str, ...], where: str) -> None:
-    """That a mapping has the keys it needs and no others."""
+def _check(entry: object, needed: tuple[str, ...], optional: tuple[str, ...], where: str) -> None:
+    """Check that a mapping has the keys it needs and no others."""
     if not isinstance(entry, dict):
         raise ConfigError(f"{where}: a mapping is expected")
     known = (*needed, *optional)

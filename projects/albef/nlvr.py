@@ -25,7 +25,7 @@ def look_in_turn(tower: Med) -> None:
     The two of a pair start alike, and share the keys and values of their cross-attention for good.
     """
     layers: list[Layer] = list(tower.encoder)[: tower.fusion_layer]
-    for first in tower.fusing:
+    for first in tower.fusion_layers:
         second = copy.deepcopy(first)
         mine, theirs = (cast(Attention, x.crossattention).self for x in (second, first))
         mine.key, mine.value = theirs.key, theirs.value
@@ -51,7 +51,7 @@ class AlbefNLVR(Classification):
         first, second = image_tokens.chunk(2)
         return [
             cast(Attention, layer.crossattention).self.project(second if number % 2 else first)
-            for number, layer in enumerate(self.text_tower.fusing)
+            for number, layer in enumerate(self.text_tower.fusion_layers)
         ]
 
 

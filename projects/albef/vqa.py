@@ -50,7 +50,7 @@ def albef_vqa(
     words = load_tokenizer(tokenizer, ADDED_TOKENS)
     images = build_vision(vision, image_size)
     reader = build_text(text, words, source=images)
-    depth = len(reader.fusing)
+    depth = len(reader.fusion_layers)
     own = {**text, "depth": depth, "fusion_layer": 0, "pretrained": None}
     writer = build_decoder(own, words, source=reader)
     model = AlbefVQA(images, reader, words, writer, image_size=image_size, max_length=max_length)

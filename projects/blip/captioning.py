@@ -106,7 +106,7 @@ def generate(
             tokens = model.encode_image(images_of(samples, model.device))
         method = method or ("nucleus" if use_nucleus_sampling else "beam")
         texts = num_beams if method == "beam" else num_captions
-        seen = model.text_decoder.bert.look_at(tokens, texts * max_length, max_length)
+        seen = model.text_decoder.bert.image_context(tokens, texts * max_length, max_length)
         ids = generate_ids(
             GroundedDecoder(model.text_decoder, seen),
             torch.tensor([prompt] * len(tokens), device=tokens.device),

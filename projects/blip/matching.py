@@ -13,7 +13,8 @@ from lavis_lite.models.build import build_text, build_vision, describe_arguments
 from lavis_lite.models.images import images_of
 from lavis_lite.models.multimodal import FirstToken
 from lavis_lite.models.retrieval import Retrieval
-from lavis_lite.modules.layers.modes import cosines, eval_mode
+from lavis_lite.modules.layers.modes import eval_mode
+from lavis_lite.modules.layers.similarity import cosines
 from lavis_lite.modules.output import ModelOutput, Samples
 from lavis_lite.modules.text.load_tokenizer import load_tokenizer
 from lavis_lite.modules.text.text_batch import TextBatch

@@ -13,7 +13,7 @@ from typing import NamedTuple, cast
 import torch
 from torch import Tensor, nn
 
-from lavis_lite.modules.layers.init import draw_matrices, init_weights
+from lavis_lite.modules.layers.init import init_linear_, init_weights
 from lavis_lite.modules.med.attention import AddNorm, Attention, KeyValue, attend
 from lavis_lite.modules.med.model import Med
 from lavis_lite.modules.med.unpadding import Padding
@@ -88,19 +88,19 @@ def read_pairs(tower: Med, merge_from: int, init_scale: float | None = None) -> 
         tower: with cross-attention to one image.
         merge_from: the first layer, counted from 0, that merges what it found; those before
             average it.
-        init_scale: draw the merging layers as ``draw_matrices`` does; by default as BERT.
+        init_scale: draw the merging layers as ``init_linear_`` does; by default as BERT.
     """
-    for number, layer in enumerate(tower.fusing, start=tower.fusion_layer):
+    for number, layer in enumerate(tower.fusion_layers, start=tower.fusion_layer):
         attention = cast(Attention, layer.crossattention)
         pair = PairAttention(attention, merge=number >= merge_from)
         if (merge := pair.output.merge_layer) is not None:
             init_weights(merge)
             if init_scale is not None:
-                draw_matrices(merge, init_scale)
+                init_linear_(merge, init_scale)
         cast(nn.Module, layer).crossattention = pair
 
 
 def project_pairs(tower: Med, first: Tensor, second: Tensor) -> list[PairKeyValue]:
     """Cross-attention keys and values of two images' tokens (B, N, D) each, per layer."""
-    pairs = [cast(PairAttention, layer.crossattention) for layer in tower.fusing]
+    pairs = [cast(PairAttention, layer.crossattention) for layer in tower.fusion_layers]
     return [PairKeyValue(pair.self0.project(first), pair.self1.project(second)) for pair in pairs]

@@ -3,7 +3,7 @@
 dual.py               what both are: towers, projections, temperature, gradient caching
 build.py, formats.py  its parts from a config; layouts of weights that are read
 clip.py               clip                     softmax contrast over the batch (info_nce)
-siglip.py             siglip                   every pair judged by itself (sigmoid)
+siglip.py             siglip                   an independent loss per pair (sigmoid)
 feature_extractor.py  clip_feature_extractor   an image and a text as features
 text.py               clip_text                the text tower of both
 names.py, convert.py  weights of OpenAI, open_clip and transformers -> these models

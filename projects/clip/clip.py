@@ -1,4 +1,4 @@
-"""clip: contrast over the batch."""
+"""clip: a dual encoder with a contrastive loss over the batch."""
 
 from __future__ import annotations
 

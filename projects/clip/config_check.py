@@ -1,13 +1,15 @@
-"""What a folder of transformers says of its CLIP or SigLIP and shapes of weights don't show."""
+"""A check of the settings in a transformers ``config.json`` that weight shapes don't show."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from torch import nn
+
 from lavis_lite.errors import CheckpointError
 
-# Where a config.json leaves something out it is as here: older files leave out most of it.
+# Values that a config.json leaves out; older files leave out most of them.
 DEFAULTS: dict[str, dict[str, dict[str, Any]]] = {
     "clip": {
         "vision_config": {"num_attention_heads": 12},
@@ -32,10 +34,10 @@ ACTIVATIONS = {
 SECTIONS = {"vision_config": "visual_encoder", "text_config": "text_encoder"}
 
 
-def check(model: Any, config: Mapping[str, Any], source: str) -> None:
+def check(model: nn.Module, config: Mapping[str, Any], source: str) -> None:
     """Compare a model with the ``config.json`` of the folder that its weights come from.
 
-    With other heads, another activation or another epsilon the same weights mean something else.
+    With other heads, another activation or another epsilon the same weights compute other numbers.
 
     Raises:
         CheckpointError: a CLIP or SigLIP of transformers that differs, with all differences.
@@ -50,18 +52,18 @@ def check(model: Any, config: Mapping[str, Any], source: str) -> None:
 
 
 def differences(
-    model: Any, config: Mapping[str, Any], defaults: Mapping[str, Mapping[str, Any]]
+    model: nn.Module, config: Mapping[str, Any], defaults: Mapping[str, Mapping[str, Any]]
 ) -> Iterator[str]:
-    """What differs, in words."""
+    """Yield the settings that differ, in words."""
     for section, tower in SECTIONS.items():
-        theirs = {**defaults[""], **defaults[section], **(config.get(section) or {})}
+        published = {**defaults[""], **defaults[section], **(config.get(section) or {})}
         for key, ours in settings(getattr(model, tower)).items():
-            if theirs[key] != ours:
-                yield f"{section}.{key} is {theirs[key]!r}, of this model {ours!r}"
+            if published[key] != ours:
+                yield f"{section}.{key} is {published[key]!r}, of this model {ours!r}"
 
 
-def settings(tower: Any) -> dict[str, Any]:
-    """A tower's heads, activation and epsilon under transformers' names, as far as it has them."""
+def settings(tower: nn.Module) -> dict[str, Any]:
+    """Return a tower's heads, activation and epsilon under transformers' names, if it has them."""
     blocks = getattr(tower, "blocks", None)
     first = blocks[0] if blocks else None
     num_heads = getattr(getattr(first, "attn", None), "num_heads", None)
@@ -69,9 +71,9 @@ def settings(tower: Any) -> dict[str, Any]:
     activation = getattr(mlp, "act", None) or getattr(mlp, "activation", None)
     name = getattr(activation, "__name__", type(activation).__name__)
     eps = getattr(getattr(tower, "norm", None), "eps", None)
-    found = {
+    values = {
         "num_attention_heads": num_heads,
         "hidden_act": ACTIVATIONS.get(name),
         "layer_norm_eps": eps,
     }
-    return {key: value for key, value in found.items() if value is not None}
+    return {key: value for key, value in values.items() if value is not None}

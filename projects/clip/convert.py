@@ -1,4 +1,4 @@
-"""Weights under our keys -> those that a model takes: of its image size, and nothing else."""
+"""Adaptation of weights under our keys to a model: its image size, and only its tensors."""
 
 from __future__ import annotations
 
@@ -11,40 +11,42 @@ from lavis_lite.modules import vision
 
 log = logging.getLogger(__name__)
 
-# Numbers that OpenAI's files carry beside the weights.
+# Numbers that OpenAI's files hold beside the weights.
 _SETTINGS = ("input_resolution", "context_length", "vocab_size")
 _BIAS = "logit_bias"
 
 
 def adapt(model: Any, weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The weights of a file for this model.
+    """Adapt the weights of a file to this model.
 
-    Position embeddings are resampled to the image size. The bias of the sigmoid loss is left out
-    where the model has none, and starts anew where the file has none (`siglip` from CLIP's
+    Position embeddings are resampled to the image size. The bias of the sigmoid loss is dropped if
+    the model has none, and stays as initialised if the file has none (`siglip` from CLIP's
     weights).
     """
-    own = model.state_dict()
+    initial = model.state_dict()
     kept = {key: tensor for key, tensor in weights.items() if key not in _SETTINGS}
-    if _BIAS not in own:
+    if _BIAS not in initial:
         kept.pop(_BIAS, None)
     elif _BIAS not in kept and "logit_scale" in kept:
-        log.warning("the weights have no logit_bias: it starts anew, at %.4g", own[_BIAS].item())
-        kept[_BIAS] = own[_BIAS]
+        log.warning(
+            "the weights have no logit_bias: it starts anew, at %.4g", initial[_BIAS].item()
+        )
+        kept[_BIAS] = initial[_BIAS]
     num_prefix_tokens = {
         "visual_encoder.pos_embed": getattr(model.visual_encoder, "num_prefix_tokens", 0),
-        "visual_encoder.head.pos_embed": 1,  # the mean, at which CLIP's ResNets are read
+        "visual_encoder.head.pos_embed": 1,  # the mean, the query of CLIP's attention pool
     }
     for key, num_prefix in num_prefix_tokens.items():
-        if key in kept and key in own:
+        if key in kept and key in initial:
             grid = vision.grid_of(model.visual_encoder)
-            kept[key] = resampled(kept[key], own[key], num_prefix, grid)
+            kept[key] = resampled(kept[key], initial[key], num_prefix, grid)
     return kept
 
 
 def resampled(
-    weight: Tensor, wanted: Tensor, num_prefix_tokens: int, grid: vision.Grid | None
+    weight: Tensor, like: Tensor, num_prefix_tokens: int, grid: vision.Grid | None
 ) -> Tensor:
-    """Position embeddings, (1, N, D) or (N, D), for another number of patches."""
-    rows = weight.reshape(1, *weight.shape[-2:])
-    found = vision.interpolate_pos_embed(rows, wanted.shape[-2], num_prefix_tokens, grid)
-    return found.reshape(*weight.shape[:-2], *found.shape[-2:])
+    """Resample position embeddings, (1, N, D) or (N, D), to the number of patches of ``like``."""
+    rows = weight.reshape(1, *weight.shape[-2:])  # (1, N, D)
+    resized = vision.interpolate_pos_embed(rows, like.shape[-2], num_prefix_tokens, grid)
+    return resized.reshape(*weight.shape[:-2], *resized.shape[-2:])

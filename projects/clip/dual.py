@@ -1,4 +1,4 @@
-"""What CLIP and SigLIP are: an image tower, a text tower, and a space where both meet."""
+"""The dual encoder behind CLIP and SigLIP: image tower, text tower and a joint space."""
 
 from __future__ import annotations
 

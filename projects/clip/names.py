@@ -1,4 +1,4 @@
-"""One tensor's key in each dialect: ours, OpenAI's (and open_clip's), that of transformers.
+"""Translation of weight keys to ours from OpenAI's (and open_clip's) and transformers'.
 
 Ours: ``visual_encoder.`` and timm's names, ``text_encoder.`` with the same names for the blocks,
 ``vision_proj.``, ``text_proj.``, ``logit_scale``, ``logit_bias``.
@@ -83,7 +83,7 @@ _ATTENTION_POOL = "visual_encoder.attn_pool."
 
 
 def dialect(keys: Iterable[str]) -> Rules | None:
-    """The rules that turn a file's keys into ours; None where they are ours, or nobody's."""
+    """Return the rules that translate a file's keys to ours; None if they are ours or unknown."""
     keys = set(keys)
     if any(key.startswith(("vision_model.", "text_model.")) for key in keys):
         return TRANSFORMERS
@@ -95,7 +95,7 @@ def dialect(keys: Iterable[str]) -> Rules | None:
 
 
 def renamed(weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Weights under our keys and in our shapes; those under unknown keys as they are.
+    """Return weights under our keys and in our shapes; unknown keys stay as they are.
 
     Args:
         weights: of OpenAI, open_clip or transformers, or ours.
@@ -122,14 +122,14 @@ def renamed(weights: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def translated(key: str, rules: Rules) -> str:
-    """A key after all the rules that fit."""
+    """Apply all the rules that fit to a key."""
     for pattern, replacement in rules:
         key = re.sub(pattern, replacement, key)
     return key
 
 
 def shaped(key: str, tensor: Tensor) -> Tensor:
-    """A tensor with the dimensions of size 1 that our key's has, and no others."""
+    """Reshape a tensor to have exactly the dimensions of size 1 that our key's tensor has."""
     if key in ("visual_encoder.cls_token", f"{_ATTENTION_POOL}latent"):
         return tensor.reshape(1, 1, -1)
     if key == "visual_encoder.pos_embed":

@@ -1,4 +1,4 @@
-"""What CLIP does to images and texts before it reads them."""
+"""CLIP's image and text processors."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ _SPACES = re.compile(r"\s+")
 
 @registry.register("processor", "clip_image_eval")
 class ClipImageEval:
-    """The middle of the image, resized to just cover it first; normalised. Nothing is stretched.
+    """Resize an image to just cover the target, crop its centre and normalise; no stretching.
 
     Args:
-        image_size: side of the central square, or (height, width) of the middle.
+        image_size: side of the central square, or (height, width) of the crop.
         mean, std: per channel; CLIP's by default.
     """
 
@@ -38,10 +38,10 @@ class ClipImageEval:
         self._normalise = Normalise(mean or MEAN, std or STD)
 
     def __call__(self, image: Image.Image, rng: numpy.random.Generator | None = None) -> Tensor:
-        """(3, H, W)."""
+        """Return the image as (3, H, W)."""
         rows, columns = self.size
         scale = max(rows / image.height, columns / image.width)
-        # Rounded down as torchvision does: the longer side of a picture may gain a pixel else.
+        # Rounded down as torchvision does; otherwise the longer side could gain a pixel.
         width = max(columns, int(image.width * scale))
         height = max(rows, int(image.height * scale))
         resized = to_rgb(image).resize((width, height), Image.Resampling.BICUBIC)
@@ -51,7 +51,7 @@ class ClipImageEval:
 
 @registry.register("processor", "clip_image_train")
 class ClipImageTrain:
-    """A random crop of nearly the whole image, resized; normalised.
+    """Crop nearly the whole image at random, resize and normalise.
 
     Args:
         image_size: side of the square that a crop is stretched to, or its (height, width).
@@ -77,7 +77,7 @@ class ClipImageTrain:
         self._normalise = Normalise(mean or MEAN, std or STD)
 
     def __call__(self, image: Image.Image, rng: numpy.random.Generator | None = None) -> Tensor:
-        """(3, H, W)."""
+        """Return the image as (3, H, W)."""
         rng = numpy.random.default_rng() if rng is None else rng
         box = random_crop(*image.size, self.scale, rng)
         height, width = self.size
@@ -87,11 +87,11 @@ class ClipImageTrain:
 
 @registry.register("processor", "clip_caption")
 class ClipCaption:
-    """A text as it is, without HTML's entities and runs of whitespace; the tokenizer does the rest.
+    """Unescape HTML entities and collapse whitespace in a text; the tokenizer does the rest.
 
-    Case and punctuation stay: what they are worth is up to the vocabulary.
+    Case and punctuation stay, because the vocabulary decides about them.
     """
 
     def __call__(self, text: str, rng: numpy.random.Generator | None = None) -> str:
-        """The cleaned text."""
+        """Return the cleaned text."""
         return _SPACES.sub(" ", html.unescape(html.unescape(text))).strip()

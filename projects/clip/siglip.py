@@ -1,4 +1,4 @@
-"""siglip: every pair of an image and a text judged by itself."""
+"""siglip: a dual encoder with an independent sigmoid loss per image-text pair."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from lavis_lite.errors import ConfigError
 from lavis_lite.models.base import Losses, LossSpecs, Spec, Texts
 from lavis_lite.models.build import describe_arguments
 from lavis_lite.models.retrieval import RankTexts, image_major, is_one_list
-from lavis_lite.modules.layers.modes import cosines
+from lavis_lite.modules.layers.similarity import cosines
 from lavis_lite.modules.text.hf_tokenizer import HfTokenizer
 from lavis_lite.modules.text.wordpiece import WordPiece
 from lavis_lite.projects.clip.build import Projection, build_parts, dual_problems

@@ -1,4 +1,4 @@
-"""The text tower of CLIP and of SigLIP: a transformer that normalises before, not after.
+"""The text tower of CLIP and of SigLIP: a pre-norm transformer.
 
 Dim letters: B texts, T tokens, D width. Parameters have the names of timm's ViT blocks, so that one
 table maps the blocks of both towers.
@@ -86,7 +86,7 @@ class Block(nn.Module):
 
 
 def clip_text_problems(spec: Mapping[str, Any], model: Mapping[str, Any]) -> Iterator[str]:
-    """What is wrong with a ``clip_text`` component inside its model."""
+    """Yield the problems of a ``clip_text`` component inside its model."""
     yield from length_problems(spec["name"], spec.get("max_length", MAX_LENGTH), model)
     yield from tokenizer_problems(model)
 

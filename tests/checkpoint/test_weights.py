@@ -190,7 +190,7 @@ def test_a_bomb_whose_list_only_torch_can_read_is_refused(tmp_path):
     data = bytearray((tmp_path / "w.pth").read_bytes())
     data[data.index(b"PK\x01\x02") + 6] = 255  # the version that is needed to unpack it
     (tmp_path / "w.pth").write_bytes(data)
-    with pytest.raises(CheckpointError, match=r"w.pth: is no whole torch file: zip file version"):
+    with pytest.raises(CheckpointError, match=r"is not a whole torch file: zip file version"):
         read_weights(tmp_path / "w.pth")
 
 
@@ -208,9 +208,9 @@ def test_reading_leaves_no_type_allowed_for_others(tmp_path):
         (b"\n<!DOCTYPE html><html>Sign in", "is a web page"),
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:12", "Git LFS pointer"),
         (b"just a text", r"neither a safetensors nor a torch file; it starts with b'just a text'"),
-        (b"\x80\x02}q\x00", "is no whole torch file"),
-        (b"\x80\x02\xff\xff", "is no whole torch file"),
-        (b"PK\x03\x04 and no more", "is no whole torch file"),
+        (b"\x80\x02}q\x00", "is not a whole torch file"),
+        (b"\x80\x02\xff\xff", "is not a whole torch file"),
+        (b"PK\x03\x04 and no more", "is not a whole torch file"),
     ],
     ids=["empty", "html", "lfs", "text", "cut pickle", "bad pickle", "cut zip"],
 )
@@ -241,7 +241,7 @@ def test_a_cut_file_is_refused(tmp_path, write, fraction):
     else:
         torch.save(WEIGHTS, path, _use_new_zipfile_serialization=write == "zip")
     os.truncate(path, int(path.stat().st_size * fraction))
-    with pytest.raises(CheckpointError, match=r"w\.\w+: (is empty|is no whole)"):
+    with pytest.raises(CheckpointError, match=r"w\.\w+: (is empty|is not a whole)"):
         read_weights(path)
 
 
@@ -273,7 +273,7 @@ def entry(start, stop, dtype="F32", shape=(1,)):
 def test_an_attack_on_the_safetensors_header_is_refused_at_once(tmp_path, content):
     (tmp_path / "w.safetensors").write_bytes(content)
     start = time.monotonic()
-    with pytest.raises(CheckpointError, match="is no whole safetensors file"):
+    with pytest.raises(CheckpointError, match="is not a whole safetensors file"):
         read_weights(tmp_path / "w.safetensors")
     assert time.monotonic() - start < 30  # not after reading or reserving what it claims
 

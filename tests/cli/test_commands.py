@@ -344,7 +344,7 @@ def test_a_device_that_is_not_here_is_refused_by_its_option(
 ) -> None:
     output = command("caption", pictures, *SCENES, "--device", "gpu")
     assert output.code == 2
-    assert "--device: 'gpu' is no device" in output.err
+    assert "--device: 'gpu' is not a device" in output.err
     output = command("caption", pictures, *SCENES, "--batch-size", "0")
     assert output.code == 2
     assert "at least 1, not 0" in output.err

@@ -71,7 +71,7 @@ def other() -> Iterator[Site]:
 )
 def test_this_machine_is_refused_however_its_name_is_written(host: str, site: Site) -> None:
     url = site.url("cat.png").replace("127.0.0.1", host)
-    with pytest.raises(DataError, match=r"^refused: .* is no public address; fetch it and give"):
+    with pytest.raises(DataError, match=r"^refused: .* is not a public address; fetch it and give"):
         open_image(url)
     assert site.requests == []
 
@@ -90,7 +90,7 @@ def test_private_addresses_are_refused_before_anything_is_sent(
 ) -> None:
     connected: list[Any] = []
     monkeypatch.setattr(socket, "create_connection", lambda *given, **how: connected.append(given))
-    with pytest.raises(DataError, match="is no public address"):
+    with pytest.raises(DataError, match="is not a public address"):
         open_image(f"http://{host}/latest/meta-data")
     assert connected == []
 
@@ -106,7 +106,7 @@ def test_one_private_address_among_those_of_a_name_is_enough(
 ) -> None:
     answers = [(0, 0, 0, "", (one, 80)) for one in ("8.8.8.8", "10.0.0.7")]
     monkeypatch.setattr(socket, "getaddrinfo", lambda *given, **how: answers)
-    with pytest.raises(DataError, match=r"rebind\.example \(10\.0\.0\.7\) is no public address"):
+    with pytest.raises(DataError, match=r"rebind\.example \(10\.0\.0\.7\) is not a public address"):
         fetch_image("http://rebind.example/cat.png")
 
 
@@ -160,7 +160,7 @@ def test_a_redirect_to_a_private_address_is_refused(
     status: int, site: Site, other: Site, public: None
 ) -> None:
     site.answer = lambda handler, number: handler.head(status, location=other.url("cat.png"))
-    with pytest.raises(DataError, match=r"^refused: 127\.0\.0\.2 is no public address"):
+    with pytest.raises(DataError, match=r"^refused: 127\.0\.0\.2 is not a public address"):
         fetch_image(site.url("cat.png"))
     assert other.requests == []
 

@@ -102,7 +102,7 @@ def test_wrong_types_are_named(tmp_path: Path) -> None:
         "on the command line: model.text.dropout: float is expected, not str 'none'",
         "on the command line: model.losses.itc.queue_size: int is expected, not float 1.5",
         "on the command line: model.losses.itc.alpha: float is expected, not bool True",
-        "on the command line: model.losses.itm.negatives: 'hrad' is none of its values. "
+        "on the command line: model.losses.itm.negatives: 'hrad' is not one of its values. "
         "Did you mean 'hard'? Values: hard, random, all",
         "on the command line: evaluate[0]: metric 'needy_metric' requires levitate, "
         "which model 'blip_pretrain' (BlipPretrain) lacks",

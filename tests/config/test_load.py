@@ -118,7 +118,7 @@ def test_all_problems_are_in_one_report_with_file_and_key_path(load: Load, tmp_p
         "betas, eps, warmup_steps, warmup_lr, schedule, decay_rate, decay_steps, clip_norm, "
         "accumulate, layer_decay, freeze, lora, ema_decay",
         "on the command line: optim.lr: float is expected, not str 'fast'",
-        f"{base}: optim.schedule: 'cosin' is none of its values. Did you mean 'cosine'? "
+        f"{base}: optim.schedule: 'cosin' is not one of its values. Did you mean 'cosine'? "
         "Values: cosine, step, constant",
     ]
 

@@ -63,7 +63,7 @@ def test_every_problem_is_reported_with_its_key_path() -> None:
     _, problems = convert(tree, Outer)
     assert problems == {
         "inner.size": "at least 1, not 0",
-        "inner.mode": "'fsat' is none of its values. Did you mean 'fast'? Values: fast, slow",
+        "inner.mode": "'fsat' is not one of its values. Did you mean 'fast'? Values: fast, slow",
         "inner.sise": "unknown key. Did you mean 'size'? Known: size, mode",
         "rate": "float is expected, not str 'high'",
         "name": "str is expected, not int 3",
@@ -130,7 +130,7 @@ def test_every_number_is_finite(value: float) -> None:
 def test_choices_in_lists_are_checked() -> None:
     tree = {"output_dir": "x", "loggers": ["jsonl", "tensorbord"]}
     assert convert(tree, RunConfig)[1] == {
-        "loggers[1]": "'tensorbord' is none of its values. Did you mean 'tensorboard'? "
+        "loggers[1]": "'tensorbord' is not one of its values. Did you mean 'tensorboard'? "
         "Values: jsonl, console, tensorboard"
     }
 

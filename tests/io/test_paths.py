@@ -64,7 +64,7 @@ def test_a_path_is_itself_and_checked_if_asked(tmp_path):
         local_path(file, sha256="0" * 64)
     with pytest.raises(DownloadError, match="No such file"):
         local_path(tmp_path / "missing", sha256=SHA_OF_ABC)
-    with pytest.raises(DownloadError, match="'12' is no sha256"):
+    with pytest.raises(DownloadError, match="'12' is not a sha256"):
         local_path(file, sha256="12")
 
 

@@ -175,7 +175,7 @@ REFUSED = [
     (too_large, "larger than the 1,000,000 bytes"),
     (endless, "larger than the 1,000,000 bytes"),
     (gone, "HTTP 404 Not Found"),
-    (to_a_local_file, "file:///etc/passwd is no http or https address"),
+    (to_a_local_file, "file:///etc/passwd is not an http or https address"),
 ]
 
 

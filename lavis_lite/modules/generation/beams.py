@@ -1,4 +1,7 @@
-"""Beam search as transformers 4.15 did it, on which BLIP's published captions rest."""
+"""Beam search as in transformers 4.15, which produced BLIP's published captions.
+
+Dim letters: B images, K beams per image, L tokens so far, P prompt tokens, V vocabulary.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ import torch
 from torch import Tensor
 
 from lavis_lite.errors import ConfigError
-from lavis_lite.modules.generation.decoder import Decoder, leaves
+from lavis_lite.modules.generation.decoder import Decoder, should_compact
 from lavis_lite.modules.generation.rules import Rules
 from lavis_lite.modules.generation.sampling import refuse_nan
 
@@ -20,7 +23,7 @@ class Hypotheses:
         self.texts: list[tuple[float, list[int]]] = []
 
     def add(self, text: list[int], log_probability: float) -> None:
-        """Takes a text when it is among the best; its score is per length, prompt included."""
+        """Add a text if it is among the best; its score is per length, prompt included."""
         score = log_probability / len(text) ** self.length_penalty
         if len(self.texts) < self.size or score > self.worst:
             self.texts.append((score, text))
@@ -29,20 +32,20 @@ class Hypotheses:
 
     @property
     def worst(self) -> float:
-        """The lowest score among them."""
+        """The lowest score among the texts."""
         return min(score for score, _ in self.texts)
 
-    def closed(self, log_probability: float, length: int) -> bool:
-        """Whether a running text of that probability and length could not enter any more."""
+    def is_closed(self, log_probability: float, length: int) -> bool:
+        """Tell whether a running text of this log-probability and length can no longer enter."""
         if len(self.texts) < self.size:
             return False
         return self.worst >= log_probability / length**self.length_penalty
 
     def best(self, count: int) -> list[list[int]]:
-        """The texts of the highest scores, best first.
+        """Return the texts of the highest scores, best first.
 
         Raises:
-            ConfigError: there are fewer, as a tiny vocabulary or one new token allow no more.
+            ConfigError: there are fewer, because a tiny vocabulary or one new token allows no more.
         """
         if len(self.texts) < count:
             raise ConfigError(
@@ -54,59 +57,61 @@ class Hypotheses:
 
 
 def beam_search(decoder: Decoder, prompt: Tensor, rules: Rules) -> list[list[int]]:
-    """The ``num_return`` best hypotheses per image.
+    """Return the ``num_return`` best hypotheses per image.
 
-    A running text that is merely continued keeps its place among the K beams; of the 2 K best
-    continuations those that end a text and are among the first K become hypotheses. An image is
+    Each step takes the 2 K best continuations: those that end a text and are among the first K
+    become hypotheses, and the K best that do not end a text are the next beams. An image is
     finished when it has K hypotheses and its best continuation, scored at its present length,
     would not enter them.
     """
     num_images, prompt_length = prompt.shape
     num_beams = rules.num_beams
-    found = [Hypotheses(rules) for _ in range(num_images)]
+    hypotheses = [Hypotheses(rules) for _ in range(num_images)]
     images = list(range(num_images))  # image number of each row
     open_rows = set(images)
     tokens = prompt[:, None].expand(-1, num_beams, -1)  # (B, K, L)
-    totals = torch.full((num_images, num_beams), -torch.inf, device=prompt.device)
+    totals = torch.full((num_images, num_beams), -torch.inf, device=prompt.device)  # (B, K)
     totals[:, 0] = 0.0  # all beams are the prompt: one is enough to begin with
-    logits = decoder.start(prompt, num_beams, rules.max_length)[:, None].expand(-1, num_beams, -1)
+    logits = decoder.start(prompt, num_beams, rules.max_length)  # (B, V)
+    logits = logits[:, None].expand(-1, num_beams, -1)  # (B, K, V)
     for length in range(prompt_length, rules.max_length):
         log_probability = logits.float().log_softmax(-1)
         refuse_nan(log_probability, torch.tensor(images, device=tokens.device))
         scores = rules.apply(log_probability, tokens) + totals[..., None]
         # Each beam can end in one way, so at least K of 2 K continuations go on.
         best, flat = scores.flatten(1).topk(2 * num_beams)  # (B, 2 K)
-        parents, new = flat // scores.shape[-1], flat % scores.shape[-1]
-        is_end = new == rules.eos_id
-        collect(found, images, open_rows, tokens, parents, best, is_end, length)
+        parents, new = flat // scores.shape[-1], flat % scores.shape[-1]  # (B, 2 K)
+        is_end = new == rules.eos_id  # (B, 2 K)
+        collect(hypotheses, images, open_rows, tokens, parents, best, is_end, length)
         if not open_rows:
             break
-        chosen = is_end.byte().argsort(dim=-1, stable=True)[:, :num_beams]  # the best that go on
-        totals, parents, new = (x.gather(1, chosen) for x in (best, parents, new))
-        tokens = torch.cat([take(tokens, parents), new[..., None]], dim=-1)
+        # A stable sort puts the best continuations that do not end a text first.
+        chosen = is_end.byte().argsort(dim=-1, stable=True)[:, :num_beams]  # (B, K)
+        totals, parents, new = (x.gather(1, chosen) for x in (best, parents, new))  # (B, K)
+        tokens = torch.cat([select_beams(tokens, parents), new[..., None]], dim=-1)  # (B, K, L + 1)
         if length + 1 == rules.max_length:
             break
-        if leaves(len(open_rows), len(images)):
-            going = torch.tensor(sorted(open_rows), device=prompt.device)
-            tokens, totals, parents, new = (x[going] for x in (tokens, totals, parents, new))
+        if should_compact(len(open_rows), len(images)):
+            going = torch.tensor(sorted(open_rows), device=prompt.device)  # (B',)
+            tokens, totals, parents, new = (x[going] for x in (tokens, totals, parents, new))  # B'
             images = [images[row] for row in sorted(open_rows)]
             open_rows = set(range(len(images)))
             decoder.keep(going)
-        logits = decoder.step(new, parents)
-    for row in open_rows:  # stopped by max_length: what is running counts as it stands
+        logits = decoder.step(new, parents)  # (B, K, V)
+    for row in open_rows:  # stopped by max_length: running texts count as they stand
         for text, total in zip(tokens[row].tolist(), totals[row].tolist(), strict=True):
             if total > -torch.inf:
-                found[images[row]].add(text, total)
-    return [text for hypotheses in found for text in hypotheses.best(rules.num_return)]
+                hypotheses[images[row]].add(text, total)
+    return [text for of_image in hypotheses for text in of_image.best(rules.num_return)]
 
 
-def take(tokens: Tensor, parents: Tensor) -> Tensor:
-    """(B, K, L) texts, of each image those numbered ``parents`` (B, K)."""
-    return tokens.gather(1, parents[..., None].expand(-1, -1, tokens.shape[-1]))
+def select_beams(tokens: Tensor, parents: Tensor) -> Tensor:
+    """Return, per image, the texts numbered ``parents`` (B, K) of ``tokens`` (B, K, L)."""
+    return tokens.gather(1, parents[..., None].expand(-1, -1, tokens.shape[-1]))  # (B, K, L)
 
 
 def collect(
-    found: list[Hypotheses],
+    hypotheses: list[Hypotheses],
     images: list[int],
     open_rows: set[int],
     tokens: Tensor,
@@ -115,14 +120,25 @@ def collect(
     is_end: Tensor,
     length: int,
 ) -> None:
-    """Turns ended continuations into hypotheses; takes the finished images out of ``open_rows``."""
+    """Turn ended continuations into hypotheses; take finished images out of ``open_rows``.
+
+    Args:
+        hypotheses: the finished texts of each image.
+        images: image number of each of the B rows.
+        open_rows: rows whose image is not finished; changed in place.
+        tokens: (B, K, L) texts before this step.
+        parents: (B, 2 K) beam that each continuation extends.
+        best: (B, 2 K) log-probability of each continuation, best first.
+        is_end: (B, 2 K) True where the new token ends the text.
+        length: L.
+    """
     num_beams = tokens.shape[1]
-    ended = (is_end & (best > -torch.inf))[:, :num_beams].tolist()
-    highest = best[:, 0].tolist()
+    ended = (is_end & (best > -torch.inf))[:, :num_beams].tolist()  # (B, K)
+    highest = best[:, 0].tolist()  # (B,)
     for row in sorted(open_rows):
-        hypotheses = found[images[row]]
+        of_image = hypotheses[images[row]]
         for rank in (rank for rank, end in enumerate(ended[row]) if end):
             text = tokens[row, parents[row, rank]].tolist()
-            hypotheses.add(text, best[row, rank].item())
-        if hypotheses.closed(highest[row], length):
+            of_image.add(text, best[row, rank].item())
+        if of_image.is_closed(highest[row], length):
             open_rows.discard(row)

@@ -1,4 +1,4 @@
-"""What the methods of generation ask of a decoder."""
+"""The decoder protocol that every generation method drives."""
 
 from __future__ import annotations
 
@@ -8,25 +8,25 @@ from torch import Tensor
 
 
 class Decoder(Protocol):
-    """What ``generate`` needs: B prompts read once, then K texts per image, a token at a time."""
+    """A decoder that reads B prompts once, then extends K texts per image token by token."""
 
     def start(self, prompt: Tensor, num_texts: int, max_length: int) -> Tensor:
-        """Reads the prompts (B, P) for K texts each; returns the next token's logits (B, V)."""
+        """Read the prompts (B, P) for K texts each; return the next token's logits (B, V)."""
         ...
 
     def step(self, ids: Tensor, parents: Tensor | None = None) -> Tensor:
-        """Text k goes on from text ``parents[:, k]`` with ``ids[:, k]``; logits (B, K, V)."""
+        """Append ``ids[:, k]`` to text ``parents[:, k]`` as text k; return logits (B, K, V)."""
         ...
 
     def keep(self, rows: Tensor) -> None:
-        """Goes on with the images ``rows`` (B',) alone."""
+        """Keep only the images ``rows`` (B',)."""
         ...
 
 
-def leaves(num_going: int, num_rows: int) -> bool:
-    """Whether the finished images should leave the batch now.
+def should_compact(num_going: int, num_rows: int) -> bool:
+    """Tell whether the finished images should leave the batch now.
 
-    Leaving copies the keys of those that stay. Done when half are finished, all the copies of a
-    run together are at most one copy of the whole batch.
+    Compacting the batch copies the keys of the images that stay. When it waits until half of them
+    are finished, all copies of a run together cost at most one copy of the whole batch.
     """
     return 2 * num_going <= num_rows

@@ -1,4 +1,4 @@
-"""Writing texts with a decoder: greedy, beam search, nucleus sampling.
+"""Text generation with a decoder: greedy, beam search, nucleus sampling.
 
 The decoder keeps its own cache and never repeats an image: the K beams or samples of an image are
 one row with K texts. Lengths count the prompt, as they do in transformers, and beam search gives
@@ -40,11 +40,11 @@ def generate(
     pad_id: int,
     seeds: list[int] | None = None,
 ) -> list[list[int]]:
-    """Token ids of ``num_return`` texts per image.
+    """Generate the token ids of ``num_return`` texts per image.
 
     Args:
         decoder: a session bound to B images, such as ``GroundedDecoder``.
-        prompt: (B, P) ids to go on from, P at least 1, without padding.
+        prompt: (B, P) ids to continue, P at least 1, without padding.
         method: ``beam``, ``greedy`` or ``nucleus``; one beam is greedy.
         num_beams: beams per image, for ``beam``.
         num_return: texts per image: the best, different hypotheses of a beam search, or as many
@@ -52,18 +52,18 @@ def generate(
         max_length: most tokens, the prompt's included.
         min_length: fewest tokens before the end token, the prompt's included.
         top_p: nucleus: the smallest set of tokens with this much probability, in (0, 1].
-        top_k: nucleus: no more than so many tokens; 0 for no such limit.
+        top_k: nucleus: the most tokens in the set; 0 for no limit.
         temperature: nucleus: divides the logits.
-        repetition_penalty: multiplies negative scores of tokens that were there before, and
-            divides positive ones; 1 is none.
-        length_penalty: beam: the exponent of the length that a hypothesis' score is divided by.
+        repetition_penalty: multiplies negative scores of tokens that occurred before, and divides
+            positive ones; 1 is none.
+        length_penalty: beam: a hypothesis' score is divided by its length to this power.
         eos_id: the token that ends a text.
-        pad_id: what is fed to texts that have ended.
-        seeds: nucleus: a seed per image; the draws depend on it and on nothing else in the batch.
+        pad_id: the token that is fed to texts that have ended.
+        seeds: nucleus: a seed per image; its draws depend on nothing else in the batch.
             None takes seeds from torch's global generator.
 
     Returns:
-        B * num_return lists, image-major, the prompt included, the end token and what follows not.
+        B * num_return lists, image-major, with the prompt, without the end token.
 
     Raises:
         ConfigError: settings that contradict each other, or a wrong number of seeds.

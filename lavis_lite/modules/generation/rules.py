@@ -1,4 +1,4 @@
-"""What a text may be and what is preferred: the settings of generation, checked and applied."""
+"""The settings of generation: their check, and the penalties that they put on token scores."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ METHODS = ("beam", "greedy", "nucleus")
 
 @dataclass(frozen=True)
 class Rules:
-    """What is allowed and preferred; the arguments of ``generate``."""
+    """The constraints and preferences of generation: the arguments of ``generate``."""
 
     method: str
     num_beams: int
@@ -30,7 +30,7 @@ class Rules:
     pad_id: int
 
     def check(self, prompt_length: int) -> None:
-        """Raises ConfigError for settings that contradict each other, saying which."""
+        """Raise ConfigError for settings that contradict each other, and name them."""
         if self.method not in METHODS:
             raise ConfigError(
                 f"method: {self.method!r}.{suggest(self.method, METHODS)} "
@@ -64,9 +64,9 @@ class Rules:
                 raise ConfigError(f"{name}: {value}; {demand}")
 
     def apply(self, scores: Tensor, tokens: Tensor) -> Tensor:
-        """Scores (B, K, V) after the texts (B, K, L): repetitions penalised, no end too early."""
+        """Penalise repeats of ``tokens`` (B, K, L) in scores (B, K, V), and bar an early end."""
         if self.repetition_penalty != 1.0:
-            seen = scores.gather(-1, tokens)
+            seen = scores.gather(-1, tokens)  # (B, K, L)
             penalty = self.repetition_penalty
             scores = scores.scatter(
                 -1, tokens, torch.where(seen < 0, seen * penalty, seen / penalty)

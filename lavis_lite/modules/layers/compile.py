@@ -1,7 +1,7 @@
 """``torch.compile``, layer by layer: the code of one layer serves all layers like it.
 
-A tower of twelve equal layers is compiled in the time of one, its weights being inputs of the code.
-What lies between the layers (embeddings, projections, heads, losses) runs as it does otherwise.
+A tower of twelve equal layers is compiled in the time of one, because weights are inputs of the
+code. The parts between the layers (embeddings, projections, heads, losses) are not compiled.
 """
 
 from __future__ import annotations
@@ -16,22 +16,22 @@ from lavis_lite.errors import ConfigError
 from lavis_lite.modules.layers.prepack import is_packed
 from lavis_lite.modules.layers.tower_layers import layers_of, towers
 
-# Codes of all layers together, as torch counts those of `nn.Module`, with and without gradients,
-# image, mask, cache, in training and evaluation... Beyond its limit, 8, further ones are not made.
+# torch counts compiled variants per nn.Module class and stops at 8. All layers together need more:
+# with and without gradients, image, mask and cache, in training and evaluation.
 MOST_VARIANTS = 64
 
 
 def compile_towers(model: nn.Module, where: str = "compile") -> list[nn.Module]:
     """``torch.compile`` the layers of a model's towers in place; names and numbers stay.
 
-    Towers are those that ``vision_towers`` and ``text_towers`` name, and their momentum copies. One
-    without layers that can be told is compiled whole, and so is a model without towers. Texts may
-    be of any number and length: their layers are compiled once for all of them. Code is made when
-    a layer first runs; hooks that are registered later do not run. Copies and pickles of the model
-    are not compiled.
+    Towers are those that ``vision_towers`` and ``text_towers`` name, and their momentum copies. A
+    tower without a list of layers is compiled as a whole, and so is a model without towers. Text
+    layers are compiled once for any number and length of texts. Code is compiled when a layer
+    first runs; hooks that are registered later do not run. Copies and pickles of the model are not
+    compiled.
 
     Args:
-        model: on the device where it will run.
+        model: the model, on the device where it will run.
         where: the setting that asks for it, for errors.
 
     Returns:
@@ -55,19 +55,19 @@ def compile_towers(model: nn.Module, where: str = "compile") -> list[nn.Module]:
 
 
 def _parts(model: nn.Module) -> dict[nn.Module, bool | None]:
-    """What is compiled -> whether for inputs of any size; None: from the second size on."""
-    found: dict[nn.Module, bool | None] = {}
+    """Return the modules to compile -> ``dynamic`` of ``torch.compile`` (None: automatic)."""
+    parts: dict[nn.Module, bool | None] = {}
     for modality in ("vision", "text"):
-        own = towers(model, modality)
-        copies = [getattr(model, f"{name}_m", None) for name in own]
-        for tower in [*own.values(), *(copy for copy in copies if isinstance(copy, nn.Module))]:
+        online = towers(model, modality)
+        copies = [getattr(model, f"{name}_m", None) for name in online]
+        for tower in [*online.values(), *(copy for copy in copies if isinstance(copy, nn.Module))]:
             dynamic = True if modality == "text" else None
-            found |= dict.fromkeys(layers_of(tower) or [tower], dynamic)
-    return found or {model: None}
+            parts |= dict.fromkeys(layers_of(tower) or [tower], dynamic)
+    return parts or {model: None}
 
 
 def check_compiler(device: torch.device, where: str) -> None:
-    """Raises ConfigError where torch.compile would fail for lack of a C++ compiler, at step one."""
+    """Raise ConfigError now if torch.compile would fail at step one for lack of a C++ compiler."""
     names = [os.environ.get("CXX", "g++"), "g++", "clang++"]
     if device.type == "cpu" and not any(shutil.which(name) for name in names):
         raise ConfigError(

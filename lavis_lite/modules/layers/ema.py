@@ -1,4 +1,4 @@
-"""The exponential moving average (EMA): of momentum towers, and of a whole run's weights."""
+"""The exponential moving average (EMA) of momentum towers and of a run's weights."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor
 
 @torch.no_grad()
 def momentum_update(online: Iterable[Tensor], average: Iterable[Tensor], decay: float) -> None:
-    """``average = decay * average + (1 - decay) * online``, in place, for all tensors at once.
+    """Set ``average = decay * average + (1 - decay) * online``, in place, for all tensors at once.
 
     Reference: MoCo, https://arxiv.org/abs/1911.05722, eq. 2.
     """

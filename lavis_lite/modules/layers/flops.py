@@ -42,23 +42,25 @@ def counted(run: Callable[[], Any]) -> tuple[Any, int]:
     return result, int(counter.get_total_flops())
 
 
-def linear_operations(rows: torch.Size, weight: torch.Size, *rest: Any, **named: Any) -> int:
+def linear_operations(rows: torch.Size, weight: torch.Size, *rest: object, **named: object) -> int:
     """Return those of (..., D) rows times a matrix (width, D)."""
     return 2 * math.prod(rows) * weight[0]
 
 
-def vector_operations(matrix: torch.Size, *rest: Any, **named: Any) -> int:
+def vector_operations(matrix: torch.Size, *rest: object, **named: object) -> int:
     """Return those of a matrix (M, D), or a vector (D,), times a vector (D,)."""
     return 2 * math.prod(matrix)
 
 
-def added_vector_operations(sum: torch.Size, matrix: torch.Size, *rest: Any, **named: Any) -> int:
+def added_vector_operations(
+    sum: torch.Size, matrix: torch.Size, *rest: object, **named: object
+) -> int:
     """Return those of a matrix (M, D) times a vector (D,), to which something is added."""
     return vector_operations(matrix)
 
 
 def attention_operations(
-    query: torch.Size, key: torch.Size, value: torch.Size, *rest: Any, **named: Any
+    query: torch.Size, key: torch.Size, value: torch.Size, *rest: object, **named: object
 ) -> int:
     """Return those of queries (..., L, D), keys (..., S, D) and values (..., S, V).
 
@@ -72,8 +74,8 @@ def attention_gradient_operations(
     query: torch.Size,
     key: torch.Size,
     value: torch.Size,
-    *rest: Any,
-    **named: Any,
+    *rest: object,
+    **named: object,
 ) -> int:
     """Return those of the gradients of queries, keys and values: two products for each product."""
     return 2 * attention_operations(query, key, value)
@@ -83,24 +85,24 @@ def convolution_gradient_operations(
     gradient: torch.Size,
     input: torch.Size,
     weight: torch.Size,
-    bias: Any,
-    stride: Any,
-    padding: Any,
-    dilation: Any,
+    bias: object,
+    stride: object,
+    padding: object,
+    dilation: object,
     transposed: bool,
-    output_padding: Any,
+    output_padding: object,
     groups: int,
-    wanted: Sequence[bool],
-    **named: Any,
+    output_mask: Sequence[bool],
+    **named: object,
 ) -> int:
-    """Return those of the gradients of input and weight, as far as wanted.
+    """Return those of the gradients of input and weight that ``output_mask`` asks for.
 
     Each has as many as the convolution: every weight (of shape (out, in / groups, ...)) meets every
     position of the output once; of a transposed convolution, every position of its input.
     """
     positions = input if transposed else gradient
     each = 2 * positions[0] * math.prod(positions[2:]) * math.prod(weight)
-    return each * sum(wanted[:2])
+    return each * sum(output_mask[:2])
 
 
 def _more() -> dict[Any, Callable[..., int]]:

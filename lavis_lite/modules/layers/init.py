@@ -1,4 +1,4 @@
-"""Initial weights: BERT's, and others for small towers."""
+"""Initial weights: BERT's, and a scaled variant for small towers."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ INIT_STD = 0.02
 
 
 def init_weights(module: nn.Module) -> None:
-    """BERT's initialisation: normal with deviation 0.02, biases zero."""
+    """Initialise as BERT does: weights normal with standard deviation 0.02, biases zero."""
     if isinstance(module, nn.Linear | nn.Embedding):
         nn.init.normal_(module.weight, std=INIT_STD)
     if isinstance(module, nn.Linear) and module.bias is not None:
@@ -19,7 +19,7 @@ def init_weights(module: nn.Module) -> None:
 
 
 @torch.no_grad()
-def draw_matrices(module: nn.Module, scale: float) -> None:
+def init_linear_(module: nn.Module, scale: float) -> None:
     """Draw the weights of every linear and convolution with deviation ``scale / sqrt(fan-in)``.
 
     The fixed 0.02 of BERT and of timm's ViT fits widths near 768. In a tower of width 96 it shrinks

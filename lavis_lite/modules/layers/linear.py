@@ -1,4 +1,4 @@
-"""A linear layer that is fast where text is written: few rows meet a large matrix on the CPU."""
+"""A linear layer that is fast in text decoding, where few rows meet a large matrix on the CPU."""
 
 from __future__ import annotations
 
@@ -6,14 +6,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-# With one row a matrix is read once whichever library multiplies, and beyond a few hundred the
-# libraries are alike.
+# With one row, either library reads the matrix once; beyond a few hundred rows both are as fast.
 ROWS = range(2, 257)
 ONEDNN = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
 
 
 class Linear(nn.Linear):
-    """``nn.Linear``, the same to within rounding, without gradients multiplied by oneDNN.
+    """``nn.Linear`` that multiplies with oneDNN when no gradient is needed; equal within rounding.
 
     torch gives fp32 products on the CPU to MKL, which reads the whole matrix once for every two or
     three rows, the beams of an image; oneDNN reads it once for all of them.
@@ -21,12 +20,14 @@ class Linear(nn.Linear):
 
     def forward(self, x: Tensor) -> Tensor:
         if fits_onednn(x, self.weight):
-            return torch.ops.mkldnn._linear_pointwise(x, self.weight, self.bias, "none", [], "")
-        return super().forward(x)
+            return torch.ops.mkldnn._linear_pointwise(
+                x, self.weight, self.bias, "none", [], ""
+            )  # (..., width)
+        return super().forward(x)  # (..., width)
 
 
 def fits_onednn(x: Tensor, weight: Tensor) -> bool:
-    """Whether (..., D) rows and a matrix (width, D) are multiplied faster by oneDNN."""
+    """Tell whether oneDNN multiplies rows (..., D) by a matrix (width, D) faster than MKL."""
     return (
         ONEDNN
         and not torch.compiler.is_compiling()
@@ -40,6 +41,6 @@ def fits_onednn(x: Tensor, weight: Tensor) -> bool:
 
 
 def gelu_of(layer: nn.Module, x: Tensor) -> Tensor:
-    """The GELU of what a layer gives; a layer that can applies it as it multiplies."""
+    """Return the GELU of a layer's output; a layer with ``gelu`` fuses it into the product."""
     fused = getattr(layer, "gelu", None)
-    return F.gelu(layer(x)) if fused is None else fused(x)
+    return F.gelu(layer(x)) if fused is None else fused(x)  # (..., width)

@@ -1,7 +1,7 @@
-"""Weights laid out once as the CPU multiplies fastest, for inference: oneDNN's packed matrices.
+"""Prepacked weights for inference on the CPU: matrices in oneDNN's layout, reordered once.
 
-oneDNN reorders a matrix each time before it multiplies by it. With few rows, as when text is
-written, that is most of the work.
+Without prepacking, oneDNN reorders a matrix before every product. With few rows, as in text
+decoding, that is most of the work.
 """
 
 from __future__ import annotations
@@ -20,12 +20,11 @@ PACKABLE = hasattr(torch.ops.mkldnn, "_reorder_linear_weight")
 
 
 class PackedLinear(Linear):
-    """A linear layer with a packed copy of its weight, for one number format.
+    """A linear layer with a packed copy of its weight, for one dtype.
 
-    The copy is used without gradients, on the CPU, where the products have its format (that of
-    autocast, if that is on), and as long as the weight is the one that was copied. It is dropped
-    when the layer begins to train: fused optimizers and edits of ``weight.data`` leave no trace
-    that could be looked for.
+    The copy is used without gradients, on the CPU, if the products have its dtype (autocast's, if
+    that is on), and as long as the weight is the one that was copied. It is dropped when the layer
+    begins to train, because fused optimizers and edits of ``weight.data`` cannot be detected.
     """
 
     _packed: Tensor | None = None
@@ -33,7 +32,7 @@ class PackedLinear(Linear):
 
     @classmethod
     def of(cls, layer: nn.Linear, dtype: torch.dtype) -> PackedLinear:
-        """A layer of the same parameters, in evaluation mode."""
+        """Return a packed layer with the same parameters, in evaluation mode."""
         packed = cls(layer.in_features, layer.out_features, device="meta").eval()
         packed.weight, packed.bias = layer.weight, layer.bias
         weight = layer.weight.detach().to(dtype).contiguous()
@@ -42,23 +41,23 @@ class PackedLinear(Linear):
         return packed
 
     def train(self, mode: bool = True) -> PackedLinear:
-        """Training mode drops the copy."""
+        """Set the mode; training mode drops the copy."""
         if mode:
             self._packed = None
         return super().train(mode)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(..., D) to (..., width): by the copy where it holds, else as ``nn.Linear`` does."""
+        """Map (..., D) to (..., width): by the copy if it is valid, else as ``nn.Linear`` does."""
         product = self._product(x, "none", "")
         return super().forward(x) if product is None else product
 
     def gelu(self, x: Tensor) -> Tensor:
-        """The same with a GELU, which the product applies before it writes."""
+        """Apply the layer and an exact GELU, which the packed product fuses."""
         product = self._product(x, "gelu", "none")  # exact, not by tanh
         return F.gelu(super().forward(x)) if product is None else product
 
     def _product(self, x: Tensor, activation: str, algorithm: str) -> Tensor | None:
-        """None where the copy does not hold."""
+        """Multiply by the copy; return None if it is not valid here."""
         packed = self._packed
         if packed is None or torch.compiler.is_compiling():
             return None
@@ -81,7 +80,7 @@ class PackedLinear(Linear):
         return product(x.to(dtype), packed, bias, activation, [], algorithm)
 
     def __getstate__(self) -> dict[str, Any]:
-        """Without the copy, which can be neither pickled nor deep-copied."""
+        """Return the state without the copy, which can be neither pickled nor deep-copied."""
         return {**self.__dict__, "_packed": None}
 
 
@@ -90,7 +89,7 @@ def _identity(weight: Tensor) -> tuple[int, int]:
 
 
 def is_packed(module: nn.Module) -> bool:
-    """Whether a layer has a packed copy of its weight."""
+    """Tell whether a layer has a packed copy of its weight."""
     return isinstance(module, PackedLinear) and module._packed is not None
 
 
@@ -98,19 +97,19 @@ def prepack(model: nn.Module, dtype: torch.dtype | None = None) -> int:
     """Give every ``nn.Linear`` of a model a packed copy of its weight, for inference; in place.
 
     The model goes to evaluation mode. Parameters, their names and ``state_dict`` stay. Results
-    differ by rounding (the sums run in another order). Costs the memory of one more copy of these
-    weights, in ``dtype``.
+    differ by rounding (the sums run in another order). The copies take as much memory as these
+    weights in ``dtype``.
 
     Args:
-        model: on the CPU; elsewhere, and where torch comes without oneDNN, nothing happens.
-        dtype: fp32 or bf16, the format that forward passes multiply in: that of autocast where
-            they run in one. None: each weight's own.
+        model: on the CPU; on other devices, or without oneDNN in torch, nothing happens.
+        dtype: fp32 or bf16, the dtype of the products in forward passes: autocast's, if it is on.
+            None: each weight's own.
 
     Returns:
-        How many layers have a copy.
+        The number of layers that have a copy.
 
     Raises:
-        ConfigError: a model that is compiled: its layers would not use them.
+        ConfigError: the model is compiled, and its layers would not use the copies.
     """
     if any(part._compiled_call_impl is not None for part in model.modules()):
         raise ConfigError("prepack: compiled layers would not use packed weights; choose one")
@@ -120,13 +119,13 @@ def prepack(model: nn.Module, dtype: torch.dtype | None = None) -> int:
     copies: dict[nn.Module, PackedLinear] = {}  # a layer may stand in several places
     for parent in list(model.modules()):
         for name, child in list(parent.named_children()):
-            # Subclasses of others multiply in ways of their own.
+            # Other subclasses may multiply in their own way.
             if not isinstance(child, nn.Linear) or type(child) not in (nn.Linear, Linear):
                 continue
-            wanted = dtype or child.weight.dtype
-            if wanted not in FORMATS or child.weight.device.type != "cpu":
+            packed_dtype = dtype or child.weight.dtype
+            if packed_dtype not in FORMATS or child.weight.device.type != "cpu":
                 continue
             if child not in copies:
-                copies[child] = PackedLinear.of(child, wanted)
+                copies[child] = PackedLinear.of(child, packed_dtype)
             setattr(parent, name, copies[child])
     return len(copies)

@@ -1,4 +1,4 @@
-"""The layers of a tower, found by its structure: what to recompute, and how deep a weight lies."""
+"""The layers of a tower, found by its structure: activation checkpointing and layer depths."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import torch
 from torch import nn
+from torch._ops import OpOverload
 from torch.utils.checkpoint import (
     CheckpointPolicy,
     checkpoint,
@@ -20,12 +21,12 @@ Modality = Literal["vision", "text"]
 Keep = Literal["nothing", "products"]
 
 _ATEN = torch.ops.aten
-# What costs most of a layer's time; the rest is norms, activation functions, dropout and sums.
+# The products take most of a layer's time; the rest is norms, activations, dropout and sums.
 PRODUCTS = {
     *(_ATEN.mm.default, _ATEN.addmm.default, _ATEN.bmm.default, _ATEN.baddbmm.default),
     _ATEN.convolution.default,
 }
-ATTENTIONS = {  # and the place of the dropout among their arguments
+ATTENTIONS = {  # operator -> index of the dropout among its arguments
     _ATEN._scaled_dot_product_flash_attention_for_cpu.default: 3,
     _ATEN._scaled_dot_product_flash_attention.default: 3,
     _ATEN._scaled_dot_product_efficient_attention.default: 5,
@@ -34,14 +35,14 @@ ATTENTIONS = {  # and the place of the dropout among their arguments
 
 
 def towers(model: nn.Module, modality: Modality) -> dict[str, nn.Module]:
-    """A model's towers of one modality by name, as its ``vision_towers``, ``text_towers`` list."""
+    """Return a model's towers of one modality, those that ``vision_towers`` etc. name."""
     names = getattr(model, f"{modality}_towers", ())
-    found = {name: getattr(model, name, None) for name in names}
-    return {name: tower for name, tower in found.items() if isinstance(tower, nn.Module)}
+    parts = {name: getattr(model, name, None) for name in names}
+    return {name: tower for name, tower in parts.items() if isinstance(tower, nn.Module)}
 
 
 def layers_of(tower: nn.Module) -> list[nn.Module]:
-    """The layers of a tower, the first one first; empty where it has none that can be told.
+    """Return the layers of a tower in order; empty if it has no list of layers.
 
     They are the items of its outermost lists (``nn.Sequential``, ``nn.ModuleList``) of modules of
     one class that have parts of their own: the blocks of a ViT or a ResNet, the layers of a BERT,
@@ -63,30 +64,30 @@ def _layers(module: nn.Module) -> Iterator[nn.Module]:
 def recompute_activations(
     model: nn.Module, modality: Modality, num_layers: int, keep: Keep = "nothing"
 ) -> None:
-    """Gradient checkpointing: the last layers of a modality's towers forget their activations.
+    """Turn on activation checkpointing in the last layers of a modality's towers.
 
-    Their forward pass runs again in the backward pass, with the same dropout: memory for time, the
-    same numbers. Names of weights stay as they are. (Under autocast, where products are kept, a
-    weight that is read several times adds up its gradients in fp32 instead of half precision.)
+    Their forward pass runs again in the backward pass, with the same dropout: it trades time for
+    memory and gives the same numbers. Names of weights stay. (Under autocast with ``products``, a
+    weight that is used several times sums its gradients in fp32 instead of half precision.)
 
     Args:
-        model: with ``vision_towers`` and ``text_towers``.
-        modality: which of its towers.
+        model: a model with ``vision_towers`` and ``text_towers``.
+        modality: the modality of the towers.
         num_layers: layers per tower, counted from its end; -1 is all, 0 none.
-        keep: what of such a layer is not computed again: ``nothing``, or its matrix ``products``
-            and attention, so that only what is cheap to compute is.
+        keep: the activations that are stored: ``nothing``, or the results of matrix ``products``
+            and attention, so that only cheap operations run again.
 
     Raises:
-        ConfigError: no such tower, no layers to be told in it, or layers that a second forward pass
-            would change.
+        ConfigError: no such tower, a tower without a list of layers, or layers that a second
+            forward pass would change.
     """
     if num_layers == 0:
         return
     where = f"run.gradient_checkpointing.{modality}"
-    found = towers(model, modality)
-    if not found:
+    by_name = towers(model, modality)
+    if not by_name:
         raise ConfigError(f"{where}: {type(model).__name__} names no {modality} tower")
-    for name, tower in found.items():
+    for name, tower in by_name.items():
         layers = layers_of(tower)
         if not layers:
             raise ConfigError(f"{where}: {name} ({type(tower).__name__}) has no list of layers")
@@ -109,7 +110,7 @@ def _recompute(layer: nn.Module, keep: Keep) -> None:
     forward = layer.forward
 
     def forward_again(*args: Any, **kwargs: Any) -> Any:
-        # In evaluation mode somebody wants gradients of a few samples, or their attention maps.
+        # In evaluation mode gradients are for a few samples, or for attention maps.
         if not (layer.training and torch.is_grad_enabled()):
             return forward(*args, **kwargs)
         if keep == "products":
@@ -122,12 +123,12 @@ def _recompute(layer: nn.Module, keep: Keep) -> None:
 def _recompute_rest(
     layer: nn.Module, forward: Callable[..., Any], *args: Any, **kwargs: Any
 ) -> Any:
-    """A layer's forward pass whose matrix products, and nothing else, stay for the backward."""
+    """Run a layer's forward pass, storing only its matrix products for the backward pass."""
     device = next((parameter.device.type for parameter in layer.parameters()), "cpu")
 
     def run(*args: Any, **kwargs: Any) -> Any:
-        # Operators are told apart by their order. With a cache of cast weights there would be fewer
-        # the first time, where another tower has cast a weight that the two share.
+        # torch matches operators by their order. With autocast's cache of cast weights the first
+        # pass would have fewer of them if another tower had already cast a shared weight.
         enabled, dtype = torch.is_autocast_enabled(device), torch.get_autocast_dtype(device)
         with torch.autocast(device, dtype, enabled=enabled, cache_enabled=False):
             return forward(*args, **kwargs)
@@ -136,10 +137,12 @@ def _recompute_rest(
     return checkpoint(run, *args, use_reentrant=False, context_fn=contexts, **kwargs)
 
 
-def keep_products(context: Any, operator: Any, *args: Any, **kwargs: Any) -> CheckpointPolicy:
-    """What stays of a layer whose matrix products and attention are not computed again.
+def keep_products(
+    context: object, operator: OpOverload, *args: Any, **kwargs: Any
+) -> CheckpointPolicy:
+    """Store matrix products and attention of a layer, and recompute all else.
 
-    Attention that drops draws numbers, which the second pass has to draw again: it is recomputed.
+    Attention with dropout is recomputed, because the second pass has to draw the same numbers.
     """
     place = ATTENTIONS.get(operator)
     if place is None:
@@ -151,13 +154,13 @@ def keep_products(context: Any, operator: Any, *args: Any, **kwargs: Any) -> Che
 
 
 def layer_depths(tower: nn.Module) -> tuple[dict[int, int], int]:
-    """How many layers lie between each parameter of a tower and its end.
+    """Count the layers between each parameter of a tower and its end.
 
     Returns:
-        ``id(parameter)`` -> 0 for what comes after the layers, 1 for the last layer, and so on;
-        what comes before them is one deeper than the first. A parameter with several names (tied)
-        has the depth of the first. And the number of layers, 0 where there are none to be told:
-        then all depths are 0.
+        ``id(parameter)`` -> 0 for parameters after the layers, 1 for the last layer, and so on;
+        those before the layers are one deeper than the first. A parameter with several names
+        (tied) has the depth of the first. And the number of layers; if the tower has no list of
+        layers, it is 0 and so are all depths.
     """
     layers = layers_of(tower)
     of_layer = {id(p): number for number, layer in enumerate(layers) for p in layer.parameters()}

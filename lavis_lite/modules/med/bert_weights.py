@@ -1,4 +1,4 @@
-"""Starting a MED from a checkpoint of BERT or of its kin with the same layers (RoBERTa)."""
+"""Initialise a MED from a checkpoint of BERT, or of a model with the same layers (RoBERTa)."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ WORDS = "embeddings.word_embeddings.weight"
 POSITIONS = "embeddings.position_embeddings.weight"
 TOKEN_TYPES = "embeddings.token_type_embeddings.weight"
 HEAD = "cls.predictions."
-# What shapes do not show, yet changes the numbers; and what they show too. Theirs -> ours.
+# Settings that change the numbers but no shape; and those that shapes show too. BERT's -> ours.
 HIDDEN = {"num_attention_heads": "num_heads", "layer_norm_eps": "layer_norm_eps"}
 SIZES = HIDDEN | {
     "hidden_size": "width",
@@ -39,7 +39,7 @@ SPELLINGS = ((r"^(bert|roberta)\.", ""), (r"LayerNorm\.gamma$", "LayerNorm.weigh
 
 
 def load_bert(model: Med | MedDecoder, source: str | Path) -> None:
-    """Fills a MED, or a decoder with its head, from a BERT or RoBERTa checkpoint.
+    """Load a BERT or RoBERTa checkpoint into a MED, or into a decoder with its head.
 
     Cross-attention, which BERT lacks, stays as it is. Words that the checkpoint lacks ([DEC] and
     [ENC]) are drawn anew with deviation 0.02. Token types are gone from a MED: the embedding of
@@ -48,7 +48,7 @@ def load_bert(model: Med | MedDecoder, source: str | Path) -> None:
     change the head, whose output weights the words are.)
 
     Args:
-        model: where to; its vocabulary and lengths decide the shapes.
+        model: the model to fill; its vocabulary and lengths decide the shapes.
         source: a folder with ``model.safetensors`` or ``pytorch_model.bin``, such a file, or a hub
             id such as ``bert-base-uncased`` or ``roberta-base``.
 
@@ -63,12 +63,12 @@ def load_bert(model: Med | MedDecoder, source: str | Path) -> None:
     weights = plain_names(raw := read_weights(path))
     if WORDS not in weights or POSITIONS not in weights:
         some = ", ".join(sorted(weights)[:3])
-        raise CheckpointError(f"{where}: no {WORDS} in it; it is no BERT, it has {some}")
+        raise CheckpointError(f"{where}: not a BERT: no {WORDS} in it, but {some}")
     tower = model.bert if isinstance(model, MedDecoder) else model
     config = read_config(source)
     heads = cast(Layer, tower.encoder.layer[0]).attention.self.num_heads
-    own = {"num_heads": heads, "layer_norm_eps": tower.embeddings.LayerNorm.eps}
-    if differing := "; ".join(differences(own, config)):
+    arguments = {"num_heads": heads, "layer_norm_eps": tower.embeddings.LayerNorm.eps}
+    if differing := "; ".join(differences(arguments, config)):
         raise CheckpointError(f"{where}: {differing}")
     if unused := unused_positions(raw, config):
         weights[POSITIONS] = weights[POSITIONS][unused:]
@@ -78,39 +78,39 @@ def load_bert(model: Med | MedDecoder, source: str | Path) -> None:
 
 
 def read_config(source: str | Path) -> dict[str, Any]:
-    """The ``config.json`` that comes with a checkpoint; empty where none does."""
+    """Read the ``config.json`` beside a checkpoint; empty if there is none."""
     path = Path(local_path(source))
     folder = path.parent if path.is_file() else path
     try:
-        found = locate(folder if path.exists() else source, ("config.json",), "BERT's config")
-        config = json.loads(found.read_text(encoding="utf-8"))
+        file = locate(folder if path.exists() else source, ("config.json",), "BERT's config")
+        config = json.loads(file.read_text(encoding="utf-8"))
     except (ConfigError, DownloadError, ValueError):
         return {}
     return config if isinstance(config, dict) else {}
 
 
 def differences(
-    own: Mapping[str, Any], config: Mapping[str, Any], keys: Mapping[str, str] = HIDDEN
+    arguments: Mapping[str, Any], config: Mapping[str, Any], keys: Mapping[str, str] = HIDDEN
 ) -> list[str]:
-    """In what a checkpoint's ``config.json`` is unlike a tower.
+    """List the settings in which a checkpoint's ``config.json`` differs from a tower.
 
     Args:
-        own: the tower's arguments.
-        config: the checkpoint's; what it does not say is not compared.
-        keys: which, their key -> ours.
+        arguments: the tower's arguments.
+        config: the checkpoint's config; settings that it lacks are not compared.
+        keys: the settings to compare, key of the config -> argument of the tower.
     """
     wrong = [
-        f"its {theirs} is {config[theirs]}, the tower's {own[key]}: "
-        f"set model.text.{key}={config[theirs]}"
-        for theirs, key in keys.items()
-        if config.get(theirs, own[key]) != own[key]
+        f"its {key} is {config[key]}, the tower's {arguments[name]}: "
+        f"set model.text.{name}={config[key]}"
+        for key, name in keys.items()
+        if config.get(key, arguments[name]) != arguments[name]
     ]
     activation = config.get("hidden_act", "gelu")
     return wrong + ([f"its activation is {activation}, a MED's gelu"] * (activation != "gelu"))
 
 
 def word_problem(words: int, size: int) -> str | None:
-    """Why a tokenizer of ``size`` tokens is not that of a checkpoint with ``words``, or None."""
+    """Say why a tokenizer of ``size`` tokens does not fit a checkpoint with ``words``, or None."""
     if words > size:
         return f"it has {words} words, the tokenizer {size}; use the tokenizer of the checkpoint"
     if size - words > len(ADDED):
@@ -122,7 +122,7 @@ def word_problem(words: int, size: int) -> str | None:
 
 
 def unused_positions(weights: Mapping[str, Tensor], config: Mapping[str, Any]) -> int:
-    """Rows before the first token's position: RoBERTa counts from the one after its padding id."""
+    """Count the rows before the first position: RoBERTa starts after its padding id."""
     kind = config.get("model_type", "")
     prefixed = any(key.startswith(("roberta.", "lm_head.")) for key in weights)
     if not (prefixed or "roberta" in kind or kind == "camembert"):
@@ -131,7 +131,7 @@ def unused_positions(weights: Mapping[str, Tensor], config: Mapping[str, Any]) -
 
 
 def plain_names(weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The weights without the prefix ``bert.`` and with LayerNorm's present spelling."""
+    """Return the weights without the prefix ``bert.`` and with LayerNorm's present spelling."""
     renamed = {}
     for key, tensor in weights.items():
         for old, new in SPELLINGS:
@@ -141,36 +141,36 @@ def plain_names(weights: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def tower_weights(tower: Med, weights: dict[str, Tensor], where: str) -> dict[str, Tensor]:
-    """The tower's part of a checkpoint, its tables cut or grown to the tower's."""
-    own = tower.state_dict()
-    found = {k: v for k, v in weights.items() if k.startswith(("embeddings.", "encoder."))}
-    found.pop("embeddings.position_ids", None)
-    types = found.pop(TOKEN_TYPES, None)
-    num_words, num_positions = own[WORDS].shape[0], own[POSITIONS].shape[0]
-    if problem := word_problem(len(found[WORDS]), num_words):
+    """Return the tower's part of a checkpoint, embedding tables resized to the tower's."""
+    initial = tower.state_dict()
+    kept = {k: v for k, v in weights.items() if k.startswith(("embeddings.", "encoder."))}
+    kept.pop("embeddings.position_ids", None)
+    types = kept.pop(TOKEN_TYPES, None)
+    num_words, num_positions = initial[WORDS].shape[0], initial[POSITIONS].shape[0]
+    if problem := word_problem(len(kept[WORDS]), num_words):
         raise CheckpointError(f"{where}: {problem}")
-    if len(found[POSITIONS]) < num_positions:
+    if len(kept[POSITIONS]) < num_positions:
         raise CheckpointError(
-            f"{where}: it has {len(found[POSITIONS])} positions; max_length is {num_positions}: "
-            f"set model.text.max_length={len(found[POSITIONS])}"
+            f"{where}: it has {len(kept[POSITIONS])} positions; max_length is {num_positions}: "
+            f"set model.text.max_length={len(kept[POSITIONS])}"
         )
-    fresh = torch.randn(num_words - len(found[WORDS]), found[WORDS].shape[1]) * INIT_STD
-    found[WORDS] = torch.cat([found[WORDS], fresh.to(found[WORDS])])
-    found[POSITIONS] = found[POSITIONS][:num_positions]
+    fresh = torch.randn(num_words - len(kept[WORDS]), kept[WORDS].shape[1]) * INIT_STD
+    kept[WORDS] = torch.cat([kept[WORDS], fresh.to(kept[WORDS])])
+    kept[POSITIONS] = kept[POSITIONS][:num_positions]
     if types is not None:
-        found[POSITIONS] = found[POSITIONS].float() + types[0].float()
-    return {k: v for k, v in own.items() if ".crossattention." in k} | found
+        kept[POSITIONS] = kept[POSITIONS].float() + types[0].float()
+    return {k: v for k, v in initial.items() if ".crossattention." in k} | kept
 
 
 def head_weights(decoder: MedDecoder, weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The head's part of a checkpoint; new words get bias zero, output weights are the words'."""
-    found = {
+    """Return the head's part of a checkpoint; new words get bias zero, output weights are tied."""
+    kept = {
         key.removeprefix("cls."): tensor
         for key, tensor in weights.items()
         if key.startswith(HEAD) and ".decoder." not in key
     }
-    bias = found["predictions.bias"]
+    bias = kept["predictions.bias"]
     num_words = decoder.cls.predictions.bias.shape[0]
-    found["predictions.bias"] = torch.cat([bias, bias.new_zeros(num_words - len(bias))])
-    found["predictions.decoder.weight"] = decoder.bert.embeddings.word_embeddings.weight.detach()
-    return found
+    kept["predictions.bias"] = torch.cat([bias, bias.new_zeros(num_words - len(bias))])
+    kept["predictions.decoder.weight"] = decoder.bert.embeddings.word_embeddings.weight.detach()
+    return kept

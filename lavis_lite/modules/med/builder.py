@@ -1,4 +1,4 @@
-"""The registered builder of a MED: its arguments, what is checked of them, how it starts."""
+"""The registered builder of a MED: its arguments, their checks, and its first weights."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from lavis_lite import registry
-from lavis_lite.modules.layers.init import INIT_STD, draw_matrices
+from lavis_lite.modules.layers.init import INIT_STD, init_linear_
 from lavis_lite.modules.med.bert_weights import (
     SIZES,
     differences,
@@ -19,11 +19,11 @@ from lavis_lite.modules.med.model import Med, fusion_problem
 from lavis_lite.modules.text.config_checks import length_problems, tokenizer_problems
 from lavis_lite.modules.text.load_tokenizer import load_tokenizer
 
-MAX_LENGTH, DEPTH = 512, 12  # of a MED that says nothing else, as BERT's
+MAX_LENGTH, DEPTH = 512, 12  # defaults of a MED, those of BERT
 
 
 def med_problems(spec: Mapping[str, Any], model: Mapping[str, Any]) -> Iterator[str]:
-    """A MED too short for its texts, or unlike the checkpoint that it is to start from.
+    """Yield problems of a MED: too short for its texts, or unlike its pretrained checkpoint.
 
     Args:
         spec: the component.
@@ -31,16 +31,17 @@ def med_problems(spec: Mapping[str, Any], model: Mapping[str, Any]) -> Iterator[
     """
     yield from length_problems(spec["name"], spec.get("max_length", MAX_LENGTH), model)
     yield from tokenizer_problems(model)
-    looks = spec.get("cross_attention", True)
-    if problem := fusion_problem(spec.get("fusion_layer", 0), spec.get("depth", DEPTH), looks):
+    attends = spec.get("cross_attention", True)
+    if problem := fusion_problem(spec.get("fusion_layer", 0), spec.get("depth", DEPTH), attends):
         yield problem
     source = spec.get("pretrained")
     if not source or not Path(source).expanduser().exists():
-        return  # to be fetched first: said when it is loaded
-    own = {k: p.default for k, p in registry.entry("text_backbone", spec["name"]).arguments.items()}
+        return  # not on this machine: checked when it is loaded
+    parameters = registry.entry("text_backbone", spec["name"]).arguments
+    arguments = {key: parameter.default for key, parameter in parameters.items()} | {**spec}
     config = read_config(source)
     where = f"BERT checkpoint {source}"
-    yield from (f"{where}: {problem}" for problem in differences({**own, **spec}, config, SIZES))
+    yield from (f"{where}: {problem}" for problem in differences(arguments, config, SIZES))
     size = tokens_known_here(model.get("tokenizer"))
     if size and "vocab_size" in config and (problem := word_problem(config["vocab_size"], size)):
         yield f"{where}: {problem}"
@@ -64,7 +65,7 @@ def med(
     vocab_size: int,
     encoder_width: int | None = None,
 ) -> Med:
-    """A MED; its arguments are those of the class, and two ways to start other than BERT's.
+    """Build a MED; beside the arguments of the class there are two for its first weights.
 
     Args:
         init_scale: draw the matrices with deviation ``init_scale / sqrt(fan-in)``; for small
@@ -87,14 +88,14 @@ def med(
         position_std=position_std,
     )
     if init_scale is not None:
-        draw_matrices(tower, init_scale)
+        init_linear_(tower, init_scale)
     if pretrained is not None:
         load_bert(tower, pretrained)
     return tower
 
 
 def tokens_known_here(source: str | None) -> int:
-    """Tokens of a tokenizer, 0 where it would have to be fetched first."""
+    """Return a tokenizer's vocabulary size, 0 if it would have to be fetched first."""
     if source is not None and not Path(str(source).removeprefix("hf/")).expanduser().exists():
         return 0
     return len(load_tokenizer(source))

@@ -1,6 +1,7 @@
-"""The decoder's cache: self-attention keys and values of the texts of each image.
+"""The decoder's KV cache: self-attention keys and values of the texts of each image.
 
-Dim letters: B images, K texts (beams, samples) per image, P prompt tokens.
+Dim letters: B images (B' kept ones), K texts (beams, samples) per image, P prompt tokens, D width,
+C slots of the cache per image.
 """
 
 from __future__ import annotations
@@ -11,10 +12,10 @@ from torch import Tensor
 from lavis_lite.modules.med.attention import KeyValue, select
 
 
-class Slots:
-    """Self-attention keys and values of one layer.
+class LayerKVCache:
+    """The KV cache of one layer.
 
-    A layer is given its own, and no number: so that all layers run one compiled code.
+    A layer is given this cache rather than its number, so that all layers share compiled code.
 
     Args:
         capacity: slots per image.
@@ -26,25 +27,25 @@ class Slots:
         self.stored: KeyValue | None = None
 
     def extend(self, new: KeyValue) -> KeyValue:
-        """Stores the step's keys and values (B, heads, K, .); returns all of the layer so far."""
+        """Store the step's keys and values (B, heads, K, D / heads); return all of them so far."""
         end = self.used + new.key.shape[2]
         assert end <= self.capacity, f"a cache of {self.capacity} slots cannot take {end}"
         if self.stored is None:
             num_rows, num_heads, _, head_width = new.key.shape
-            shape = (num_rows, num_heads, self.capacity, head_width)
+            shape = (num_rows, num_heads, self.capacity, head_width)  # (B, heads, C, D/heads)
             self.stored = KeyValue(new.key.new_empty(shape), new.value.new_empty(shape))
         key, value = self.stored
-        key[:, :, self.used : end] = new.key
-        value[:, :, self.used : end] = new.value
-        return KeyValue(key[:, :, :end], value[:, :, :end])
+        key[:, :, self.used : end] = new.key  # (B, heads, K, D/heads)
+        value[:, :, self.used : end] = new.value  # (B, heads, K, D/heads)
+        return KeyValue(key[:, :, :end], value[:, :, :end])  # (B, heads, end, D/heads)
 
 
 class Cache:
-    """Self-attention keys and values of K texts per image that share the image's prompt.
+    """The KV cache of K texts per image that share the image's prompt.
 
-    One buffer per layer holds the prompt once and then K slots per step. Which slots a text may
-    look at is a mask: so continuing another beam (``reorder``) moves a few booleans, and the keys
-    and values stay where they are. Attention reads each slot once per image for all K texts.
+    One buffer per layer holds the prompt once and then K slots per step. A mask says which slots a
+    text may look at: so continuing another beam (``reorder``) moves a few booleans, and the keys
+    and values stay in place. Attention reads each slot once per image for all K texts.
 
     Args:
         capacity: slots per image, P + K * (number of steps).
@@ -54,45 +55,45 @@ class Cache:
         self.capacity = capacity
         self.position = 0  # tokens decoded so far, the prompt included
         self._used = 0  # slots filled
-        self._layers: list[Slots] = []
-        self._visible: Tensor | None = None  # (B, K, capacity), from the first step with K > 1 on
+        self._layers: list[LayerKVCache] = []
+        self._visible: Tensor | None = None  # (B, K, C), from the first step with K > 1 on
 
     def begin(self, num_texts: int, device: torch.device, num_rows: int) -> Tensor | None:
-        """Announces a step of K texts; returns its mask (B, 1, K, slots), None when all is seen."""
+        """Begin a step of K texts; return its mask (B, 1, K, slots), None if all is visible."""
         if num_texts == 1 or self.position == 0:
             return None
         if self._visible is None:
-            shape = (num_rows, num_texts, self.capacity)
+            shape = (num_rows, num_texts, self.capacity)  # (B, K, C)
             self._visible = torch.zeros(shape, dtype=torch.bool, device=device)
             self._visible[:, :, : self._used] = True
         end = self._used + num_texts
-        own = torch.eye(num_texts, dtype=torch.bool, device=device)
-        self._visible[:, :, self._used : end] = own
-        return self._visible[:, None, :, :end]
+        itself = torch.eye(num_texts, dtype=torch.bool, device=device)  # (K, K)
+        self._visible[:, :, self._used : end] = itself
+        return self._visible[:, None, :, :end]  # (B, 1, K, end)
 
-    def slots(self, layer: int) -> Slots:
-        """Those of one layer; layers ask in their order."""
-        if layer == len(self._layers):
-            self._layers.append(Slots(self.capacity))
-        return self._layers[layer]
+    def layer(self, number: int) -> LayerKVCache:
+        """Return the cache of one layer; the layers ask in their order."""
+        if number == len(self._layers):
+            self._layers.append(LayerKVCache(self.capacity))
+        return self._layers[number]
 
     def end(self, num_slots: int, num_tokens: int) -> None:
-        """Closes a step that filled ``num_slots`` slots and made each text longer."""
+        """End a step that filled ``num_slots`` slots and added ``num_tokens`` to each text."""
         self._used += num_slots
-        for slots in self._layers:
-            slots.used = self._used
+        for layer in self._layers:
+            layer.used = self._used
         self.position += num_tokens
 
     def reorder(self, parents: Tensor) -> None:
-        """Text k of an image goes on from its text ``parents[:, k]``; parents is (B, K)."""
+        """Let text k of each image continue its text ``parents[:, k]``; parents is (B, K)."""
         if self._visible is not None:
-            index = parents[:, :, None].expand_as(self._visible)
-            self._visible = self._visible.gather(1, index)
+            index = parents[:, :, None].expand_as(self._visible)  # (B, K, C)
+            self._visible = self._visible.gather(1, index)  # (B, K, C)
 
     def keep(self, rows: Tensor) -> None:
-        """Goes on with the images ``rows`` (B',) alone."""
-        for slots in self._layers:
-            if slots.stored is not None:
-                (slots.stored,) = select([slots.stored], rows)
+        """Keep only the images ``rows`` (B',)."""
+        for layer in self._layers:
+            if layer.stored is not None:
+                (layer.stored,) = select([layer.stored], rows)  # (B', heads, C, D/heads)
         if self._visible is not None:
-            self._visible = self._visible.index_select(0, rows)
+            self._visible = self._visible.index_select(0, rows)  # (B', K, C)

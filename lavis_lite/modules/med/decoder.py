@@ -1,6 +1,7 @@
-"""Decoding an image's texts step by step: one session over a cache.
+"""Step-by-step decoding of texts about images, over a KV cache.
 
-Dim letters: B images, K texts (beams, samples) per image, P prompt tokens, T tokens, V vocabulary.
+Dim letters: B images (B' kept ones), K texts (beams, samples) per image, P prompt tokens, T tokens,
+N image tokens, D width, V vocabulary.
 """
 
 from __future__ import annotations
@@ -15,12 +16,12 @@ from lavis_lite.modules.med.model import MedDecoder
 
 
 class GroundedDecoder:
-    """A MED decoder bound to images: what ``lavis_lite.modules.generation.generate`` drives.
+    """A MED decoder bound to images, for ``lavis_lite.modules.generation.generate``.
 
     Args:
         decoder: the decoder with its head.
-        image_kv: ``decoder.bert.project(image_tokens)`` (or ``look_at``), computed once and never
-            repeated.
+        image_kv: ``decoder.bert.project(image_tokens)`` (or ``image_context``), computed once and
+            never repeated.
         image_mask: (B, N) 1 for real image tokens; None when all are.
     """
 
@@ -33,14 +34,14 @@ class GroundedDecoder:
         self._cache = Cache(0)
 
     def start(self, prompt: Tensor, num_texts: int, max_length: int) -> Tensor:
-        """Reads the prompts (B, P) once per image; returns the logits (B, V) of the next token."""
+        """Read the prompts (B, P) once per image; return the logits (B, V) of the next token."""
         self._image_kv, self._image_mask = self._given
         prompt_length = prompt.shape[1]
         self._cache = Cache(prompt_length + num_texts * (max_length - prompt_length))
-        return self.decoder.cls(self._states(prompt)[:, -1])
+        return self.decoder.cls(self._states(prompt)[:, -1])  # (B, V)
 
     def step(self, ids: Tensor, parents: Tensor | None = None) -> Tensor:
-        """Appends a token to every text; returns the logits (B, K, V) of the next one.
+        """Append a token to every text; return the logits (B, K, V) of the next one.
 
         Args:
             ids: (B, K) the new tokens.
@@ -48,15 +49,15 @@ class GroundedDecoder:
         """
         if parents is not None:
             self._cache.reorder(parents)
-        states = self._states(ids.reshape(-1, 1))  # (B * K, 1, D)
-        return self.decoder.cls(states).view(*ids.shape, -1)
+        states = self._states(ids.reshape(-1, 1))  # (B*K, 1, D)
+        return self.decoder.cls(states).view(*ids.shape, -1)  # (B, K, V)
 
     def keep(self, rows: Tensor) -> None:
-        """Goes on with the images ``rows`` (B',) alone."""
+        """Keep only the images ``rows`` (B',)."""
         self._cache.keep(rows)
-        self._image_kv = select(self._image_kv, rows)
+        self._image_kv = select(self._image_kv, rows)  # of B' images
         if self._image_mask is not None:
-            self._image_mask = self._image_mask.index_select(0, rows)
+            self._image_mask = self._image_mask.index_select(0, rows)  # (B', N)
 
     def _states(self, ids: Tensor) -> Tensor:
         return self.decoder.bert(
@@ -65,4 +66,4 @@ class GroundedDecoder:
             image_kv=self._image_kv,
             image_mask=self._image_mask,
             cache=self._cache,
-        )
+        )  # (R, T, D)

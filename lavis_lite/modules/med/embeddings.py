@@ -1,8 +1,6 @@
-"""BERT's embeddings of tokens: what stands where, without token types."""
+"""BERT's embeddings of tokens and positions, without token types."""
 
 from __future__ import annotations
-
-from typing import Any
 
 from torch import Tensor, nn
 
@@ -20,17 +18,19 @@ class Embeddings(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, ids: Tensor, start: int = 0, positions: Tensor | None = None) -> Tensor:
-        """(R, T) ids at their positions (R, T), or from ``start`` on, to (R, T, D)."""
+        """Embed ids (R, T) at ``positions`` (R, T), or from ``start`` on, as (R, T, D)."""
         limit = self.position_embeddings.num_embeddings
         if positions is not None:
             assert ids.shape[1] <= limit or int(positions.max()) < limit, "a text is too long"
-            places = self.position_embeddings(positions)
+            at_positions = self.position_embeddings(positions)  # (R, T, D)
         else:
             end = start + ids.shape[1]
             assert end <= limit, f"{end} tokens, but the text tower holds {limit}"
-            places = self.position_embeddings.weight[start:end]
-        return self.dropout(self.LayerNorm(self.word_embeddings(ids) + places))
+            at_positions = self.position_embeddings.weight[start:end]  # (T, D)
+        return self.dropout(self.LayerNorm(self.word_embeddings(ids) + at_positions))  # (R, T, D)
 
-    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
+    def _load_from_state_dict(
+        self, state_dict: dict[str, object], prefix: str, *rest: object
+    ) -> None:
         state_dict.pop(f"{prefix}position_ids", None)  # a buffer 0, 1, 2... of older checkpoints
         super()._load_from_state_dict(state_dict, prefix, *rest)

@@ -1,4 +1,7 @@
-"""BERT's head: states to logits over the vocabulary, through the word embeddings themselves."""
+"""BERT's language-model head: logits over the vocabulary, with tied word embeddings.
+
+Dim letters: D width, V vocabulary.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ from lavis_lite.modules.layers.linear import Linear, gelu_of
 
 
 class Transform(nn.Module):
-    """Dense, GELU, LayerNorm: BERT's head before the vocabulary."""
+    """Dense, GELU, LayerNorm: the part of BERT's head before the vocabulary."""
 
     def __init__(self, width: int, eps: float) -> None:
         super().__init__()
@@ -18,7 +21,7 @@ class Transform(nn.Module):
         self.LayerNorm = nn.LayerNorm(width, eps=eps)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.LayerNorm(gelu_of(self.dense, x))
+        return self.LayerNorm(gelu_of(self.dense, x))  # (..., D)
 
 
 class Predictions(nn.Module):
@@ -35,15 +38,15 @@ class Predictions(nn.Module):
         self.decoder.bias = self.bias
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.decoder(self.transform(x))
+        return self.decoder(self.transform(x))  # (..., V)
 
 
 class Head(nn.Module):
-    """BERT's ``cls``: states (..., D) to logits (..., V)."""
+    """BERT's ``cls``: maps states (..., D) to logits (..., V)."""
 
     def __init__(self, word_embeddings: nn.Embedding, eps: float) -> None:
         super().__init__()
         self.predictions = Predictions(word_embeddings, eps)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.predictions(x)
+        return self.predictions(x)  # (..., V)

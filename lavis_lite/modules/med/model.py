@@ -5,6 +5,9 @@ bidirectional, ``multimodal`` adds cross-attention to the image, ``decoder`` is 
 cross-attention. Parameters have BERT's names, so that any BERT checkpoint fits; there are no
 token types and no pooler. With ``fusion_layer`` the lower layers read the text alone and the upper
 ones fuse it with the image, as in ALBEF (arXiv 2107.07651, section 3.1).
+
+Dim letters: B images, K texts per image, R = K * B texts, T tokens, S query positions, M real
+tokens of all texts, N image tokens, D width, V vocabulary.
 """
 
 from __future__ import annotations
@@ -18,7 +21,7 @@ from torch import Tensor, nn
 from lavis_lite.errors import ConfigError
 from lavis_lite.modules.layers.init import INIT_STD, init_weights
 from lavis_lite.modules.layers.linear import Linear, gelu_of
-from lavis_lite.modules.med.absorbed_attention import format_of_products, pays
+from lavis_lite.modules.med.absorbed_attention import absorption_pays, matmul_dtype
 from lavis_lite.modules.med.attention import AddNorm, Attention, Extend, KeyValue, Source
 from lavis_lite.modules.med.cache import Cache
 from lavis_lite.modules.med.embeddings import Embeddings
@@ -29,7 +32,7 @@ Mode = Literal["text", "multimodal", "decoder"]
 
 
 class Layer(nn.Module):
-    """Self-attention, cross-attention where the mode asks for it, feed-forward."""
+    """Self-attention, cross-attention if image keys are given, feed-forward."""
 
     def __init__(
         self,
@@ -55,21 +58,27 @@ class Layer(nn.Module):
         image: Source | None,
         image_mask: Tensor | None,
         extend: Extend | None = None,
-        wanted: Tensor | None = None,
+        query_positions: Tensor | None = None,
         padding: Padding | None = None,
     ) -> Tensor:
-        """(R, T, D) states to (R, T, D), or to those ``wanted`` (R, S, D); see ``Med.forward``.
+        """Map states (R, T, D) to (R, T, D), or (R, S, D) at ``query_positions``.
 
-        With ``padding`` (M, D) of the real tokens to such.
+        With ``padding`` the states are unpadded, (M, D); see ``Med.forward``.
         """
         x = self.attention(
-            x, mask=mask, causal=causal, extend=extend, padding=padding, wanted=wanted
-        )
-        if wanted is not None:  # from here on tokens do not meet: nothing reads the others
+            x,
+            mask=mask,
+            causal=causal,
+            extend=extend,
+            padding=padding,
+            query_positions=query_positions,
+        )  # (R, T or S, D), or unpadded (M, D)
+        if query_positions is not None:  # the rest works per token: the other tokens are done
             padding = None
         if image is not None:
-            x = self.crossattention(x, image, mask=image_mask, padding=padding)
-        return self.output(gelu_of(self.intermediate["dense"], x), x)
+            x = self.crossattention(x, image, mask=image_mask, padding=padding)  # the same shape
+        hidden = gelu_of(self.intermediate["dense"], x)  # (..., MLP width)
+        return self.output(hidden, x)  # (R, T or S, D), or unpadded (M, D)
 
 
 class Encoder(nn.Module):
@@ -96,14 +105,15 @@ class Med(nn.Module):
         max_length: number of position embeddings.
         dropout: probability, of states and of attention weights.
         layer_norm_eps: epsilon of every LayerNorm.
-        cross_attention: whether the layers can look at an image at all.
-        fusion_layer: the first layer, counted from 0, that can: those below read the text alone,
-            and mode ``text`` ends with them. 0: all can, and mode ``text`` runs all, not looking.
+        cross_attention: whether the layers have cross-attention to images at all.
+        fusion_layer: the first layer, counted from 0, with cross-attention: those below read the
+            text alone, and mode ``text`` ends with them. 0: all layers have it, and mode ``text``
+            runs all of them without it.
         position_std: standard deviation of fresh position embeddings. 0.02 is BERT's; at widths
             below about 128 it drowns the order of words, and 0.5 learns it.
     """
 
-    leaves_out_padding = True  # in training; otherwise users see what the published code computes
+    unpads = True  # in training; in evaluation padding is computed as in the published code
 
     def __init__(
         self,
@@ -150,15 +160,15 @@ class Med(nn.Module):
         nn.init.normal_(self.embeddings.position_embeddings.weight, std=position_std)
 
     @property
-    def fusing(self) -> list[Layer]:
-        """The layers that can look at an image."""
+    def fusion_layers(self) -> list[Layer]:
+        """The layers with cross-attention to images."""
         return list(self.encoder)[self.fusion_layer :]
 
     def sharding_units(self) -> list[list[nn.Module]]:
-        """Parts that FSDP gathers together, one unit after the other.
+        """Return the groups of modules that FSDP gathers together, unit by unit.
 
-        Cross-attention is none of them: it is not run as a whole. Self-attention stands alone, as
-        towers that are tied share the rest.
+        Cross-attention is in no unit, because it is not run as a whole. Self-attention is a unit of
+        its own, because tied towers share the rest.
         """
         units: list[list[nn.Module]] = []
         for layer in self.encoder:
@@ -166,28 +176,30 @@ class Med(nn.Module):
         return units
 
     def project(self, tokens: Tensor) -> list[KeyValue]:
-        """Cross-attention keys and values of image tokens (B, N, encoder width), per fusing layer.
+        """Return keys and values of image tokens (B, N, encoder width), per fusion layer.
 
         They depend on the image alone: project once, then use them for every step, beam, candidate
         text and loss.
         """
-        return [layer.crossattention.self.project(tokens) for layer in self.fusing]
+        return [layer.crossattention.self.project(tokens) for layer in self.fusion_layers]
 
-    def look_at(self, tokens: Tensor, num_queries: int, num_steps: int = 1) -> list[Source]:
-        """What takes the least work to look at image tokens: projected or not, per fusing layer.
+    def image_context(self, tokens: Tensor, num_queries: int, num_steps: int = 1) -> list[Source]:
+        """Return each fusion layer's image context: projected, or absorbed if that is less work.
 
         Args:
-            tokens: (B, N, encoder width).
-            num_queries: text tokens that will look at each image, in all.
-            num_steps: in how many steps they come, where a text is written.
+            tokens: (B, N, encoder width) image tokens.
+            num_queries: text tokens that will attend to each image, in total.
+            num_steps: the number of decoding steps that they are spread over.
         """
-        heads = [layer.crossattention.self for layer in self.fusing]
-        less = heads and pays(tokens, self.width, heads[0].num_heads, num_queries, num_steps)
-        # Training drops attention weights, which only attention to keys and values does.
-        if self.training or not less or not all(layer.projects_plainly for layer in heads):
+        heads = [layer.crossattention.self for layer in self.fusion_layers]
+        absorb = heads and absorption_pays(
+            tokens, self.width, heads[0].num_heads, num_queries, num_steps
+        )
+        # Training needs dropout of attention weights, which absorbed attention does not have.
+        if self.training or not absorb or not all(layer.has_plain_projections for layer in heads):
             return [*self.project(tokens)]
-        tokens = tokens.to(format_of_products(tokens))
-        return [layer.unprojected(tokens) for layer in heads]
+        tokens = tokens.to(matmul_dtype(tokens))  # (B, N, encoder width)
+        return [layer.absorbed(tokens) for layer in heads]
 
     def forward(
         self,
@@ -200,31 +212,31 @@ class Med(nn.Module):
         cache: Cache | None = None,
         states: Tensor | None = None,
         positions: Tensor | None = None,
-        wanted: Tensor | None = None,
+        query_positions: Tensor | None = None,
     ) -> Tensor:
-        """Token ids to states.
+        """Compute the states of token ids.
 
         Args:
             ids: (R, T) token ids. With image keys of B rows, R = K * B rows are K texts per image,
                 image-major; they are folded into the query axis, nothing is repeated.
-            mask: (R, T) 1 for real tokens, padding on the right; None when all are real. In mode
-                ``decoder`` the causal mask hides the padding already, and the states at padded
-                positions are of no meaning. Or (R, T, T), in any mode all that is hidden: 1 where
-                a token sees another, for several texts in a row or a tree of them.
+            mask: (R, T) 1 for real tokens, padding on the right; None if all are real. In mode
+                ``decoder`` the causal mask already hides the padding, and the states at padding
+                have no meaning. Or (R, T, T), the full mask in every mode: 1 where a token sees
+                another, for packed sequences or a prefix trie.
             mode: ``text``, ``multimodal`` or ``decoder``.
-            image_kv: from ``project`` or ``look_at``; exactly in the modes that look at an image.
-            image_mask: (B, N) 1 for real image tokens; None when all are.
+            image_kv: from ``project`` or ``image_context``; required in the modes ``multimodal``
+                and ``decoder``, None in mode ``text``.
+            image_mask: (B, N) 1 for real image tokens; None if all are.
             cache: mode ``decoder`` only, without ``mask``. The first call reads the prompts (B, T),
                 later ones take one token for each of K texts per image, (K * B, 1).
-            states: (R, T, D) what mode ``text`` gave for these ids: mode ``multimodal`` goes on
-                from there, where there is a ``fusion_layer``, and need not read them again.
-            positions: (R, T) of the tokens in their texts; None: 0, 1, 2... in every row.
-            wanted: (R, S) places of a row whose states are asked for; the last layer computes no
-                others.
+            states: (R, T, D) output of mode ``text`` for these ids, from which mode ``multimodal``
+                continues; needs a ``fusion_layer``.
+            positions: (R, T) positions of the tokens in their texts; None: 0, 1, 2... in every row.
+            query_positions: (R, S) places in each row; the last layer computes only these states.
 
         Returns:
-            (R, T, D) states, or (R, S, D) of what is ``wanted``. In training on the CPU those at
-            padding are 0: the layers run over the real tokens alone.
+            (R, T, D) states, or (R, S, D) with ``query_positions``. In training on the CPU the
+            states at padding are 0, because the layers run over the real tokens alone.
         """
         assert mode in get_args(Mode), mode
         assert (image_kv is None) == (mode == "text"), f"mode {mode!r} and image_kv do not agree"
@@ -233,51 +245,59 @@ class Med(nn.Module):
         if self.fusion_layer and mode == "text":
             layers = layers[: self.fusion_layer]
         if states is None:
-            x = self.embeddings(ids, 0 if cache is None else cache.position, positions)
+            x = self.embeddings(ids, 0 if cache is None else cache.position, positions)  # (R, T, D)
         else:
             x, layers = states, layers[self.fusion_layer :]
-        seen = needed(image_mask)
-        seen = None if seen is None else seen[:, None, None, :]  # (B, 1, 1, N)
+        visible_tokens = needed(image_mask)  # (B, N)
+        if visible_tokens is not None:
+            visible_tokens = visible_tokens[:, None, None, :]  # (B, 1, 1, N)
         if cache is not None:
             assert image_kv is not None
             assert mask is None
-            return self._step(x, image_kv, seen, cache)
+            return self._step(x, image_kv, visible_tokens, cache)
         visible, causal = _visible(mask, causal=mode == "decoder")
-        padding = Padding.of(mask) if self.training and self.leaves_out_padding else None
-        x = x if padding is None else padding.take(x)
+        padding = Padding.from_mask(mask) if self.training and self.unpads else None
+        x = x if padding is None else padding.unpad(x)  # (M, D) if unpadded
         last = layers[-1][0]
         for number, layer in layers:
-            own = self._of_layer(number, image_kv)
-            asked = wanted if number == last else None
-            x = layer(x, visible, causal, own, seen, wanted=asked, padding=padding)
-        return x if padding is None or wanted is not None else padding.put(x)
+            x = layer(
+                x,
+                visible,
+                causal,
+                self._context_of(number, image_kv),
+                visible_tokens,
+                query_positions=query_positions if number == last else None,
+                padding=padding,
+            )  # (R, T or S, D), or unpadded (M, D)
+        return x if padding is None or query_positions is not None else padding.pad(x)  # (R, T, D)
 
-    def _of_layer(self, number: int, image_kv: Sequence[Source] | None) -> Source | None:
-        """What a layer looks at, None where it cannot or shall not."""
-        looks = image_kv is not None and number >= self.fusion_layer
-        return image_kv[number - self.fusion_layer] if looks else None  # type: ignore[index]
+    def _context_of(self, number: int, image_kv: Sequence[Source] | None) -> Source | None:
+        """Return the image keys and values of a layer; None below ``fusion_layer``."""
+        if image_kv is None or number < self.fusion_layer:
+            return None
+        return image_kv[number - self.fusion_layer]
 
     def _step(
         self, x: Tensor, image_kv: Sequence[Source], image_mask: Tensor | None, cache: Cache
     ) -> Tensor:
-        """The prompt (B, P, D), or one more token of K texts per image (K * B, 1, D)."""
+        """Read the prompt (B, P, D), or one more token of K texts per image (K * B, 1, D)."""
         num_rows = image_kv[0].num_rows
-        # (B, P or K, D). No view: for one, compiling would make the first layer a code of its own.
-        states = x.reshape(num_rows, -1, x.shape[-1]).clone()
+        # A view here would make torch.compile specialise the first layer; so it is a copy.
+        states = x.reshape(num_rows, -1, x.shape[-1]).clone()  # (B, P or K, D)
         num_slots = states.shape[1]
         causal = cache.position == 0
-        mask = cache.begin(num_slots, x.device, num_rows)
+        mask = cache.begin(num_slots, x.device, num_rows)  # (B, 1, K, slots) or None
         for number, layer in enumerate(self.encoder):
-            extend = cache.slots(number).extend
-            seen = self._of_layer(number, image_kv)
-            states = layer(states, mask, causal, seen, image_mask, extend)
+            extend = cache.layer(number).extend
+            context = self._context_of(number, image_kv)
+            states = layer(states, mask, causal, context, image_mask, extend)  # (B, P or K, D)
         cache.end(num_slots, num_tokens=x.shape[1])
-        return states.reshape(x.shape)
+        return states.reshape(x.shape)  # (B, P, D) or (K*B, 1, D)
 
 
 def _visible(mask: Tensor | None, causal: bool) -> tuple[Tensor | None, bool]:
-    """What ``attend`` takes for a mask as of ``Med.forward``, and whether it is causal besides."""
-    real = needed(mask)
+    """Translate a mask of ``Med.forward`` to ``mask`` and ``causal`` of ``attend``."""
+    real = needed(mask)  # (R, T) or (R, T, T)
     if mask is not None and mask.ndim == 3:
         return None if real is None else real[:, None], False  # (R, 1, T, T)
     assert not causal or real is None or padded_on_the_right(real)
@@ -285,9 +305,9 @@ def _visible(mask: Tensor | None, causal: bool) -> tuple[Tensor | None, bool]:
 
 
 def needed(mask: Tensor | None) -> Tensor | None:
-    """The mask as booleans, or None where it hides nothing and reading it costs nothing (CPU).
+    """Return the mask as booleans, or None if it hides nothing, which is tested on the CPU only.
 
-    On an accelerator the look would wait for the device, so the mask is simply used.
+    On an accelerator the test would wait for the device, so the mask is used as it is.
     """
     if mask is None:
         return None
@@ -298,7 +318,7 @@ def needed(mask: Tensor | None) -> Tensor | None:
 
 
 def padded_on_the_right(mask: Tensor) -> bool:
-    """Whether no real token follows padding (looked at on the CPU only)."""
+    """Tell whether no real token follows padding; tested on the CPU only, else True."""
     if mask.device.type != "cpu" or torch.compiler.is_compiling():
         return True
     return bool((mask[:, 1:] <= mask[:, :-1]).all())
@@ -308,7 +328,7 @@ class MedDecoder(nn.Module):
     """A MED with the head that predicts the next token.
 
     Args:
-        bert: the tower; its word embeddings are the head's output weights too.
+        bert: the tower; its word embeddings are also the head's output weights.
     """
 
     def __init__(self, bert: Med) -> None:
@@ -325,29 +345,29 @@ class MedDecoder(nn.Module):
         image_mask: Tensor | None = None,
         cache: Cache | None = None,
     ) -> Tensor:
-        """(R, T) ids to the logits (R, T, V) of each next token; see ``Med.forward``."""
+        """Return the next-token logits (R, T, V) of ids (R, T); see ``Med.forward``."""
         states = self.bert(
             ids, mask, mode="decoder", image_kv=image_kv, image_mask=image_mask, cache=cache
-        )
-        return self.cls(states)
+        )  # (R, T, D)
+        return self.cls(states)  # (R, T, V)
 
 
 def tie(encoder: Med, decoder: MedDecoder) -> None:
-    """Makes encoder and decoder share everything but self-attention (BLIP, section 3.2).
+    """Make encoder and decoder share everything but self-attention (BLIP, section 3.2).
 
-    The encoder takes the decoder's embeddings, cross-attention and feed-forward modules. A name
-    that is shared is stored once and listed under the encoder, when that comes first.
+    The encoder takes the decoder's embeddings, cross-attention and feed-forward modules. A shared
+    tensor is stored once, under the name of the tower that the model lists first.
     """
     encoder.embeddings = decoder.bert.embeddings
-    for mine, theirs in zip(encoder.encoder, decoder.bert.encoder, strict=True):
-        if hasattr(theirs, "crossattention"):
-            mine.crossattention = theirs.crossattention
-        mine.intermediate = theirs.intermediate
-        mine.output = theirs.output
+    for encoder_layer, decoder_layer in zip(encoder.encoder, decoder.bert.encoder, strict=True):
+        if hasattr(decoder_layer, "crossattention"):
+            encoder_layer.crossattention = decoder_layer.crossattention
+        encoder_layer.intermediate = decoder_layer.intermediate
+        encoder_layer.output = decoder_layer.output
 
 
 def fusion_problem(fusion_layer: int, depth: int, cross_attention: bool) -> str | None:
-    """Why layers from ``fusion_layer`` on cannot be those that look at an image, or None."""
+    """Say why the layers from ``fusion_layer`` on cannot be those with cross-attention, or None."""
     if not fusion_layer or (cross_attention and 0 < fusion_layer < depth):
         return None
     return (

@@ -1,6 +1,6 @@
-"""Padding left out: layers compute the real tokens of a batch alone, and attention puts them back.
+"""Unpadding: layers compute only the real tokens of a batch, and attention pads them again.
 
-Dim letters: R texts, T tokens of the longest, M real tokens of all of them, D width.
+Dim letters: R texts, T tokens of the longest, M real tokens of all texts, D width.
 """
 
 from __future__ import annotations
@@ -12,33 +12,36 @@ from torch import Tensor
 
 
 class Padding(NamedTuple):
-    """Where the real tokens stand among those of padded texts.
+    """The places of the real tokens of padded texts.
 
-    places: (M,) in R * T.
-    real: (R, T) which are real.
+    indices: (M,) places in the R * T tokens.
+    real: (R, T) True for real tokens.
     """
 
-    places: Tensor
+    indices: Tensor
     real: Tensor
 
     @classmethod
-    def of(cls, mask: Tensor | None) -> Padding | None:
-        """Of a mask (R, T); None where nothing would be left out, or where that cannot be known
-        without waiting for the device."""
+    def from_mask(cls, mask: Tensor | None) -> Padding | None:
+        """Find the real tokens of a mask (R, T).
+
+        None if no token is padding, or if finding out would wait for the device.
+        """
         if mask is None or mask.ndim != 2 or mask.device.type != "cpu":
             return None
-        if torch.compiler.is_compiling():  # a number of tokens that only running it tells
+        if torch.compiler.is_compiling():  # M would depend on the data
             return None
-        real = mask.bool()
-        places = real.flatten().nonzero()[:, 0]
-        return cls(places, real) if len(places) < real.numel() else None
+        real = mask.bool()  # (R, T)
+        indices = real.flatten().nonzero()[:, 0]  # (M,)
+        return cls(indices, real) if len(indices) < real.numel() else None
 
-    def take(self, states: Tensor) -> Tensor:
-        """(R, T, D) to (M, D), those of the real tokens."""
-        return states.flatten(0, 1).index_select(0, self.places)
+    def unpad(self, states: Tensor) -> Tensor:
+        """Return the states (M, D) of the real tokens among (R, T, D)."""
+        return states.flatten(0, 1).index_select(0, self.indices)  # (M, D)
 
-    def put(self, states: Tensor) -> Tensor:
-        """(M, D) to (R, T, D), 0 at padding."""
+    def pad(self, states: Tensor) -> Tensor:
+        """Return states (M, D) as (R, T, D), 0 at padding."""
         num_texts, length = self.real.shape
-        rows = states.new_zeros(num_texts * length, states.shape[-1])
-        return rows.index_copy_(0, self.places, states).unflatten(0, (num_texts, length))
+        padded = states.new_zeros(num_texts * length, states.shape[-1])  # (R*T, D)
+        padded.index_copy_(0, self.indices, states)
+        return padded.unflatten(0, (num_texts, length))  # (R, T, D)

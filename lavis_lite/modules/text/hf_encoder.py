@@ -1,6 +1,6 @@
 """Text encoders of transformers, by hub id or folder: ``hf/bert-base-uncased``, ``hf//my/folder``.
 
-For models that encode texts alone. BLIP needs cross-attention, which is ``med``'s.
+They serve models that encode text alone. BLIP needs cross-attention, which ``med`` has.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ POSITIONS = ("position_embeddings", "position_embedding", "embed_positions", "wp
 
 
 class HfEncoder(nn.Module):
-    """A transformers model as ids (B, T) and mask (B, T) -> states (B, T, D).
+    """A transformers model that maps ids (B, T) and mask (B, T) to states (B, T, D).
 
     Args:
-        model: any transformers text encoder; of an encoder-decoder the encoder is taken.
-        pooling: which state speaks for a text; None finds out.
+        model: any transformers text encoder; an encoder-decoder is reduced to its encoder.
+        pooling: the state that represents a text; None chooses by the kind of model.
 
     Attributes:
         width: D.
-        vocab_size: word embeddings.
-        max_length: most tokens that it takes; None where its positions know no end.
+        vocab_size: number of word embeddings.
+        max_length: the most tokens that it takes; None if its positions have no limit.
         pooling: ``last`` for a causal model, ``first`` for one whose texts start with a class
             token, ``mean`` for an encoder-decoder's encoder, whose texts do not.
     """
@@ -52,31 +52,31 @@ class HfEncoder(nn.Module):
         self.pooling: Pooling = pooling or ("last" if is_causal(self.model) else whole)  # type: ignore[assignment]
 
     def forward(self, ids: Tensor, mask: Tensor | None = None) -> Tensor:
-        """(B, T) ids, mask 1 for real tokens -> (B, T, D) states of the last layer."""
-        if mask is None:  # some models would take the padding token's id for padding
+        """Map ids (B, T), mask 1 for real tokens, to the last layer's states (B, T, D)."""
+        if mask is None:  # without a mask some models treat the padding token's id as padding
             mask = torch.ones_like(ids)
         return self.model(input_ids=ids, attention_mask=mask).last_hidden_state
 
     def pool(self, states: Tensor, mask: Tensor | None = None) -> Tensor:
-        """(B, T, D) and mask (B, T) -> (B, D), one vector per text."""
+        """Pool states (B, T, D) with mask (B, T) to one vector per text, (B, D)."""
         return pool_states(states, mask, self.pooling)
 
 
 def kind_problem(model: Any) -> str | None:
-    """Why a transformers model is no encoder of texts (CLIP as a whole, a ViT), or None."""
+    """Say why a transformers model is not a text encoder (a whole CLIP, a ViT), or None."""
     sizes = (getattr(model.config, key, None) for key in ("hidden_size", "vocab_size"))
     if model.main_input_name == "input_ids" and all(isinstance(size, int) for size in sizes):
         return None
     return (
-        f"a {type(model).__name__} of transformers is no encoder of texts; take one such as "
+        f"a {type(model).__name__} of transformers is not a text encoder; take one such as "
         "hf/bert-base-uncased, hf/roberta-base or hf/gpt2"
     )
 
 
 def most_tokens(model: Any) -> int | None:
-    """How many tokens a transformers model takes; None where nothing limits it.
+    """Return the most tokens that a transformers model takes; None if it has no limit.
 
-    RoBERTa and its kin count positions from the one after the padding token's, OPT from 2: their
+    RoBERTa-like models count positions from the one after the padding token's id, OPT from 2: their
     tables have that many rows more than texts can have tokens.
     """
     stated = getattr(model.config, "max_position_embeddings", None)
@@ -89,10 +89,10 @@ def most_tokens(model: Any) -> int | None:
 
 
 def is_causal(model: Any) -> bool:
-    """Whether later tokens leave the states of earlier ones alone, found by trying.
+    """Try whether later tokens leave the states of earlier ones unchanged.
 
-    What models say of themselves cannot be trusted (CLIP's text tower denies it). Without storage
-    there is nothing to try: then it is what their attention says.
+    The configs of models cannot be trusted (CLIP's text tower says that it is not causal). A model
+    without storage cannot be tried: then the attributes of its attention decide.
     """
     if next(model.parameters()).is_meta:
         return any(getattr(module, "is_causal", False) for module in model.modules())
@@ -104,7 +104,7 @@ def is_causal(model: Any) -> bool:
 
 
 def hf_problems(spec: Mapping[str, Any], model: Mapping[str, Any]) -> Iterator[str]:
-    """What is wrong with an ``hf/*`` component, as far as files on this machine tell.
+    """Yield the problems of an ``hf/*`` component, as far as local files tell.
 
     Args:
         spec: the component.
@@ -126,7 +126,7 @@ def hf_problems(spec: Mapping[str, Any], model: Mapping[str, Any]) -> Iterator[s
             yield f"hf/{name}: {first_line(error)}"
         elif problem := path_problem(name):
             yield f"hf/{name}: {problem}"
-        return  # to be fetched first: said when it is built
+        return  # not on this machine: checked when it is built
     if problem := kind_problem(encoder):
         yield f"hf/{name}: {problem}"
         return
@@ -144,9 +144,9 @@ def hf_problems(spec: Mapping[str, Any], model: Mapping[str, Any]) -> Iterator[s
 
 
 def tokens_known_here(spec: Mapping[str, Any], source: str | None) -> int:
-    """Tokens of the tokenizer in use, 0 where it would have to be fetched first."""
-    own = spec["name"] if source is None else str(source)
-    if not Path(own.removeprefix(PREFIX)).expanduser().exists():
+    """Return the vocabulary size of the tokenizer in use, 0 if it would have to be fetched."""
+    tokenizer = spec["name"] if source is None else str(source)
+    if not Path(tokenizer.removeprefix(PREFIX)).expanduser().exists():
         return 0
     return len(tokenizer_for(spec, source))
 
@@ -160,18 +160,18 @@ def hf_encoder(
     *,
     vocab_size: int | None = None,
 ) -> HfEncoder:
-    """Any transformers text encoder; code that comes with a checkpoint is never run.
+    """Build any transformers text encoder; code that comes with a checkpoint is never run.
 
     Args:
         name: hub id or folder.
-        pretrained: load its weights; without, its config alone gives the shape.
+        pretrained: load its weights; otherwise only its config is used, for the shape.
         revision: commit or tag of the hub repository.
-        pooling: ``first``, ``last`` or ``mean``; by default what fits the model.
-        vocab_size: of the tokenizer in use; must not be larger than the model's.
+        pooling: ``first``, ``last`` or ``mean``; by default chosen by the kind of model.
+        vocab_size: vocabulary size of the tokenizer in use; at most the model's.
 
     Raises:
-        ConfigError: no such model, one that reads no texts, one that needs code of its own, or too
-            small a vocabulary.
+        ConfigError: no such model, not a text encoder, a model that needs code from its
+            checkpoint, or too small a vocabulary.
         DownloadError: not in the local cache, and offline or the hub cannot be reached.
     """
     with naming_torchvision():

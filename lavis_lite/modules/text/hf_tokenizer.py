@@ -18,10 +18,10 @@ PREFIX = "hf/"
 
 
 class HfTokenizer:
-    """Texts to ids and back as the tokenizer of a published model does, padded on the right.
+    """The tokenizer of a published model, padding on the right.
 
-    Every text ends in the end token, also where the model's own tokenizer adds none (GPT): a causal
-    tower is read there. What a text says is never a control token.
+    Every text ends in the end token, even if the model's own tokenizer adds none (GPT), because a
+    causal tower is pooled there. Text is never read as a control token.
 
     Args:
         name: hub id or folder.
@@ -34,24 +34,22 @@ class HfTokenizer:
     """
 
     def __init__(self, name: str, added: Sequence[str] = (), revision: str | None = None) -> None:
-        self._tokenizer: Any = _load(name, revision)
-        own = self._tokenizer
-        if len(own) <= len(set(own.all_special_ids)):  # transformers makes one out of nothing
-            raise ConfigError(
-                f"tokenizer: hf/{name} has no vocabulary, only {len(own)} special tokens"
-            )
-        self._size = len(own)
+        tokenizer = self._tokenizer = _load(name, revision)
+        size = len(tokenizer)
+        if size <= len(set(tokenizer.all_special_ids)):  # transformers invents one for no files
+            raise ConfigError(f"tokenizer: hf/{name} has no vocabulary, only {size} special tokens")
+        self._size = size
         self._added = {token: self._size + number for number, token in enumerate(added)}
-        self.cls_id = _first(own.cls_token_id, own.bos_token_id)
-        end = _first(own.sep_token_id, own.eos_token_id)
+        self.cls_id = _first(tokenizer.cls_token_id, tokenizer.bos_token_id)
+        end = _first(tokenizer.sep_token_id, tokenizer.eos_token_id)
         if end is None:
             raise ConfigError(f"tokenizer: hf/{name} has no end token ([SEP] or </s>)")
         self.sep_id = end
-        self.pad_id: int = end if own.pad_token_id is None else own.pad_token_id
-        self.unk_id, self.mask_id = own.unk_token_id, own.mask_token_id
+        self.pad_id: int = end if tokenizer.pad_token_id is None else tokenizer.pad_token_id
+        self.unk_id, self.mask_id = tokenizer.unk_token_id, tokenizer.mask_token_id
         self.bos_id, self.enc_id = (self._added.get(token, self.cls_id) for token in ADDED)
         self._ends = self._ids("a")[-1:] == [self.sep_id]
-        self._special_ids = {*own.all_special_ids, *self._added.values()}
+        self._special_ids = {*tokenizer.all_special_ids, *self._added.values()}
 
     def __len__(self) -> int:
         return self._size + len(self._added)
@@ -68,7 +66,7 @@ class HfTokenizer:
         device: torch.device | str | None = None,
         pad_to_max: bool = False,
     ) -> TextBatch:
-        """B texts as ids and mask (B, T), truncated to ``max_length`` tokens, the end kept.
+        """Encode B texts as ids and mask (B, T), truncated to ``max_length`` with the end kept.
 
         Args:
             texts: B texts.
@@ -81,7 +79,7 @@ class HfTokenizer:
         return batch if device is None else batch.to(device)
 
     def decode(self, ids: Iterable[int] | Tensor) -> str:
-        """The text of one row of ids, without special tokens.
+        """Return the text of one row of ids, without special tokens.
 
         Raises:
             IndexError: an id outside the vocabulary.
@@ -93,7 +91,7 @@ class HfTokenizer:
         return self._tokenizer.decode([i for i in row if i not in self._special_ids]).strip()
 
     def save(self, folder: str | Path) -> None:
-        """Write its files, without the tokens added here: ``hf/FOLDER`` gives it back."""
+        """Write its files, without the tokens added here; ``hf/FOLDER`` loads them again."""
         self._tokenizer.save_pretrained(folder)
 
     def _row(self, text: str, max_length: int) -> list[int]:
@@ -103,7 +101,7 @@ class HfTokenizer:
             return self._ids(text, truncation=True, max_length=max_length)
         return [*self._ids(text, truncation=True, max_length=max_length - 1), self.sep_id]
 
-    def _ids(self, text: str, **options: Any) -> list[int]:
+    def _ids(self, text: str, **options: int) -> list[int]:
         return self._tokenizer(characters(text), split_special_tokens=True, **options)["input_ids"]
 
 

@@ -1,4 +1,4 @@
-"""Where a tokenizer or a BERT checkpoint comes from: a file, a folder or a hub id."""
+"""Locate the files of a tokenizer or a BERT checkpoint: by path, folder or hub id."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from lavis_lite.io.paths import fetch_elsewhere, hub_client, local_path, offline
 
 
 def locate(source: str | Path, names: tuple[str, ...], what: str) -> Path:
-    """The first of the files ``names`` that ``source`` has.
+    """Return the first of the files ``names`` that ``source`` has.
 
     Args:
         source: the file itself, also by its URL or ``hf://owner/repo/file``; a folder that holds
             one of ``names``; or a hub id (``owner/name`` or a bare name such as
             ``bert-base-uncased``).
         names: file names, the preferred one first.
-        what: what is being looked for, for the messages.
+        what: a name for the file in error messages.
 
     Raises:
         ConfigError: nothing there.
@@ -40,7 +40,7 @@ def locate(source: str | Path, names: tuple[str, ...], what: str) -> Path:
 
 
 def is_hub_id(source: str) -> bool:
-    """Whether it reads like ``name`` or ``owner/name`` rather than like a path."""
+    """Tell whether ``source`` looks like ``name`` or ``owner/name`` rather than like a path."""
     parts = source.split("/")
     return len(parts) <= 2 and all(
         part and not part.startswith((".", "~")) and not part.endswith((".txt", ".json", ".bin"))
@@ -49,7 +49,7 @@ def is_hub_id(source: str) -> bool:
 
 
 def from_hub(repo: str, names: tuple[str, ...], what: str) -> Path:
-    """The first of ``names`` in a hub repository, from the local cache or downloaded."""
+    """Return the first of ``names`` in a hub repository, from the local cache or downloaded."""
     from huggingface_hub import hf_hub_download, try_to_load_from_cache
     from huggingface_hub.errors import (
         EntryNotFoundError,
@@ -85,12 +85,12 @@ def from_hub(repo: str, names: tuple[str, ...], what: str) -> Path:
 
 
 def hub_error(what: str, name: str, error: Exception) -> ConfigError | DownloadError:
-    """What to raise where transformers could not load something.
+    """Return the error to raise for a failed load by transformers.
 
     Args:
-        what: what was to be loaded, as the message calls it.
+        what: a name for the thing to load, for the message.
         name: hub id or folder.
-        error: what it raised.
+        error: the error that transformers raised.
     """
     if Path(name).exists():
         return ConfigError(f"{what}: {first_line(error)}")
@@ -105,7 +105,7 @@ def hub_error(what: str, name: str, error: Exception) -> ConfigError | DownloadE
 
 
 def _is_unreachable(error: BaseException | None) -> bool:
-    """Whether the network is behind an error: transformers makes an OSError of any."""
+    """Tell whether the network caused an error, which transformers hides in an OSError."""
     from huggingface_hub.errors import LocalEntryNotFoundError
 
     while error is not None:

@@ -18,7 +18,7 @@ PACKAGED = Path(__file__).with_name("vocab.txt")
 
 
 def load_tokenizer(source: str | Path | None = None, added: Sequence[str] = ADDED) -> WordPiece:
-    """The tokenizer of a vocabulary.
+    """Load the tokenizer of a vocabulary.
 
     Args:
         source: None for the small vocabulary of the package; a ``vocab.txt`` or ``tokenizer.json``;
@@ -39,12 +39,12 @@ def load_tokenizer(source: str | Path | None = None, added: Sequence[str] = ADDE
 
 
 def tokenizer_for(text: Mapping[str, Any], source: str | Path | None) -> WordPiece | HfTokenizer:
-    """The tokenizer that goes with a text tower that only encodes.
+    """Load the tokenizer of a text tower that only encodes.
 
     Args:
         text: the component of the text tower.
-        source: what the config says: as of ``load_tokenizer``. None means the own tokenizer of
-            ``hf/*``, and the package's vocabulary for any other tower.
+        source: the config's value, as for ``load_tokenizer``. None means the model's own
+            tokenizer for ``hf/*``, and the package's vocabulary for any other tower.
     """
     name = str(text.get("name", ""))
     if source is None and name.startswith(PREFIX):
@@ -55,9 +55,9 @@ def tokenizer_for(text: Mapping[str, Any], source: str | Path | None) -> WordPie
 
 
 def read_vocab(path: Path, added: Sequence[str] = ADDED) -> WordPiece:
-    """A ``vocab.txt``: a token per line, the line number is its id.
+    """Read a ``vocab.txt``: a token per line, whose line number is its id.
 
-    Cased models say so in the ``tokenizer_config.json`` beside it.
+    Whether it is cased stands in the ``tokenizer_config.json`` beside it.
     """
     try:
         lines = path.read_text(encoding="utf-8").split("\n")
@@ -78,7 +78,7 @@ def read_vocab(path: Path, added: Sequence[str] = ADDED) -> WordPiece:
 
 
 def read_json(path: Path, added: Sequence[str] = ADDED) -> WordPiece:
-    """A ``tokenizer.json`` of a WordPiece model with BERT's normalisation."""
+    """Read a ``tokenizer.json`` of a WordPiece model with BERT's normalisation."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         kind, vocab = content["model"].get("type", "WordPiece"), dict(content["model"]["vocab"])

@@ -1,4 +1,4 @@
-"""Texts of different lengths side by side in rows, so that next to no padding is read.
+"""Sequence packing: texts of different lengths share rows, so that little padding is read.
 
 Dim letters: B images, K texts of each, G rows of an image, T tokens of a row, S texts of a row.
 """
@@ -14,19 +14,19 @@ from torch import Tensor
 
 from lavis_lite.modules.text.text_batch import TextBatch
 
-# Widths that rows are tried with. Wider ones pad less, but attention reads what it then hides: at
-# 128 tokens that is 2 % of a base tower's work.
+# Row widths to try. Wider rows pad less, but attention computes scores that the mask then hides: at
+# 128 tokens these are 2 % of a base tower's work.
 WIDTHS = range(64, 129, 16)
 
 
-class Rows(NamedTuple):
-    """Rows of whole texts, of each image the same number.
+class PackedTexts(NamedTuple):
+    """Packed rows of whole texts, the same number of rows for each image.
 
-    ids: (B, G, T) tokens; 0 where there is none.
-    positions: (B, G, T) of the tokens in their texts.
-    owners: (B, G, T) numbers of the texts that the tokens are of; -1 where there is none.
-    starts: (B, G, S) places in a row where its texts begin; filled up with 0.
-    order: (B, K) places of the texts in an image's G * S starts.
+    ids: (B, G, T) tokens; 0 at padding.
+    positions: (B, G, T) positions of the tokens in their texts.
+    owners: (B, G, T) number of the text that each token belongs to; -1 at padding.
+    starts: (B, G, S) first token of each text in a row; padded with 0.
+    order: (B, K) index of each text in an image's G * S starts.
     """
 
     ids: Tensor
@@ -37,41 +37,44 @@ class Rows(NamedTuple):
 
     @property
     def visible(self) -> Tensor:
-        """(B, G, T, T) True within a text."""
-        # Padding sees padding: attention to nothing at all would be no number.
-        return self.owners[..., :, None] == self.owners[..., None, :]
+        """The mask (B, G, T, T): True within a text."""
+        # Padding sees padding: a softmax over no key at all would be NaN.
+        return self.owners[..., :, None] == self.owners[..., None, :]  # (B, G, T, T)
 
-    def split(self, num_tokens: int) -> Iterator[Rows]:
-        """The same rows, of every image as many at a time as hold about so many tokens."""
+    def split(self, num_tokens: int) -> Iterator[PackedTexts]:
+        """Yield the rows in parts of about ``num_tokens`` tokens, equally many rows per image."""
         num_images, num_rows, width = self.ids.shape
         at_once = max(1, num_tokens // (num_images * width))
         for first in range(0, num_rows, at_once):
             part = slice(first, first + at_once)
             ids, positions, owners, starts = (x[:, part] for x in self[:4])
-            yield Rows(ids, positions, owners, starts, self.order)
+            yield PackedTexts(ids, positions, owners, starts, self.order)
 
 
-def side_by_side(texts: TextBatch, num_images: int) -> Rows:
-    """K texts for each of B images, image-major, in as few tokens as they fit in.
+def pack_texts(texts: TextBatch, num_images: int) -> PackedTexts:
+    """Pack K texts for each of B images, image-major, into as few tokens as possible.
 
-    Where texts are about as long as each other, each keeps a row of its own.
+    If the texts have about the same length, each gets a row of its own.
     """
     lengths = texts.mask.sum(1).cpu()  # (B * K,)
     of_image = lengths.view(num_images, -1)
     lists = of_image.tolist()
     most = max(map(sum, lists))
     counts = {len(lists[0]), *(min(len(lists[0]), -(-most // width)) for width in WIDTHS)}
-    tried = [[_share(own, count) for own in lists] for count in sorted(counts, reverse=True)]
+    tried = [
+        [_assign_rows(lengths_of_image, count) for lengths_of_image in lists]
+        for count in sorted(counts, reverse=True)
+    ]
     best = min(tried, key=lambda rows: max(s.width for s in rows) * rows[0].num_rows)
     row, slot, start = (
         torch.tensor([getattr(shared, name) for shared in best])
         for name in ("row", "slot", "start")
     )
-    return _laid_out(texts, lengths, row, slot, start)
+    return _packed(texts, lengths, row, slot, start)
 
 
-class _Share(NamedTuple):
-    """Where each text of an image stands: its row, its number there, and its first token's place.
+class _Assignment(NamedTuple):
+    """The assignment of an image's texts to rows: row, number in it, and first token, per text.
 
     width: tokens of the longest row.
     """
@@ -83,26 +86,28 @@ class _Share(NamedTuple):
     num_rows: int
 
 
-def _share(lengths: Sequence[int], num_rows: int) -> _Share:
-    """Longest first, each into the row that has the fewest tokens so far."""
+def _assign_rows(lengths: Sequence[int], num_rows: int) -> _Assignment:
+    """Assign texts to rows, longest first, each to the row with the fewest tokens so far."""
     row, slot, start = ([0] * len(lengths) for _ in range(3))
-    rows = [(0, 0, number) for number in range(num_rows)]  # tokens, texts, which
+    rows = [(0, 0, number) for number in range(num_rows)]  # tokens, texts, row number
     for text in sorted(range(len(lengths)), key=lengths.__getitem__, reverse=True):
         used, held, number = rows[0]
         row[text], slot[text], start[text] = number, held, used
         heapq.heapreplace(rows, (used + lengths[text], held + 1, number))
-    return _Share(row, slot, start, max(rows)[0], num_rows)
+    return _Assignment(row, slot, start, max(rows)[0], num_rows)
 
 
-def _laid_out(texts: TextBatch, lengths: Tensor, row: Tensor, slot: Tensor, start: Tensor) -> Rows:
-    """The rows, from where each text stands: (B, K) its row, number in it, and first place."""
+def _packed(
+    texts: TextBatch, lengths: Tensor, row: Tensor, slot: Tensor, start: Tensor
+) -> PackedTexts:
+    """Copy texts into rows, given each text's row, number in it and first token, (B, K) each."""
     num_images, num_texts = row.shape
     num_rows, num_slots = int(row.max()) + 1, int(slot.max()) + 1
     width = int((start.flatten() + lengths).max())
     image = torch.arange(num_images)[:, None].expand(-1, num_texts)  # (B, K)
     starts = torch.zeros(num_images, num_rows, num_slots, dtype=torch.long)
     starts[image, row, slot] = start
-    # Of every token: its text, its place there, and where it goes.
+    # For every token: its text, its position there, and its destination.
     text = torch.arange(len(lengths)).repeat_interleave(lengths)
     within = torch.arange(len(text)) - (lengths.cumsum(0) - lengths)[text]
     to = (image.flatten()[text], row.flatten()[text], start.flatten()[text] + within)
@@ -112,7 +117,7 @@ def _laid_out(texts: TextBatch, lengths: Tensor, row: Tensor, slot: Tensor, star
     device = texts.ids.device
     ids = texts.ids.new_zeros(shape)
     ids[tuple(x.to(device) for x in to)] = texts.ids[text.to(device), within.to(device)]
-    return Rows(
+    return PackedTexts(
         ids,
         positions.to(device),
         owners.to(device),

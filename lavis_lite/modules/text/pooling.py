@@ -1,4 +1,4 @@
-"""One vector per text: which of its states speaks for it."""
+"""Pooling of token states to one vector per text."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ Pooling = Literal["first", "last", "mean"]
 
 
 def pool(backbone: nn.Module, states: Tensor, mask: Tensor | None = None) -> Tensor:
-    """(B, T, D) -> (B, D) by the backbone's own ``pool``, else the first token's state.
+    """Pool (B, T, D) to (B, D) by the backbone's own ``pool``, else take the first token.
 
     Args:
         backbone: a text backbone.
         states: its output.
-        mask: (B, T) 1 for real tokens, padding on the right; None when all are real.
+        mask: (B, T) 1 for real tokens, padding on the right; None if all are real.
     """
-    own = getattr(backbone, "pool", None)
-    return own(states, mask) if callable(own) else pool_states(states, mask, "first")
+    method = getattr(backbone, "pool", None)
+    return method(states, mask) if callable(method) else pool_states(states, mask, "first")
 
 
 def pool_states(states: Tensor, mask: Tensor | None, how: Pooling) -> Tensor:
-    """(B, T, D) -> (B, D): the state of the first or the last real token, or the mean of all real.
+    """Pool (B, T, D) to (B, D): the first or last real token, or the mean of all real tokens.
 
     Args:
-        states: of B texts.
-        mask: (B, T) 1 for real tokens, padding on the right; None when all are real.
+        states: states of B texts.
+        mask: (B, T) 1 for real tokens, padding on the right; None if all are real.
         how: ``first`` for encoders that start with a class token, ``last`` for causal towers, in
             which only the last token has seen the text, ``mean`` for those with neither.
     """

@@ -1,4 +1,4 @@
-"""A batch of tokenised texts, and what all tokenizers share."""
+"""A batch of tokenised texts, and the special tokens and padding that tokenizers share."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ ADDED = ("[DEC]", "[ENC]")
 
 
 def characters(text: str) -> str:
-    """The text with ``?`` for each half of a surrogate pair, which tokenizers do not take."""
+    """Return the text with ``?`` for lone surrogates, which tokenizers do not take."""
     return text if text.isascii() else text.encode("utf-8", "replace").decode()
 
 
 def padded(rows: list[list[int]], pad_id: int, length: int | None = None) -> TextBatch:
-    """Rows of ids padded on the right, to the longest or to a length, on the CPU."""
+    """Pad rows of ids on the right, to the longest or to ``length``, on the CPU."""
     length = length or max(map(len, rows), default=2)
     ids = [row + [pad_id] * (length - len(row)) for row in rows]
     mask = [[1] * len(row) + [0] * (length - len(row)) for row in rows]
     shape = (len(rows), length)
-    # Said outright: a model may be built without storage, inside `torch.device("meta")`.
+    # The device is explicit: a model may be built without storage, inside `torch.device("meta")`.
     tensors = [torch.tensor(x, dtype=torch.long, device="cpu").view(shape) for x in (ids, mask)]
     return TextBatch(*tensors)
 
@@ -44,11 +44,11 @@ class TextBatch(NamedTuple):
         return self.mask
 
     def to(self, device: torch.device | str) -> TextBatch:
-        """The same batch on another device."""
+        """Return the batch on another device."""
         return TextBatch(self.ids.to(device), self.mask.to(device))
 
     def replace_first(self, token_id: int) -> TextBatch:
-        """The batch with another token at position 0; ids are copied, the mask is shared."""
+        """Return the batch with another token at position 0; ids are copied, the mask is shared."""
         ids = self.ids.clone()
         ids[:, 0] = token_id
         return TextBatch(ids, self.mask)

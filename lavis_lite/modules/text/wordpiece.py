@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from types import SimpleNamespace
-from typing import Any
 
 import torch
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
@@ -20,15 +19,15 @@ from lavis_lite.modules.text.text_batch import ADDED, SPECIAL, TextBatch, charac
 
 
 class WordPiece:
-    """Texts to ids and back: lower case, accents stripped, greedy longest pieces.
+    """A tokenizer of texts: lower case, accents stripped, greedy longest pieces.
 
-    What a text says is never a control token: a ``[SEP]`` in a caption is read as the characters
+    Text is never read as a control token: a ``[SEP]`` in a caption is read as the characters
     it consists of. (transformers would end the sentence there.)
 
     Args:
-        vocab: token -> id, ids 0 to V - 1; what is ``added`` is appended when missing.
+        vocab: token -> id, ids 0 to V - 1; missing tokens of ``added`` are appended.
         lowercase: lower the case and strip accents, as uncased models need it.
-        where: the file that it comes from, for the messages.
+        where: the file of the vocabulary, for error messages.
         added: ``ADDED``, or nothing for models that know neither: their texts start with ``[CLS]``.
 
     Raises:
@@ -72,7 +71,7 @@ class WordPiece:
         device: torch.device | str | None = None,
         pad_to_max: bool = False,
     ) -> TextBatch:
-        """Texts as ``[CLS] ... [SEP]``, truncated and padded on the right.
+        """Encode texts as ``[CLS] ... [SEP]``, truncated and padded on the right.
 
         Args:
             texts: B texts.
@@ -98,7 +97,7 @@ class WordPiece:
         return [self.cls_id, *ids[: None if max_length is None else max_length - 2], self.sep_id]
 
     def decode(self, ids: Iterable[int] | Tensor) -> str:
-        """The text of one row of ids, without special tokens, spaces tidied as transformers does.
+        """Return the text of a row of ids, without special tokens, with spaces as in transformers.
 
         Raises:
             IndexError: an id outside the vocabulary.
@@ -118,8 +117,8 @@ class WordPiece:
         truncation: bool | str = False,
         max_length: int | None = None,
         return_tensors: str | None = None,
-    ) -> Any:
-        """Tokenizes as callers of transformers and LAVIS write it.
+    ) -> TextBatch | SimpleNamespace:
+        """Tokenize with the call signature of transformers and LAVIS.
 
         Returns:
             With ``return_tensors="pt"`` a TextBatch, otherwise lists (one list for one text);
@@ -150,7 +149,7 @@ class WordPiece:
 
 
 def checked(vocab: dict[str, int], where: str, added: Sequence[str]) -> dict[str, int]:
-    """The vocabulary with what is added, its special tokens and ids proven complete."""
+    """Return the vocabulary with ``added``; check that special tokens and ids are complete."""
     if not vocab:
         raise ConfigError(f"{where}: an empty vocabulary; expected a token per line")
     if missing := [token for token in SPECIAL if token not in vocab]:

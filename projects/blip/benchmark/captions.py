@@ -146,7 +146,7 @@ class Captions:
         decoder = self.model.text_decoder
         tokens = self.model.encode_image(self.pixels)
         num_queries = max(self.num_beams, self.num_captions) * self.length  # those of writing
-        ours = decoder(ids, image_kv=decoder.bert.look_at(tokens, num_queries, self.length))
+        ours = decoder(ids, image_kv=decoder.bert.image_context(tokens, num_queries, self.length))
         seen = self.theirs.vision_model(pixel_values=self.pixels).last_hidden_state
         mask = torch.ones(seen.shape[:2], dtype=torch.long, device=ids.device)
         theirs = self.theirs.text_decoder(

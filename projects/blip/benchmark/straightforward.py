@@ -51,12 +51,12 @@ def computing_padding(model: BlipPretrain) -> Iterator[None]:
     """Let the text towers compute padding like any other token in this context."""
     towers = [module for module in model.modules() if isinstance(module, Med)]
     for tower in towers:
-        tower.leaves_out_padding = False
+        tower.unpads = False
     try:
         yield
     finally:
         for tower in towers:
-            del tower.leaves_out_padding
+            del tower.unpads
 
 
 def contrast(

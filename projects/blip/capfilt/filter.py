@@ -68,7 +68,7 @@ class TextJudge:
         for rows, places in folded(pairs, self.batch_size):
             image_tokens = tokens[torch.tensor(rows, device=tokens.device)]
             texts = model.tokenize([pairs[place].text for place in places])
-            seen = model.match_tower.look_at(image_tokens, texts.ids.numel() // len(rows))
+            seen = model.match_tower.image_context(image_tokens, texts.ids.numel() // len(rows))
             logits = model.match_pairs(seen, texts)
             yield places, logits.float().softmax(-1)[:, 1]
 

@@ -18,7 +18,7 @@ from lavis_lite.errors import ConfigError
 from lavis_lite.modules.layers.compile import check_compiler, compile_towers
 from lavis_lite.modules.layers.prepack import prepack
 from lavis_lite.modules.layers.tower_layers import layers_of, recompute_activations
-from lavis_lite.modules.med.absorbed_attention import Unprojected
+from lavis_lite.modules.med.absorbed_attention import AbsorbedProjections
 from lavis_lite.modules.med.decoder import GroundedDecoder
 from lavis_lite.runners.train.loss_module import LossModule
 
@@ -219,7 +219,7 @@ def test_a_compiled_tower_looks_at_tokens_that_are_not_projected(quickly: None) 
     compile_towers(compiled)
     image = torch.randn(2, 3, 224, 224)
     tokens = plain.encode_image(image)
-    assert isinstance(plain.match_tower.look_at(tokens, 5)[0], Unprojected)
+    assert isinstance(plain.match_tower.image_context(tokens, 5)[0], AbsorbedProjections)
     texts = ["a red star", "a star"]
     torch.testing.assert_close(compiled.match(tokens, texts), plain.match(tokens, texts))
 

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import pytest
-import torch
 from torch import nn
 
-from lavis_lite.modules.layers.modes import cosines, eval_mode
+from lavis_lite.modules.layers.modes import eval_mode
 
 
 def modes(model: nn.Module) -> list[bool]:
@@ -22,11 +21,3 @@ def test_evaluation_ends_and_each_part_has_its_own_mode_again() -> None:
     with pytest.raises(ZeroDivisionError), eval_mode(model):
         _ = 1 / 0
     assert modes(model) == before
-
-
-def test_cosines_are_fp32_under_autocast() -> None:
-    rows = nn.functional.normalize(torch.randn(3, 32), dim=1)
-    plain = cosines(rows, rows)
-    with torch.autocast("cpu", torch.bfloat16):
-        assert cosines(rows.bfloat16(), rows).dtype == torch.float32
-        assert cosines(rows, rows).equal(plain)

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from lavis_lite.modules.generation import generate
-from lavis_lite.modules.med.absorbed_attention import Unprojected, pays
+from lavis_lite.modules.med.absorbed_attention import AbsorbedProjections, absorption_pays
 from lavis_lite.modules.med.attention import Heads, attend, compact, select
 from lavis_lite.modules.med.decoder import GroundedDecoder
 from lavis_lite.modules.med.model import Med, MedDecoder
@@ -45,7 +45,7 @@ def test_attention_to_tokens_is_attention_to_their_keys_and_values(texts: int, b
     mask[..., 0] = True
     for visible in (None, mask):
         exact = attend(query, layer.project(tokens), visible, False, 0.0)
-        found = attend(query, layer.unprojected(tokens), visible, False, 0.0)
+        found = attend(query, layer.absorbed(tokens), visible, False, 0.0)
         torch.testing.assert_close(found, exact, rtol=1e-10, atol=1e-12)
 
 
@@ -54,15 +54,18 @@ def test_only_few_queries_look_at_tokens_and_never_with_gradients(med: Med):
     tokens = torch.randn(2, NUM_TOKENS, SOURCE_WIDTH)
 
     def kinds(num_queries: int) -> list[bool]:
-        return [isinstance(source, Unprojected) for source in med.look_at(tokens, num_queries)]
+        return [
+            isinstance(source, AbsorbedProjections)
+            for source in med.image_context(tokens, num_queries)
+        ]
 
     assert kinds(2) == [True, True]
     assert kinds(40) == [False, False]
     with torch.enable_grad():
         assert kinds(2) == [False, False]
-    assert not pays(tokens.to("meta"), WIDTH, 2, 2)
-    assert not pays(tokens, WIDTH, 2, 2, num_steps=2)  # for so few images
-    assert pays(torch.cat([tokens, tokens]), WIDTH, 2, 2, num_steps=2)
+    assert not absorption_pays(tokens.to("meta"), WIDTH, 2, 2)
+    assert not absorption_pays(tokens, WIDTH, 2, 2, num_steps=2)  # for so few images
+    assert absorption_pays(torch.cat([tokens, tokens]), WIDTH, 2, 2, num_steps=2)
     med.train()  # attention weights are dropped
     assert kinds(2) == [False, False]
 
@@ -81,26 +84,30 @@ class Adapted(torch.nn.Module):
 @torch.no_grad()
 @pytest.mark.parametrize("name", ["key", "value"])
 def test_what_an_adapter_adds_and_a_hook_sees_is_not_passed_by(med: Med, name: str):
-    tokens, own = torch.randn(2, NUM_TOKENS, SOURCE_WIDTH), med.fusing[1].crossattention.self
+    tokens, own = torch.randn(2, NUM_TOKENS, SOURCE_WIDTH), med.fusion_layers[1].crossattention.self
     hook = getattr(own, name).register_forward_hook(lambda *_: None)
-    assert not any(isinstance(source, Unprojected) for source in med.look_at(tokens, 2))
+    assert not any(
+        isinstance(source, AbsorbedProjections) for source in med.image_context(tokens, 2)
+    )
     hook.remove()
-    assert all(isinstance(source, Unprojected) for source in med.look_at(tokens, 2))
+    assert all(isinstance(source, AbsorbedProjections) for source in med.image_context(tokens, 2))
     setattr(own, name, Adapted(getattr(own, name)))
-    assert not any(isinstance(source, Unprojected) for source in med.look_at(tokens, 2))
+    assert not any(
+        isinstance(source, AbsorbedProjections) for source in med.image_context(tokens, 2)
+    )
 
 
 @torch.no_grad()
 def test_a_text_read_with_unprojected_tokens_has_the_same_states(med: Med):
     tokens, ids = torch.randn(2, NUM_TOKENS, SOURCE_WIDTH), torch.randint(40, (4, 3))
-    seen = med.look_at(tokens, 2)
-    assert isinstance(seen[0], Unprojected)
+    seen = med.image_context(tokens, 2)
+    assert isinstance(seen[0], AbsorbedProjections)
     exact = med(ids, mode="multimodal", image_kv=med.project(tokens))
     torch.testing.assert_close(
         med(ids, mode="multimodal", image_kv=seen), exact, rtol=1e-5, atol=1e-5
     )
     with torch.autocast("cpu", torch.bfloat16):
-        half = med.look_at(tokens, 2)
+        half = med.image_context(tokens, 2)
         found = med(ids, mode="multimodal", image_kv=half)
         same_format = med(ids, mode="multimodal", image_kv=med.project(tokens))
     assert half[0].source.dtype == torch.bfloat16
@@ -113,7 +120,7 @@ def test_a_text_read_with_unprojected_tokens_has_the_same_states(med: Med):
 def test_texts_written_from_unprojected_tokens_are_the_same_also_when_images_leave(med: Med):
     decoder = MedDecoder(med).eval()
     tokens = torch.randn(6, NUM_TOKENS, SOURCE_WIDTH)
-    sources = (med.project(tokens), med.look_at(tokens, 2))
+    sources = (med.project(tokens), med.image_context(tokens, 2))
     written = [
         generate(
             GroundedDecoder(decoder, source),
@@ -133,7 +140,7 @@ def test_texts_written_from_unprojected_tokens_are_the_same_also_when_images_lea
 
 @torch.no_grad()
 def test_rows_are_chosen_once_for_all_layers(med: Med):
-    seen = med.look_at(torch.randn(3, NUM_TOKENS, SOURCE_WIDTH), 2)
+    seen = med.image_context(torch.randn(3, NUM_TOKENS, SOURCE_WIDTH), 2)
     chosen = select(compact(seen), torch.tensor([2, 0]))
     assert chosen[0].source.equal(seen[0].source[[2, 0]])
     assert all(one.source is other.source for one, other in pairwise(chosen))

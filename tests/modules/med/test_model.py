@@ -370,11 +370,11 @@ def test_gradients_in_double_precision_are_double() -> None:
 @pytest.mark.parametrize("mode", ["text", "multimodal", "decoder"])
 def test_states_that_are_wanted_are_those_of_the_whole_and_so_are_gradients(mode: str) -> None:
     med, ids, lengths = tower(), ids_of(4), [7, 3, 5, 6]
-    mask, wanted = padded(ids, lengths)[1], torch.tensor([[0, 6], [0, 2], [4, 4], [1, 0]])
+    mask, query_positions = padded(ids, lengths)[1], torch.tensor([[0, 6], [0, 2], [4, 4], [1, 0]])
     kv = None if mode == "text" else med.project(torch.randn(2, 5, IMAGE_WIDTH))
     whole = med(ids, mask, mode=mode, image_kv=kv)
-    expected = whole[torch.arange(4)[:, None], wanted]
-    found = med(ids, mask, mode=mode, image_kv=kv, wanted=wanted)
+    expected = whole[torch.arange(4)[:, None], query_positions]
+    found = med(ids, mask, mode=mode, image_kv=kv, query_positions=query_positions)
     torch.testing.assert_close(found, expected)
     parameters = [p for name, p in med.named_parameters() if kv is not None or "cross" not in name]
     ours, theirs = (

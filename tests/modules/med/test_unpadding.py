@@ -23,7 +23,7 @@ def towers(model: Any) -> list[Med]:
 
 def step(model: Any, samples: dict[str, Any], leaves_out: bool) -> tuple[float, list[Tensor]]:
     for tower in towers(model):
-        tower.leaves_out_padding = leaves_out
+        tower.unpads = leaves_out
     model.zero_grad()
     buffers = [buffer.clone() for buffer in model.buffers()]  # momentum's queue
     loss = model(samples).loss
@@ -63,20 +63,20 @@ def samples_of(name: str) -> dict[str, Any]:
 
 
 def test_padding_is_taken_out_and_put_back():
-    padding = Padding.of(MASK)
+    padding = Padding.from_mask(MASK)
     assert padding is not None
     padded = torch.randn(3, 4, 2)
-    real = padding.take(padded)
+    real = padding.unpad(padded)
     assert len(real) == 7
     assert real.equal(padded[MASK.bool()])
-    assert padding.put(real).equal(padded * MASK[..., None])
+    assert padding.pad(real).equal(padded * MASK[..., None])
 
 
 def test_nothing_is_left_out_of_what_has_no_padding_or_cannot_be_looked_at():
-    assert Padding.of(None) is None
-    assert Padding.of(torch.ones(2, 3)) is None
-    assert Padding.of(torch.tril(torch.ones(2, 3, 3))) is None  # several texts in a row
-    assert Padding.of(MASK.to("meta")) is None
+    assert Padding.from_mask(None) is None
+    assert Padding.from_mask(torch.ones(2, 3)) is None
+    assert Padding.from_mask(torch.tril(torch.ones(2, 3, 3))) is None  # several texts in a row
+    assert Padding.from_mask(MASK.to("meta")) is None
 
 
 @pytest.mark.parametrize("recompute", [False, True])
@@ -115,7 +115,7 @@ def test_a_text_that_is_all_padding_disturbs_no_other(mode: str):
     kv = None if mode == "text" else med.project(torch.randn(3, 5, 6))
     states = med(ids, mask, mode=mode, image_kv=kv)
     states[mask.bool()].square().sum().backward()
-    med.leaves_out_padding = False
+    med.unpads = False
     torch.testing.assert_close(
         states[mask.bool()], med(ids, mask, mode=mode, image_kv=kv)[mask.bool()]
     )

@@ -92,7 +92,7 @@ def test_a_model_that_is_no_encoder_of_texts_is_refused(kind: str, tmp_path: Pat
     getattr(transformers, kind)(**NO_TEXTS[kind]).save_pretrained(tmp_path)
     spec = {"name": f"hf/{tmp_path}"}
     name = kind.replace("Config", "Model")
-    complaint = f"hf/{tmp_path}: a {name} of transformers is no encoder of texts; take one such as"
+    complaint = f"hf/{tmp_path}: a {name} of transformers is not a text encoder; take one such as"
     with torch.device("meta"), pytest.raises(ConfigError, match=complaint):
         registry.build("text_backbone", spec)
     (problem,) = registry.entry("text_backbone", spec["name"]).check(spec, {"max_length": 8})

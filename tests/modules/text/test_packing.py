@@ -7,7 +7,7 @@ import random
 import pytest
 import torch
 
-from lavis_lite.modules.text.packing import WIDTHS, side_by_side
+from lavis_lite.modules.text.packing import WIDTHS, pack_texts
 from lavis_lite.modules.text.text_batch import TextBatch, padded
 
 
@@ -20,7 +20,7 @@ def texts_of(lengths: list[int], seed: int = 0) -> TextBatch:
 def test_every_text_stands_whole_in_a_row_of_its_image(num_images: int) -> None:
     draw = random.Random(num_images)
     texts = texts_of([draw.randint(2, 40) for _ in range(num_images * 12)])
-    rows = side_by_side(texts, num_images)
+    rows = pack_texts(texts, num_images)
     found = 0
     for number, (ids, mask) in enumerate(zip(*texts, strict=True)):
         image, text = divmod(number, 12)
@@ -40,20 +40,20 @@ def test_every_text_stands_whole_in_a_row_of_its_image(num_images: int) -> None:
 def test_rows_of_many_texts_are_all_but_full() -> None:
     draw = random.Random(0)
     texts = texts_of([draw.randint(8, 20) for _ in range(32)])
-    rows = side_by_side(texts, 1)
+    rows = pack_texts(texts, 1)
     assert rows.ids.shape[2] <= 1.05 * max(WIDTHS)
     assert rows.ids.numel() < 1.05 * texts.mask.sum() < 0.8 * texts.ids.numel()
 
 
 def test_texts_of_one_length_keep_rows_of_their_own() -> None:
-    rows = side_by_side(texts_of([9] * 10), 2)
+    rows = pack_texts(texts_of([9] * 10), 2)
     assert rows.ids.shape == (2, 5, 9)
     assert rows.visible.all()
 
 
 def test_parts_hold_few_tokens_and_are_all_of_the_rows() -> None:
     texts = texts_of([draw % 30 + 2 for draw in range(60)])
-    rows = side_by_side(texts, 1)
+    rows = pack_texts(texts, 1)
     parts = list(rows.split(2 * rows.ids.shape[2]))
     assert len(parts) > 2
     assert all(part.ids.shape[1] <= 2 for part in parts)

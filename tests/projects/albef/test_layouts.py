@@ -69,7 +69,7 @@ def test_a_file_loads_into_every_model_of_its_card(
     place = "crossattention.output.dense.weight"
     last = max(k for k in held if k.startswith("text_encoder.") and k.endswith(place))
     assert (
-        model.text_tower.fusing[-1]
+        model.text_tower.fusion_layers[-1]
         .get_submodule(place.removesuffix(".weight"))
         .weight.equal(held[last])
     )
@@ -89,7 +89,7 @@ def test_an_answer_decoder_starts_as_the_layers_that_look_at_images() -> None:
 
 def test_layers_that_look_in_turn_start_as_those_that_look_at_one_image() -> None:
     model, held = load("pretrain", "albef_nlvr")
-    for number, layer in enumerate(model.text_tower.fusing):
+    for number, layer in enumerate(model.text_tower.fusion_layers):
         name = f"text_encoder.bert.encoder.layer.{published.FUSION + number // 2}"
         key = "crossattention.self.query.weight"
         assert layer.get_submodule("crossattention.self.query").weight.equal(held[f"{name}.{key}"])

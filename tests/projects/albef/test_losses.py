@@ -152,11 +152,11 @@ def test_layers_of_a_pair_share_keys_and_values_and_go_on_sharing() -> None:
     optimizer.step()
     model.update_momentum()
     for tower in (model.text_encoder, model.text_encoder_m):
-        first, second = (layer.crossattention.self for layer in tower.fusing[:2])
+        first, second = (layer.crossattention.self for layer in tower.fusion_layers[:2])
         assert first.key.weight is second.key.weight
         assert first.value.bias is second.value.bias
         assert first.query.weight is not second.query.weight
-    first, second = (layer.crossattention.self for layer in model.text_encoder.fusing[:2])
+    first, second = (layer.crossattention.self for layer in model.text_encoder.fusion_layers[:2])
     assert not first.query.weight.equal(second.query.weight)
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from lavis_lite import create_model
 from lavis_lite.errors import ConfigError, DataError
 from lavis_lite.losses.answers import answer_losses, answers_of
-from lavis_lite.modules.text.prefix_tree import Prefixes
+from lavis_lite.modules.text.prefix_trie import PrefixTrie
 
 QUESTIONS = [
     "is there a cross?",
@@ -236,7 +236,7 @@ def test_losses_of_answers_in_a_tree_are_those_of_each_answer_alone(
     with torch.no_grad():
         states, mask = read(model, {k: v[:3] for k, v in samples.items()})
         kv = model.text_decoder.bert.project(states)
-        trees = Prefixes(model.tokenize_answers(listed)).trees(chosen)
+        trees = PrefixTrie(model.tokenize_answers(listed)).select(chosen)
         expected = [
             [by_hand(model, samples["image"][row], QUESTIONS[row], listed[n]).item() for n in own]
             for row, own in enumerate(chosen.tolist())

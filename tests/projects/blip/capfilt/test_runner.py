@@ -146,7 +146,7 @@ def test_a_text_that_is_no_number_away_from_nan_is_rejected(capfilt, records):
         (["captioner=null", "filter=null"], "at least one of them"),
         (["captioner.generate.num_caption=2"], "Did you mean 'num_captions'?"),
         (["runner.shard_size=0"], "runner.shard_size: 0; at least 1"),
-        (["runner.executor=slurm"], "'slurm' is none of its values"),
+        (["runner.executor=slurm"], "'slurm' is not one of its values"),
         (["runner.shardsize=3"], "Did you mean 'shard_size'?"),
     ],
 )

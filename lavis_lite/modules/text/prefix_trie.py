@@ -1,4 +1,4 @@
-"""Many texts as the tree of their prefixes: what several begin with is read and predicted once.
+"""A list of texts as a prefix trie: a prefix that several texts share is read and predicted once.
 
 Dim letters: A texts of the list, C chosen ones, T tokens, B rows, P nodes, V vocabulary.
 """
@@ -13,11 +13,11 @@ from torch import Tensor
 from lavis_lite.modules.text.text_batch import TextBatch
 
 
-class Trees(NamedTuple):
-    """Of each row the tree of its texts; the last token of a text is predicted, never read.
+class RowTries(NamedTuple):
+    """The trie of each row's texts; the last token of a text is predicted, never read.
 
-    ids: (B, P) last tokens of the prefixes; a parent stands before its children.
-    positions: (B, P) of these tokens in their texts.
+    ids: (B, P) last tokens of the prefixes; a parent comes before its children.
+    positions: (B, P) positions of these tokens in their texts.
     visible: (B, P, P) True where a prefix contains another, or is it.
     paths: (B, C, T - 1) the node of each prefix of a text; 0 beyond its end.
     targets: (B, C, T - 1) the token after each prefix; -100 beyond the end.
@@ -30,8 +30,8 @@ class Trees(NamedTuple):
     targets: Tensor
 
 
-class Prefixes:
-    """A list of texts from which trees are made.
+class PrefixTrie:
+    """The prefix trie of a list of texts, from which the tries of its subsets are taken.
 
     Args:
         texts: (A, T), all with the same first token.
@@ -54,16 +54,16 @@ class Prefixes:
             first += len(prefix)
         self._tokens, self._positions = torch.cat(tokens), torch.cat(positions)
 
-    def trees(self, chosen: Tensor) -> Trees:
-        """The trees of the texts ``chosen`` (B, C) for each row, on the device of that."""
-        rows = chosen.cpu()
+    def select(self, chosen: Tensor) -> RowTries:
+        """Return the trie of each row's texts ``chosen`` (B, C), on the device of ``chosen``."""
+        rows = chosen.cpu()  # (B, C)
         paths, targets = self._paths[rows], self._targets[rows]  # (B, C, T - 1)
-        held = [own[own >= 0].unique() for own in paths]  # numbers of the nodes, ascending
-        num_nodes = max(map(len, held))
+        nodes_of = [path[path >= 0].unique() for path in paths]  # ascending node numbers, per row
+        num_nodes = max(map(len, nodes_of))
         ids = torch.zeros(len(rows), num_nodes, dtype=torch.long)
         positions = torch.zeros_like(ids)
         visible = torch.eye(num_nodes, dtype=torch.bool).repeat(len(rows), 1, 1)
-        for row, nodes in enumerate(held):
+        for row, nodes in enumerate(nodes_of):
             ids[row, : len(nodes)] = self._tokens[nodes]
             positions[row, : len(nodes)] = self._positions[nodes]
             path = paths[row] = torch.searchsorted(nodes, paths[row].clamp(min=nodes[0]))
@@ -71,4 +71,4 @@ class Prefixes:
             both = (real[:, :, None] & real[:, None, :]).tril()  # (C, T - 1, T - 1)
             text, later, earlier = both.nonzero(as_tuple=True)
             visible[row, path[text, later], path[text, earlier]] = True
-        return Trees(*(x.to(chosen.device) for x in (ids, positions, visible, paths, targets)))
+        return RowTries(*(x.to(chosen.device) for x in (ids, positions, visible, paths, targets)))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from lavis_lite.modules.text.prefix_tree import Prefixes
+from lavis_lite.modules.text.prefix_trie import PrefixTrie
 from lavis_lite.modules.text.text_batch import padded
 
 # [DEC] a b [SEP] and so on; the second is the beginning of the third, the last stands there twice.
@@ -13,7 +13,7 @@ LISTED = [[7, 1, 2, 9], [7, 3, 9], [7, 3, 2, 9], [7, 1, 2, 2, 9], [7, 3, 9], [7,
 
 def test_each_prefix_is_one_node_and_paths_spell_the_texts() -> None:
     chosen = torch.tensor([[0, 1, 2], [3, 5, 4]])
-    trees = Prefixes(padded(LISTED, 0)).trees(chosen)
+    trees = PrefixTrie(padded(LISTED, 0)).select(chosen)
     # [DEC]; 1, 3; 1 2, 3 2 -- and [DEC]; 1, 3; 1 2; 1 2 2.
     assert trees.ids.tolist() == [[7, 1, 3, 2, 2], [7, 1, 3, 2, 2]]
     assert trees.positions.tolist() == [[0, 1, 1, 2, 2], [0, 1, 1, 2, 3]]
@@ -25,7 +25,7 @@ def test_each_prefix_is_one_node_and_paths_spell_the_texts() -> None:
 
 
 def test_a_prefix_sees_what_it_begins_with_and_nothing_else() -> None:
-    trees = Prefixes(padded(LISTED, 0)).trees(torch.tensor([[3, 2], [5, 5]]))
+    trees = PrefixTrie(padded(LISTED, 0)).select(torch.tensor([[3, 2], [5, 5]]))
     # [DEC]; 1, 3; 1 2, 3 2; 1 2 2
     assert trees.visible[0].int().tolist() == [
         [1, 0, 0, 0, 0, 0],
