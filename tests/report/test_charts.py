@@ -10,9 +10,8 @@ from xml.etree import ElementTree
 
 import pytest
 
-from lavis_lite.report import Html
+from lavis_lite.report import Html, charts
 from lavis_lite.report.charts import histograms, lines
-from lavis_lite.report.charts import lines as charts
 from lavis_lite.report.charts.style import COLOURS, MUTED
 
 Element = ElementTree.Element
@@ -122,7 +121,7 @@ def test_settings_of_the_users_matplotlib_do_not_change_a_chart() -> None:
 def test_charts_need_no_pyplot_and_no_display_and_load_matplotlib_only_when_drawn() -> None:
     code = """
 import sys
-from lavis_lite.report.charts import lines as charts
+from lavis_lite.report import charts
 assert 'matplotlib' not in sys.modules
 charts.ratio_chart('time', [charts.Ratio('work', 0.5)])
 assert 'matplotlib.figure' in sys.modules and 'matplotlib.pyplot' not in sys.modules

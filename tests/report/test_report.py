@@ -14,8 +14,7 @@ from PIL import Image
 from report_pages import Page, nothing_active
 
 from lavis_lite import report
-from lavis_lite.report import Html, side_by_side, tables
-from lavis_lite.report.charts import lines as charts
+from lavis_lite.report import Html, charts, side_by_side, tables
 from lavis_lite.report.examples import evenly
 from lavis_lite.report.pictures import data_uri
 

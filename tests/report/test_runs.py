@@ -90,19 +90,22 @@ def test_compared_runs_show_the_earlier_captions_and_figures(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize(
-    ("rows", "said"),
+    ("metric", "rows", "said"),
     [
-        ([{"image_id": n} for n in range(1200)], "1,200 images"),
-        ([{"query": "image"}, {"query": "text"}, {"query": "text"}], "1 images and 2 texts"),
-        ([{"question": "what?", "image_id": 1}] * 2, "2 questions"),
-        ([{"label": 1}, 5], "1 rows"),
-        ([], ""),
+        ("caption", [{"image_id": n} for n in range(1200)], "1,200 images"),
+        ("retrieval", [{"query": q} for q in ("image", "text", "text")], "1 images and 2 texts"),
+        ("vqa", [{"question": "what?", "image_id": 1}] * 2, "2 questions"),
+        ("retrieval", [{"label": 1}], ""),  # of another release
+        ("unknown here", [{"label": 1}, {"label": 2}], "2 rows"),
+        ("caption", [], ""),
     ],
 )
-def test_figures_say_of_how_many_they_are(tmp_path: Path, rows: list[Any], said: str) -> None:
+def test_figures_say_of_how_many_they_are(
+    tmp_path: Path, metric: str, rows: list[Any], said: str
+) -> None:
     path = tmp_path / "rows.jsonl"
     path.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
-    assert runs.Evaluated("x", "x", [(0, {})], path).counted() == said
+    assert runs.Evaluated("x", metric, [(0, {})], path).counted() == said
 
 
 def test_a_runner_may_show_sections_of_its_own(tmp_path: Path) -> None:
