@@ -30,7 +30,7 @@ def imports_of_parts() -> dict[str, set[str]]:
     parts: dict[str, set[str]] = {}
     for path in sorted(PACKAGE.rglob("*.py")):
         part = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
-        if not part.startswith("__"):
+        if not part.startswith("__") and part != "projects":  # where projects are found, no code
             parts.setdefault(part, set()).update(_imported(path))
     return {part: (targets & set(parts)) - {part} for part, targets in parts.items()}
 
@@ -42,7 +42,7 @@ def _imported(path: Path) -> set[str]:
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("lavis_lite."):
             found.add(str(node.module).split(".")[1])
-    return found - {"projects"}  # the empty package that projects are found through
+    return found
 
 
 def reduced(imports: dict[str, set[str]]) -> dict[str, set[str]]:
