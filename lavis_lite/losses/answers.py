@@ -118,7 +118,7 @@ def answer_losses(
     label_smoothing: float,
     teacher: Teacher | None = None,
 ) -> Tensor:
-    """How badly answers fit their questions.
+    """Return the cross-entropy of answers given their questions.
 
     Args:
         model: gives states and logits of answers.

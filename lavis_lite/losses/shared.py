@@ -121,7 +121,7 @@ class Shared(Generic[M]):
 
     @cached_property
     def image_context(self) -> ImageContext:
-        """What the texts of the step look at: the images, projected once for all losses."""
+        """The images as texts' cross-attention reads them, projected once for all losses."""
         return self._compute(lambda: self._able.image_context(self.image_tokens))
 
     @cached_property

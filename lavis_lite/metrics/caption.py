@@ -72,12 +72,12 @@ class Caption:
         self.match = match
         self.java = java or []
 
-    def check(self, model: Any) -> None:
+    def check(self, model: Generates) -> None:
         """Refuse a model that lacks what the arguments ask for (ConfigError)."""
         demand(model, "caption", self)
         check_generation(model, self.generate)
 
-    def evaluate(self, model: Any, data: EvaluationData, runner: Context) -> Evaluation:
+    def evaluate(self, model: Generates, data: EvaluationData, runner: Context) -> Evaluation:
         """Figures, and per image its caption and references."""
         self.check(model)
         rows = generate_captions(model, data, runner, self.generate, match=self.match)

@@ -34,7 +34,7 @@ class Classification:
     chief = Chief("accuracy", "classes found", "%")
     counted = "texts"
 
-    def evaluate(self, model: Any, data: EvaluationData, runner: Context) -> Evaluation:
+    def evaluate(self, model: Classifies, data: EvaluationData, runner: Context) -> Evaluation:
         """Figures in %, and per row its class, the predicted one and its probability."""
         names = getattr(data.dataset, "class_names", None)
 

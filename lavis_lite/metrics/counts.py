@@ -1,4 +1,4 @@
-"""How many samples a metric's figures are of, and why the others are not among them."""
+"""Accounts of metrics: how many samples figures are of, and why others are not among them."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def count(
     left_out: Mapping[str, Sequence[int]] | None = None,
     because_of: Mapping[int, int] | None = None,
 ) -> Counts:
-    """How many of ``total`` figures are of, the same on every process.
+    """Count the samples of ``total`` that figures are of, the same on every process.
 
     Args:
         data: knows why rows could not be read.
@@ -77,7 +77,7 @@ def row_count(
 
 
 def count_read(data: EvaluationData) -> Counts:
-    """How many rows could be read, for a metric that does not count."""
+    """Count the rows that could be read, for a metric that does not count."""
     bad = {index for part in distributed.all_gather_object(_noted(data)) for index in part}
     return row_count(data, set(range(len(data.dataset))) - bad)
 

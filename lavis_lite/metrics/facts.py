@@ -42,11 +42,11 @@ class Facts:
     def __init__(self, generate: dict[str, Any] | None = None) -> None:
         self.generate = generate or {}
 
-    def check(self, model: Any) -> None:
+    def check(self, model: Generates) -> None:
         """Refuse options that the model's ``generate`` does not take (ConfigError)."""
         check_generation(model, self.generate)
 
-    def evaluate(self, model: Any, data: EvaluationData, runner: Context) -> Evaluation:
+    def evaluate(self, model: Generates, data: EvaluationData, runner: Context) -> Evaluation:
         """Figures in [0, 1], and per image the facts stated and true."""
         self.check(model)
         facts_of: FactsOf | None = getattr(data.dataset, "facts", None)

@@ -11,7 +11,7 @@ T = TypeVar("T")
 
 
 def ask_each(ask: Callable[[list[int]], Sequence[T]], size: int) -> list[T | None]:
-    """What ``ask`` says of each row of a batch; None of those for which it raises NotFinite.
+    """Ask for each row of a batch; None stands for rows for which ``ask`` raises NotFinite.
 
     Args:
         ask: takes numbers of rows and gives something for each of them.

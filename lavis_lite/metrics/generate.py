@@ -22,13 +22,13 @@ from lavis_lite.metrics.pairs import (
     read_pairs,
     text_processor,
 )
-from lavis_lite.modules.interfaces import Context, EvaluationData
+from lavis_lite.modules.interfaces import Context, EvaluationData, Generates, Matches
 
 Row = dict[str, Any]
 
 
 def generate_captions(
-    model: Any,
+    model: Generates,
     data: EvaluationData,
     runner: Context,
     options: Mapping[str, Any],
@@ -86,7 +86,7 @@ def generate_captions(
 
 
 def count_described(data: EvaluationData, rows: list[Row], scored: list[Row], rule: str) -> Counts:
-    """How many images captions are scored of.
+    """Count the images whose captions are scored.
 
     Args:
         data: where the images are from.
@@ -100,7 +100,10 @@ def count_described(data: EvaluationData, rows: list[Row], scored: list[Row], ru
 
 
 def _captions(
-    model: Any, samples: dict[str, Any], options: Mapping[str, Any], seeds: dict[str, list[int]]
+    model: Generates,
+    samples: dict[str, Any],
+    options: Mapping[str, Any],
+    seeds: dict[str, list[int]],
 ) -> list[str | None]:
     def ask(rows: list[int]) -> list[str]:
         chosen = samples if len(rows) == size else {k: v[rows] for k, v in samples.items()}
@@ -123,7 +126,7 @@ def _described(data: EvaluationData, rows: list[Row]) -> list[Row]:
     return good
 
 
-def check_generation(model: Any, options: Mapping[str, Any]) -> None:
+def check_generation(model: Generates, options: Mapping[str, Any]) -> None:
     """Refuse options that ``model.generate`` does not take.
 
     Raises:
@@ -144,12 +147,12 @@ def check_generation(model: Any, options: Mapping[str, Any]) -> None:
         )
 
 
-def _seeds(model: Any, keys: list[str], seed: int) -> dict[str, list[int]]:
+def _seeds(model: Generates, keys: list[str], seed: int) -> dict[str, list[int]]:
     if "seeds" not in inspect.signature(model.generate).parameters:
         return {}
     return {"seeds": [stable_hash("caption", seed, key) for key in keys]}
 
 
-def match_probability(model: Any, image_tokens: Tensor, texts: list[str]) -> Tensor:
+def match_probability(model: Matches, image_tokens: Tensor, texts: list[str]) -> Tensor:
     """(B, N, D) and B texts -> (B,) probability that each text fits its image."""
     return model.match(image_tokens, texts).float().softmax(dim=-1)[:, 1].cpu()

@@ -60,7 +60,7 @@ class ImageTextMatching:
         self.captions = captions
         self.seed = seed
 
-    def evaluate(self, model: Any, data: EvaluationData, runner: Context) -> Evaluation:
+    def evaluate(self, model: Matches, data: EvaluationData, runner: Context) -> Evaluation:
         """Figures in [0, 1], and per image its texts with their probabilities."""
         captions = _read_captions(self.captions)
         rows: list[dict[str, Any]] = []
@@ -134,7 +134,7 @@ def _mismatched(pairs: Pairs, own: list[str], seed: int) -> list[str]:
 
 
 def _score(
-    model: Any,
+    model: Matches,
     image_tokens: Tensor,
     rows: list[dict[str, Any]],
     field: str,

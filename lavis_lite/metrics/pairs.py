@@ -120,7 +120,7 @@ def count_images(
     used: Iterable[int],
     left_out: Mapping[str, Sequence[int]] | None = None,
 ) -> Counts:
-    """How many images of a dataset figures are of; ``used`` has their first rows."""
+    """Count the images of a dataset that figures are of; ``used`` has their first rows."""
     total = [*(image.index for image in pairs.images), *lost_rows(data, pairs)]
     return count(data, total, used, left_out)
 

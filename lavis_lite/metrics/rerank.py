@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from lavis_lite.metrics.token_store import TokenStore
+from lavis_lite.modules.interfaces import Ranks
 
 # Texts of an image per call: enough that projecting the image again for the next call is cheap
 # beside reading them, few enough that texts of like length stand together.
@@ -74,7 +75,7 @@ def blocks(image: Tensor, length: Tensor, chunk_size: int) -> Iterator[list[Bloc
 
 
 def match_logits(
-    model: Any,
+    model: Ranks,
     store: TokenStore,
     texts: Texts,
     pairs: Tensor,

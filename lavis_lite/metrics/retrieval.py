@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple, cast
 
 import torch
 from torch import Tensor
@@ -125,11 +125,11 @@ class Retrieval:
         self.store = store
         self.add_cosine = add_cosine
 
-    def check(self, model: Any) -> None:
+    def check(self, model: Embeds) -> None:
         """Refuse a model that cannot re-score (ConfigError)."""
         demand(model, "retrieval", self)
 
-    def evaluate(self, model: Any, data: EvaluationData, runner: Context) -> Evaluation:
+    def evaluate(self, model: Embeds, data: EvaluationData, runner: Context) -> Evaluation:
         """Figures in %, and per query its rank and best five candidates.
 
         Raises:
@@ -158,7 +158,7 @@ class Retrieval:
 
     def _encode(
         self,
-        model: Any,
+        model: Embeds,
         data: EvaluationData,
         pairs: Pairs,
         runner: Context,
@@ -190,7 +190,7 @@ class Retrieval:
         process = text_processor(data)
         numbers: dict[str, int] = {}
         distinct = [numbers.setdefault(process(row.text), len(numbers)) for row in pairs.texts]
-        texts = Texts(model.tokenize(list(numbers)))
+        texts = Texts(cast(Tokenizes, model).tokenize(list(numbers)))
         text = self._encode_texts(model, texts, runner.device)
         demand_numbers(text, "retrieval", "a text's embedding")
         return Encoded(
@@ -203,7 +203,7 @@ class Retrieval:
             share=range(first, first + len(positions)),
         )
 
-    def _encode_texts(self, model: Any, texts: Texts, device: torch.device) -> Tensor:
+    def _encode_texts(self, model: Embeds, texts: Texts, device: torch.device) -> Tensor:
         batches = list(texts.by_length(self.text_batch_size))
         embeds = []
         for number in distributed.shard(len(batches)):
@@ -213,7 +213,7 @@ class Retrieval:
         return torch.empty_like(gathered).index_copy_(0, torch.cat(batches), gathered).to(device)
 
     def _rank(
-        self, model: Any, encoded: Encoded, store: TokenStore, device: torch.device
+        self, model: Embeds, encoded: Encoded, store: TokenStore, device: torch.device
     ) -> tuple[Ranking, Ranking]:
         """Texts for every image and images for every text; each process ranks for its share."""
         own = torch.arange(encoded.share.start, encoded.share.stop)
@@ -250,7 +250,7 @@ class Retrieval:
 
     def _rescore(
         self,
-        model: Any,
+        model: Embeds,
         encoded: Encoded,
         store: TokenStore,
         device: torch.device,
@@ -287,7 +287,7 @@ class Retrieval:
 def _counts(
     data: EvaluationData, known: Pairs, used: Pairs, left_out: dict[str, list[int]]
 ) -> dict[str, Counts]:
-    """Of how many images and texts the figures are."""
+    """Count the images and texts that the figures are of."""
     empty, alone = left_out["empty text"], left_out["no text"]
     image_of = {row.index: known.images[row.image].index for row in known.texts}
     images = count_images(data, known, [row.index for row in used.images], {"no text": alone})

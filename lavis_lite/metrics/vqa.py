@@ -67,7 +67,7 @@ class Vqa:
         )
         self.rule = rule
 
-    def check(self, model: Any) -> None:
+    def check(self, model: Answers) -> None:
         """Refuse options that the model's ``predict_answers`` does not take (ConfigError)."""
         parameters = inspect.signature(model.predict_answers).parameters
         known = [name for name in parameters if name not in _OURS]
@@ -79,7 +79,7 @@ class Vqa:
                     f"{name!r}.{suggest(name, known)} It takes: {', '.join(known)}"
                 )
 
-    def evaluate(self, model: Any, data: EvaluationData, runner: Context) -> Evaluation:
+    def evaluate(self, model: Answers, data: EvaluationData, runner: Context) -> Evaluation:
         """Figures in %, and per question its answer and how right it is."""
         self.check(model)
         answers = self.answer_list or getattr(data.dataset, "answer_list", None)

@@ -65,7 +65,7 @@ class ZeroShotClassification:
         self.class_names = class_names
         self.text_batch_size = text_batch_size
 
-    def evaluate(self, model: Any, data: EvaluationData, runner: Context) -> Evaluation:
+    def evaluate(self, model: Embeds, data: EvaluationData, runner: Context) -> Evaluation:
         """Figures in %, and per image its class and the most similar one."""
         names = self.class_names or getattr(data.dataset, "class_names", None)
         if not names:
@@ -93,7 +93,7 @@ class ZeroShotClassification:
         counts = {"images": row_count(data, [row["index"] for row in rows])}
         return Evaluation(figures, rows, counts=counts)
 
-    def _classes(self, model: Any, data: EvaluationData, names: list[str]) -> Tensor:
+    def _classes(self, model: Embeds, data: EvaluationData, names: list[str]) -> Tensor:
         """(C, E) unit length."""
         process = text_processor(data)
         prompts = [

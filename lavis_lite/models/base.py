@@ -1,4 +1,4 @@
-"""What every composed model shares: training by its losses, and LAVIS's BaseModel surface."""
+"""The base class of models: training by their losses, and LAVIS's BaseModel surface."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ class VisionLanguageModel(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
+        """The device of the weights."""
         return next(self.parameters()).device
 
     def load_checkpoint(self, url_or_filename: str) -> LoadReport:

@@ -22,7 +22,7 @@ MODES = ("multimodal", "text", "image")
 
 
 class Features(NamedTuple):
-    """What was asked for; the other fields are None.
+    """The features that were asked for; the other fields are None.
 
     Attributes:
         image_embeds: (B, N, D) image tokens, the class token first.

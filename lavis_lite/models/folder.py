@@ -32,7 +32,7 @@ FORMAT = 1  # of config.json; a reader refuses a higher one
 
 @dataclass(frozen=True)
 class SavedModel:
-    """What a folder says about the model in it.
+    """The description of a model that its folder holds.
 
     Attributes:
         name: the registered model.
@@ -93,7 +93,7 @@ def save(model: nn.Module, folder: str | Path, metrics: Mapping[str, float] | No
 
 
 def read(source: str | Path) -> SavedModel | None:
-    """What is known of the model at ``source``, None where it only holds weights.
+    """Read the description of the model at ``source``; None where it only holds weights.
 
     Args:
         source: a folder of ``save``, the output folder of a run, one of its step directories, or a

@@ -1,4 +1,4 @@
-"""Where in an image the words of a text are found: Grad-CAM over cross-attention."""
+"""Grad-CAM over cross-attention: the places in an image of the words of a text."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def compute_gradcam(
     tokenized_text: TextBatch | None = None,
     block_num: int | None = None,
 ) -> tuple[list[Tensor], Tensor]:
-    """How much each image patch speaks, through each token, for "the text holds of the image".
+    """Weigh each image patch by how much it speaks, through each token, for a match.
 
     A patch's attention weight, times the gradient of the match logit with respect to it where that
     is positive, averaged over heads. Any number of heads, any grid. No gradient is left behind in

@@ -101,7 +101,7 @@ class GroundedModel(VisionLanguageModel):
 
     @property
     def fuses_states(self) -> bool:
-        """Whether a text begins to look at its image where reading it alone ends."""
+        """True where a text begins to look at its image after the layers that read it alone."""
         same_start = self.first_token == "cls" or self.tokenizer.enc_id == self.tokenizer.cls_id
         return bool(self.text_tower.fusion_layer) and same_start
 

@@ -160,7 +160,7 @@ class Retrieval(GroundedModel):
                 mode="multimodal",
                 image_kv=kv,
                 positions=part.positions.flatten(0, 1),
-                wanted=part.starts.flatten(0, 1),
+                query_positions=part.starts.flatten(0, 1),
             )  # (B * G, S, D)
             logits.append(self.judge(states)[..., 1].view(num_images, -1))
         return torch.cat(logits, dim=1).gather(1, rows.order)
@@ -179,7 +179,7 @@ class Retrieval(GroundedModel):
 
 
 def is_one_list(texts: RankTexts) -> TypeGuard[Sequence[str]]:
-    """Whether the candidates that ``rank`` is given are texts for all images alike."""
+    """Tell whether the candidates that ``rank`` is given are texts for all images alike."""
     return (
         not isinstance(texts, TextBatch)
         and len(texts) > 0

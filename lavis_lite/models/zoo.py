@@ -190,7 +190,7 @@ class ModelZoo:
         return ((name, cards.types(name)) for name in cards.list_models())
 
     def __len__(self) -> int:
-        """How many types there are of all models together, as in LAVIS."""
+        """Count the types of all models together, as LAVIS does."""
         return sum(len(names) for _, names in self)
 
     def __str__(self) -> str:
@@ -205,7 +205,7 @@ model_zoo = ModelZoo()
 
 
 def _saved(name: str | None, type: str | None, checkpoint: str | None) -> SavedModel | None:
-    """What a checkpoint says of itself, if it is asked for alone or by the name that it has."""
+    """Read the description in a checkpoint that is asked for alone or by the name in it."""
     if checkpoint is None or checkpoint == cards.RELEASED or "://" in str(checkpoint):
         return None
     from lavis_lite.models import folder as model_folder

@@ -37,7 +37,7 @@ class Tokenizer(Protocol):
 
 
 class Account(Protocol):
-    """How many samples a figure is of, and why not of the others: ``lavis_lite.data.counts``."""
+    """The account of a figure: its samples, and why not the others; ``lavis_lite.data.counts``."""
 
     @property
     def seen(self) -> int:
@@ -70,7 +70,7 @@ class Account(Protocol):
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What a metric found.
+    """The result of a metric.
 
     Args:
         metrics: figures by name.

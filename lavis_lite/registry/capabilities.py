@@ -35,7 +35,7 @@ def _members(protocol: type) -> list[str]:
 
 
 def has_capability(model: type, name: str) -> bool:
-    """Whether instances of a model class have ``name``: as a method, property or annotation."""
+    """Tell whether a model class has ``name`` as a method, property or annotation."""
     return hasattr(model, name) or any(
         name in vars(base).get("__annotations__", {}) for base in model.__mro__
     )

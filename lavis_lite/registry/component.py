@@ -55,7 +55,7 @@ class ModelComponent(Component):
 
     type: str | None = None
     checkpoint: str | None = None
-    given: Mapping[str, Any] | None = None
+    given: Mapping[str, Any] | None = field(default=None, compare=False)
 
     @property
     def written(self) -> Mapping[str, Any]:
@@ -64,7 +64,7 @@ class ModelComponent(Component):
 
     @property
     def requires(self) -> tuple[Capability, ...]:
-        """What the model's class must have for the part that it plays; a subclass says it."""
+        """The capabilities that the model's part in a config asks for; a subclass says them."""
         return ()
 
 

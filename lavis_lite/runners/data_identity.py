@@ -1,4 +1,4 @@
-"""Which rows a run reads, cheaply told from others: numbers, and a hash of some of them."""
+"""The identity of a run's data, cheaply told: numbers of rows, and a hash of some of them."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def rows_hash(source: Any) -> str:
 
 
 def identities(datasets: Iterable[Any]) -> list[dict[str, Any]]:
-    """Of each dataset its ``rows`` and, where rows come without their images, ``some`` of them."""
+    """Tell each dataset's ``rows`` and, where rows come without their images, ``some`` of them."""
     return [
         {
             "rows": len(dataset),
@@ -43,7 +43,7 @@ def identities(datasets: Iterable[Any]) -> list[dict[str, Any]]:
 def changes(
     before: Sequence[Mapping[str, Any]], now: Sequence[Mapping[str, Any]], where: str
 ) -> list[str]:
-    """What is different in the rows, as lines that begin with the key of the dataset."""
+    """List differences of the rows, as lines that begin with the key of the dataset."""
     lines = []
     for number, (old, new) in enumerate(zip(before, now, strict=False)):
         if old["rows"] != new["rows"]:

@@ -177,7 +177,7 @@ def _numbers(name: str, result: Evaluation) -> dict[str, float | str]:
 
 
 def counts_of(records: Iterable[Record], step: int) -> dict[str, Any]:
-    """How many samples the figures at ``step`` are of: evaluator -> unit -> count."""
+    """Read how many samples the figures at ``step`` are of: evaluator -> unit -> count."""
     return {
         record["evaluate"]: record["counts"]
         for record in records

@@ -128,7 +128,7 @@ class RunFolder:
         return read_json(self.start).get("settings")
 
     def last_rows(self) -> list[dict[str, Any]]:
-        """Which rows the run in this folder was last trained on; empty where it is not known."""
+        """Read which rows the run in this folder was last trained on; empty if unknown."""
         return read_json(self.start).get("rows", [])
 
     def summary(self) -> dict[str, Any] | None:

@@ -1,4 +1,4 @@
-"""What every ALBEF model reads besides its own weights, and how its texts start."""
+"""The published layouts that every ALBEF model reads, and how its texts start."""
 
 from __future__ import annotations
 

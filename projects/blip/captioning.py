@@ -31,7 +31,7 @@ class Parts(Protocol):
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
+        """The device of the weights."""
         ...
 
     def encode_image(self, image: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""What every BLIP model reads and writes besides its own weights."""
+"""The published layouts that every BLIP model reads and writes."""
 
 from __future__ import annotations
 

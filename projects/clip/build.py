@@ -64,7 +64,7 @@ def build_parts(
 
 
 def dual_problems(spec: Spec, model: Spec) -> Iterator[str]:
-    """What is wrong with a dual encoder as a whole, as far as its config tells.
+    """Yield the problems of a dual encoder as a whole, as far as its config tells.
 
     Args:
         spec: the model as a component.
@@ -84,7 +84,7 @@ def dual_problems(spec: Spec, model: Spec) -> Iterator[str]:
 
 
 def text_length(tower: nn.Module, wanted: int | None, spec: Spec) -> int:
-    """How many tokens a text may have: ``wanted``, or all that the tower holds.
+    """Return the most tokens of a text: ``wanted``, or all that the tower holds.
 
     Raises:
         ConfigError: more than it holds; or no number, and the tower has no bound.

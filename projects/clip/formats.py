@@ -1,4 +1,4 @@
-"""What every dual encoder reads besides its own weights."""
+"""The published layouts that every dual encoder reads."""
 
 from __future__ import annotations
 

@@ -176,7 +176,7 @@ def test_a_pipeline_that_was_written_down_says_how_to_give_a_stage_its_secrets(
 @pytest.mark.parametrize(
     "slips",
     [
-        [f"data.train[0].api_key=[{SECRET}]", "data.train[0].url=3"],
+        [f"data.train[0].api_key=[{SECRET}]", "data.train[0].urll=3"],
         [f"data.train[0].api_key={SECRET}", "data.train[0].api_key.more=1"],
         [f"data.train[0].api_key={{: {SECRET}: [}}"],
         [f"data.train[0]..api_key={SECRET}"],

@@ -175,7 +175,7 @@ def test_timm_s_names_are_listed_by_a_pattern() -> None:
 
 
 def test_the_arguments_are_those_of_the_timm_class_and_ours() -> None:
-    arguments = registry.entry("vision_encoder", "timm/vit_base_patch16_224").arguments
+    arguments = registry.entry("vision_encoder", "timm/vit_base_patch16_224").parameters
     assert {"embed_dim", "depth", "drop_path_rate", "pretrained", "image_size"} <= set(arguments)
     assert not {"num_classes", "img_size", "self", "kwargs", "name"} & set(arguments)
     distilled = registry.entry("vision_encoder", "timm/deit_tiny_distilled_patch16_224").arguments

@@ -172,7 +172,7 @@ def test_the_record_says_what_ran_where(cfg: Path, tmp_path: Path) -> None:
 
 def test_work_whose_operations_are_not_counted_has_no_share(cfg: Path) -> None:
     case = "{title: one, name: command, arguments: [-c, pass], reach: {ours: {share_of_rate: 0.1}}}"
-    with pytest.raises(ConfigError, match=r"reach\.ours\.share_of_rate: command does no arithm"):
+    with pytest.raises(ConfigError, match=r"reach\.ours\.share_of_rate: command has no counted"):
         run(cfg, f"cases[0]={case}")
 
 

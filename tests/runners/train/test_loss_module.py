@@ -34,6 +34,7 @@ def assert_close(folder, expected):
     for mine, its in zip(records(folder), records(expected), strict=True):
         assert mine.pop("evaluate", "") == its.pop("evaluate", "")
         assert mine.pop("loss", 0) == pytest.approx(its.pop("loss", 0), rel=1e-5)
+        assert mine.pop("counts", None) == its.pop("counts", None)
         assert mine == pytest.approx(its, rel=1e-4)
 
 

@@ -43,7 +43,7 @@ def test_a_record_has_step_losses_rate_norm_and_speed(tmp_path):
     assert [line["step"] for line in lines] == [1, 5, 10, 12, 12]
     train = ["step", "loss", "loss_fit", "lr", "grad_norm", "samples_per_second"]
     assert [list(line) for line in lines[:4]] == [train] * 4
-    assert list(lines[4]) == ["step", "evaluate", "error", "seconds"]
+    assert list(lines[4]) == ["step", "evaluate", "error", "seconds", "counts"]
     assert lines[0]["lr"] == pytest.approx(0.02 / 3)  # step 1 of a warm-up of three
     assert lines[1]["loss"] == lines[1]["loss_fit"] > 0
 
