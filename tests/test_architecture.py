@@ -316,6 +316,23 @@ def test_every_test_module_asserts_something(path: Path) -> None:
     assert not tests or checks.search(ast.unparse(tree(path)))
 
 
+def test_docstrings_are_sentences_with_a_subject_or_a_verb() -> None:
+    nounless = {"What", "Whether", "Of", "Who", "Which", "Where", "How"}
+    wrong = [
+        f"{path.relative_to(ROOT)}: {getattr(node, 'name', 'the module')}"
+        for path in LIBRARY
+        for node in ast.walk(tree(path))
+        if isinstance(node, ast.FunctionDef | ast.ClassDef | ast.Module)
+        and (ast.get_docstring(node) or "").split(" ")[0] in nounless
+    ]
+    assert wrong == []
+
+
+def test_few_things_are_of_any_type() -> None:
+    lines = [line for path in LIBRARY for line in path.read_text(encoding="utf-8").splitlines()]
+    assert sum(": Any" in line for line in lines) <= 120
+
+
 # ---- reading the source
 
 

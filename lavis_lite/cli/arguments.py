@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
-from typing import Any
+from typing import TypeAlias
 
 IMAGES = "paths, folders (with what is below them), glob patterns or URLs"
 
+# What `add_subparsers` of argparse returns.
+Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
-def add_commands(commands: Any) -> None:
+
+def add_commands(commands: Commands) -> None:
     """Add the four commands to ``lavis-lite``'s subparsers."""
     caption = _command(commands, "caption", "describe images")
     caption.add_argument("--num-captions", type=_count, metavar="N", help="captions per image")
@@ -51,7 +54,7 @@ def add_commands(commands: Any) -> None:
     )
 
 
-def _command(commands: Any, name: str, help: str) -> argparse.ArgumentParser:
+def _command(commands: Commands, name: str, help: str) -> argparse.ArgumentParser:
     parser = commands.add_parser(name, help=help, description=f"{help.capitalize()}.")
     parser.set_defaults(command=_run, task=name)
     parser.add_argument("images", nargs="+", metavar="IMAGES", help=IMAGES)

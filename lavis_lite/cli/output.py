@@ -55,7 +55,7 @@ class Table:
             cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
             self.stream.write(_held("  ".join(cells).rstrip(), self.stream) + "\n")
 
-    def _cell(self, value: Any) -> str:
+    def _cell(self, value: object) -> str:
         if isinstance(value, list):
             return " | ".join(map(str, value))
         text = f"{value:.4f}" if isinstance(value, float) else " ".join(str(value).split())

@@ -13,13 +13,12 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import lavis_lite
 from lavis_lite import registry
-from lavis_lite.cli.arguments import add_commands
+from lavis_lite.cli.arguments import Commands, add_commands
 from lavis_lite.errors import CheckpointError, ConfigError, DataError, DownloadError, UnknownName
 from lavis_lite.io.redaction import log_to_stderr, redacted_urls
 
@@ -237,7 +236,9 @@ def _parser(program: str) -> argparse.ArgumentParser:
     return parser
 
 
-def _add(commands: Any, name: str, command: Any, help: str) -> argparse.ArgumentParser:
+def _add(
+    commands: Commands, name: str, command: Callable[..., object], help: str
+) -> argparse.ArgumentParser:
     parser = commands.add_parser(name, help=help)
     parser.set_defaults(command=command)
     return parser

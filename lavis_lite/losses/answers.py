@@ -179,7 +179,7 @@ class AnswerModelling(nn.Module):
         alpha: float = 0.4,
         ramp: float = 0.1,
         *,
-        model: Any = None,
+        model: object = None,
     ) -> None:
         super().__init__()
         self.label_smoothing, self.ramp = label_smoothing, ramp

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 
@@ -36,7 +34,7 @@ class Classification(nn.Module):
         ramp: float = 0.1,
         label_smoothing: float = 0.0,
         *,
-        model: Any = None,
+        model: object = None,
     ) -> None:
         super().__init__()
         self.alpha = alpha if keeps_momentum(model) else 0.0

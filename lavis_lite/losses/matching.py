@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import logging
 import math
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -185,7 +185,7 @@ class ImageTextMatching(nn.Module):
         self.prior = self.prior_of(negatives)
 
     @staticmethod
-    def prior_of(negatives: str = "hard", **_: Any) -> float | None:
+    def prior_of(negatives: str = "hard", **_: object) -> float | None:
         """Return the loss of a model that has learnt nothing: the entropy of one match in three.
 
         Args:
@@ -260,7 +260,7 @@ def warn_of_one() -> None:
     )
 
 
-def _interleave(first: TextBatch, second: TextBatch, model: Any) -> TextBatch:
+def _interleave(first: TextBatch, second: TextBatch, model: LearnsMatching) -> TextBatch:
     """Rows first[0], second[0], first[1], second[1]..., padded alike: (2B, T)."""
     length = max(first.ids.shape[1], second.ids.shape[1])
 

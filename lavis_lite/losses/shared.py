@@ -171,7 +171,7 @@ class Shared(Generic[M]):
             return compute()
 
 
-def keeps_momentum(model: Any) -> bool:
+def keeps_momentum(model: object) -> bool:
     """Tell whether a model has a momentum copy, whose predictions can be mixed into targets."""
     return getattr(model, "momentum", None) is not None
 

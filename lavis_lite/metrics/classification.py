@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections import defaultdict
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -47,7 +46,7 @@ class Classification:
         counts = {self.counted: row_count(data, [row["index"] for row in rows])}
         return Evaluation(self._figures(rows, names), rows, counts=counts)
 
-    def _figures(self, rows: list[Row], names: Any) -> dict[str, float]:
+    def _figures(self, rows: list[Row], names: Sequence[str] | None) -> dict[str, float]:
         figures = {"accuracy": percent([row["correct"] for row in rows])}
         by_class: dict[int, list[bool]] = defaultdict(list)
         for row in rows:
@@ -73,7 +72,7 @@ class Nlvr(Classification):
     chief = Chief("accuracy", "statements judged right", "%")
     counted = "statements"
 
-    def _figures(self, rows: list[Row], names: Any) -> dict[str, float]:
+    def _figures(self, rows: list[Row], names: Sequence[str] | None) -> dict[str, float]:
         statements: dict[str, bool] = {}
         for row in rows:
             text = row["text"]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -112,7 +111,7 @@ def demand_numbers(found: Tensor, metric: str, what: str) -> None:
         raise FloatingPointError(f"{metric}: {not_finite(what)}, {bad} of {total} numbers")
 
 
-def _noted(data: Any) -> dict[int, str]:
+def _noted(data: object) -> dict[int, str]:
     """Row -> why it was set aside, as the data remembers it."""
     if not hasattr(data, "bad_rows") or not isinstance(data.bad_rows, dict):
         return data.__dict__.setdefault("_set_aside", {})

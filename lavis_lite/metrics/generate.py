@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 from torch import Tensor
 
@@ -64,7 +64,7 @@ def generate_captions(
             keys = [pairs.images[position].key for position in batch.positions]
             samples = {"image": batch.image}
             if match:  # a model that takes its own tokens encodes the images only once
-                samples["image_tokens"] = model.encode_image(batch.image)
+                samples["image_tokens"] = cast(Matches, model).encode_image(batch.image)
             captions = _captions(model, samples, options, _seeds(model, keys, runner.seed))
             part = [
                 {
@@ -76,7 +76,7 @@ def generate_captions(
             ]
             if match:
                 texts = [process(caption or "") for caption in captions]
-                fits = match_probability(model, samples["image_tokens"], texts)
+                fits = match_probability(cast(Matches, model), samples["image_tokens"], texts)
                 for row, probability in zip(part, fits.tolist(), strict=True):
                     row["match"] = round(probability, 5)
             rows += _described(data, part)

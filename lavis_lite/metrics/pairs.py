@@ -180,7 +180,7 @@ def evaluating(model: Any, runner: Context) -> Iterator[None]:
         yield
 
 
-def demand(model: Any, name: str, metric: Any) -> None:
+def demand(model: object, name: str, metric: Any) -> None:
     """Refuse a model that lacks a capability which the metric's arguments ask for.
 
     Args:

@@ -277,7 +277,9 @@ class Retrieval:
         by_text = place * num_texts + torch.arange(num_texts)[:, None]
         codes = torch.cat([by_image.flatten(), by_text[mine]]).unique()  # ascending
         pairs = torch.stack([codes // num_texts, codes % num_texts], dim=1)
-        logits = match_logits(model, store, encoded.texts, pairs, self.chunk_size, device)
+        logits = match_logits(
+            cast(Ranks, model), store, encoded.texts, pairs, self.chunk_size, device
+        )
         demand_numbers(logits, "retrieval", "a match logit")
         image_logits = torch.zeros(images.shape)
         image_logits[mine] = logits[torch.searchsorted(codes, by_text[mine])]

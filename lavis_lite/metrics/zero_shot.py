@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -107,7 +107,7 @@ class ZeroShotClassification:
         return normalize(embeds.mean(dim=1), dim=-1)
 
 
-def _judged(row: Row, order: Tensor, scores: Tensor, names: Any) -> Row:
+def _judged(row: Row, order: Tensor, scores: Tensor, names: Sequence[str]) -> Row:
     label = int(row["label"])
     if not 0 <= label < len(names):
         raise ConfigError(

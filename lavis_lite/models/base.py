@@ -50,7 +50,7 @@ class VisionLanguageModel(nn.Module):
         super().__init__()
         self.losses = nn.ModuleDict()
 
-    def __init_subclass__(cls, **kwargs: Any) -> None:
+    def __init_subclass__(cls, **kwargs: object) -> None:
         """Give methods that were renamed both names, whichever of them a class defines."""
         super().__init_subclass__(**kwargs)
         for pair in RENAMED.items():
@@ -156,10 +156,10 @@ class VisionLanguageModel(nn.Module):
         """Parameter groups: matrices decay, norms and biases do not."""
         return decay_groups(self, weight_decay, lr_scale)
 
-    def before_training(self, **kwargs: Any) -> None:
+    def before_training(self, **kwargs: object) -> None:
         """Called by LAVIS's loops before training; nothing to do here."""
 
-    def before_evaluation(self, **kwargs: Any) -> None:
+    def before_evaluation(self, **kwargs: object) -> None:
         """Called by LAVIS's loops before evaluation; nothing to do here."""
 
     @classmethod

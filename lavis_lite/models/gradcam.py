@@ -89,10 +89,10 @@ def _weighted_attention(
     """
     seen: dict[str, Tensor] = {}
 
-    def keep_query(module: Any, inputs: Any, output: Tensor) -> None:
+    def keep_query(module: object, inputs: object, output: Tensor) -> None:
         seen["query"] = output.detach()
 
-    def cut_here(module: Any, inputs: tuple[Tensor, ...]) -> tuple[Tensor]:
+    def cut_here(module: object, inputs: tuple[Tensor, ...]) -> tuple[Tensor]:
         seen["output"] = inputs[0].detach().requires_grad_()
         return (seen["output"],)
 

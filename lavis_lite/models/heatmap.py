@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
@@ -52,7 +52,7 @@ def relevance_map(
 getAttMap = relevance_map
 
 
-def overlay(picture: Image.Image, relevance: Any, blur: bool = True) -> Image.Image:
+def overlay(picture: Image.Image, relevance: Tensor | np.ndarray, blur: bool = True) -> Image.Image:
     """A picture with a map of patches laid over it, at the picture's size.
 
     Args:

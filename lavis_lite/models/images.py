@@ -69,6 +69,6 @@ def _batch(image: Any, name: str) -> Tensor:
     return image[None] if image.ndim == 3 else image
 
 
-def _kind(value: Any) -> str:
+def _kind(value: object) -> str:
     what = "a path" if isinstance(value, str | PurePath) else f"a {type(value).__name__}"
     return f"{what} ({value!r:.60})" if isinstance(value, str | PurePath | int | float) else what

@@ -57,7 +57,7 @@ def create_model(
     model_type: str | None = None,
     pretrained: bool = False,
     checkpoint: str | None = None,
-    **overrides: Any,
+    **overrides: object,
 ) -> nn.Module:
     """A model with random weights; with released ones by ``pretrained=True``; or with your own.
 
@@ -95,7 +95,7 @@ def load_model(
     dtype: str | None = None,
     prepack: bool = False,
     compile: bool = False,
-    **overrides: Any,
+    **overrides: object,
 ) -> nn.Module:
     """A model with its released weights, or those of ``checkpoint`` (LAVIS's ``load_model``).
 
@@ -240,5 +240,5 @@ def _build_processors(section: Mapping[str, Any], image_size: ImageSize | None) 
     return built
 
 
-def _identity(item: Any, rng: Any = None) -> Any:
+def _identity(item: object, rng: object = None) -> object:
     return item

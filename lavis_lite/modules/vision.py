@@ -100,7 +100,7 @@ def timm_encoder(
     position_std: float | None = None,
     init_scale: float | None = None,
     image_size: ImageSize = 224,
-    **args: Any,
+    **args: object,
 ) -> TimmTokens:
     """Build any timm model as a vision encoder.
 

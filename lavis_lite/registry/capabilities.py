@@ -7,7 +7,6 @@ name of a single attribute.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
 
 Capability = str | type
 
@@ -46,6 +45,6 @@ def lacks(model: type, required: Iterable[Capability]) -> list[str]:
     return [name for name in members_of(required) if not has_capability(model, name)]
 
 
-def missing_from(model: Any, required: Iterable[Capability]) -> list[str]:
+def missing_from(model: object, required: Iterable[Capability]) -> list[str]:
     """The attributes that capabilities ask for and a model does not have."""
     return [name for name in members_of(required) if not hasattr(model, name)]

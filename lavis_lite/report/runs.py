@@ -102,7 +102,7 @@ def read_run(name: str, folder: str | os.PathLike) -> Run:
     )
 
 
-def _evaluations(records: list[Record], config: Any, folder: Path) -> list[Evaluated]:
+def _evaluations(records: list[Record], config: object, folder: Path) -> list[Evaluated]:
     components = _evaluators(config)
     histories: dict[str, list[tuple[int, dict[str, float]]]] = {}
     missing: dict[str, dict[str, str]] = {}
@@ -131,7 +131,7 @@ def _evaluations(records: list[Record], config: Any, folder: Path) -> list[Evalu
     return found
 
 
-def _evaluators(config: Any) -> dict[str, Any]:
+def _evaluators(config: object) -> dict[str, Any]:
     from lavis_lite.config.evaluators import evaluator_names
 
     evaluators = getattr(config, "evaluate", None) or []

@@ -238,6 +238,6 @@ def _adapted(model: nn.Module) -> dict[str, Any]:
     return {name: module for name, module in model.named_modules() if isinstance(module, LoraLayer)}
 
 
-def _is_idle(layer: Any) -> bool:
+def _is_idle(layer: nn.Module) -> bool:
     parameters = [p for n, p in layer.named_parameters() if "lora_" in n and p.requires_grad]
     return bool(parameters) and all(p.grad is None for p in parameters)
