@@ -10,6 +10,25 @@ redaction.py     secrets taken out of what is written down
 packages.py      installed packages that do not fit together
 """
 
-from lavis_lite.io.paths import cache_dir, here, is_remote, local_path, offline, open, path_manager
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from lavis_lite.io.paths import cache_dir as cache_dir
+    from lavis_lite.io.paths import here as here
+    from lavis_lite.io.paths import is_remote as is_remote
+    from lavis_lite.io.paths import local_path as local_path
+    from lavis_lite.io.paths import offline as offline
+    from lavis_lite.io.paths import open as open
+    from lavis_lite.io.paths import path_manager as path_manager
 
 __all__ = ["cache_dir", "here", "is_remote", "local_path", "offline", "open", "path_manager"]
+
+
+def __getattr__(name: str) -> Any:
+    """Hand a name on when it is first used: most commands need no address, and save its import."""
+    if name in __all__:
+        return getattr(importlib.import_module("lavis_lite.io.paths"), name)
+    raise AttributeError(f"module 'lavis_lite.io' has no attribute {name!r}")
