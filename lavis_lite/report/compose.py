@@ -55,16 +55,23 @@ def _of(found: Mapping[str, Evaluated]) -> str:
 
 
 def headline(runs: Sequence[Run], pairs: Sequence[Pair] = ()) -> list[Headline]:
-    """Return the chief figure of each metric from the last run that has it, and what it was."""
+    """Return the chief figure of each metric, and what it was before.
+
+    It is that of the first compared pair which has both, as pairs are given in the order of what
+    they show; without a pair, of the last run.
+    """
     found: dict[str, Headline] = {}
     earlier = {after.name: before for before, after in pairs}
-    for run in runs:
+    compared = [after for _, after in pairs]
+    for run in [*runs, *reversed(compared)]:
+        before = earlier.get(run.name)
         for evaluated in run.evaluations:
             where = [run.name] if len(runs) > 1 else []
-            before = earlier.get(run.name)
             old = _named(before, evaluated.name)
             if before and old:
                 where = [f"{before.name} → {run.name}"]
+            elif evaluated.metric in found and run in compared:
+                continue
             if count := evaluated.counted():
                 where.append(count)
             if figure := headline_of(evaluated.metric, evaluated.figures, ", ".join(where)):

@@ -89,6 +89,19 @@ def test_compared_runs_show_the_earlier_captions_and_figures(tmp_path: Path) -> 
     assert "+0.083" in page.text
 
 
+def test_the_first_compared_pair_gives_the_figures_at_the_top(tmp_path: Path) -> None:
+    names = ("web", "cleaned", "tuned", "tuned again")
+    for name, exact in zip(names, ("0.1", "0.9", "0.95", "0.96"), strict=True):
+        example_run(tmp_path / name)
+        metrics = tmp_path / name / "metrics.jsonl"
+        metrics.write_text(metrics.read_text().replace("0.1666", exact))
+    stages = {name: tmp_path / name for name in names}
+    pairs = [("web", "cleaned"), ("tuned", "tuned again")]
+    page = read_page(report.report_pipeline(tmp_path, stages, "x", compare=pairs))
+    assert "(web → cleaned, 12 images)10.0 → 90.0%" in page.text
+    assert "(tuned → tuned again, 12 images)" not in page.text
+
+
 @pytest.mark.parametrize(
     ("metric", "rows", "said"),
     [
