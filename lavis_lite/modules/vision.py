@@ -100,7 +100,7 @@ def timm_encoder(
     position_std: float | None = None,
     init_scale: float | None = None,
     image_size: ImageSize = 224,
-    **args: object,
+    **args: Any,
 ) -> TimmTokens:
     """Build any timm model as a vision encoder.
 
@@ -145,10 +145,15 @@ def timm_encoder(
 
 
 def _uncut(model: Any, size: tuple[int, ...]) -> tuple[int, ...] | None:
-    """Sides of a patch where it does not divide an image of this size, whose rest is not seen."""
+    """Sides of a patch where it does not divide an image of this size, whose rest is not seen.
+
+    Patches that overlap (a kernel wider than its stride, as PVT's) reach the border all the same.
+    """
     patches = getattr(model, "patch_embed", None)
     sides = getattr(patches, "patch_size", None)
     if not isinstance(sides, tuple | list) or getattr(patches, "dynamic_img_pad", False):
+        return None
+    if tuple(getattr(getattr(patches, "proj", None), "stride", sides)) != tuple(sides):
         return None
     cut = any(length % side for length, side in zip(size, sides, strict=True))
     return tuple(sides) if cut else None
