@@ -110,6 +110,11 @@ class _MovedModules:
         """Leave the making of the module to the import system."""
 
     def exec_module(self, module: ModuleType) -> None:
+        """Warn, and let the module hand on the names of those that took its place.
+
+        Raises:
+            ImportError: a place of LAVIS's; the message says what to use instead.
+        """
         inner = module.__name__.partition(".")[2]
         if (place := inner.partition(".")[0]) in _LAVIS:
             raise ImportError(f"lavis_lite has no {inner!r}, where LAVIS has one: {_LAVIS[place]}")

@@ -39,8 +39,9 @@ def test_a_documented_place_hands_its_names_on_and_warns(module: str, name: str)
 
 @pytest.mark.parametrize("moved", lavis_lite._MOVED.values())
 def test_what_moved_is_where_it_is_said_to_be(moved: list[str]) -> None:
+    assert moved
     for place in moved:
-        importlib.import_module(f"lavis_lite.{place}")
+        assert importlib.import_module(f"lavis_lite.{place}").__name__ == f"lavis_lite.{place}"
 
 
 @pytest.mark.parametrize(

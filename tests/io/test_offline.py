@@ -105,4 +105,5 @@ def test_timms_weights_are_taken_from_where_the_message_says(no_network: Path) -
 
 @pytest.mark.fault(37)
 def test_random_weights_need_no_network() -> None:
-    create_model("blip_caption", "tiny", vision={"name": "timm/test_vit"})
+    model = create_model("blip_caption", "tiny", vision={"name": "timm/test_vit"})
+    assert sum(p.numel() for p in model.visual_encoder.parameters()) > 0
