@@ -130,7 +130,7 @@ class FileRows(Rows):
     """Rows with images that are decoded from files or bytes."""
 
     def _finish(
-        self, exif: bool = False, max_pixels: int = MAX_PIXELS, **choice: Unpack[Choice]
+        self, *, exif: bool = False, max_pixels: int = MAX_PIXELS, **choice: Unpack[Choice]
     ) -> None:
         """Set how images are decoded, and keep only the chosen rows."""
         self.decode = functools.partial(decode, exif=exif, max_pixels=max_pixels)
