@@ -8,9 +8,10 @@ import os
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 from lavis_lite import registry
+from lavis_lite.data.choice import Choice
 from lavis_lite.data.files.images import MAX_PIXELS, decode
 from lavis_lite.data.files.json_text import parse_json
 from lavis_lite.data.files.rows import PackedRows, Rows
@@ -48,7 +49,7 @@ class Bootstrapped(Rows):
             `synthetic`, `all`; or `web_at_random`, as many web texts as were kept, by chance: what
             a filter is to be compared with.
         unfinished_ok: read the shards that are done of a run that is not.
-        limit, where, fold: a choice of the rows, see `Rows._choose`.
+        choice: which rows are taken, as of every dataset, see `Choice`.
 
     Raises:
         ConfigError: on an unknown choice of texts.
@@ -60,9 +61,7 @@ class Bootstrapped(Rows):
         path: str,
         texts: str = "kept",
         unfinished_ok: bool = False,
-        limit: int | None = None,
-        where: dict[str, Any] | None = None,
-        fold: dict[str, Any] | None = None,
+        **choice: Unpack[Choice],
     ):
         if texts not in _TEXTS:
             raise ConfigError(
@@ -85,7 +84,7 @@ class Bootstrapped(Rows):
             raise DataError(f"{path}: no texts ({texts}) in its {len(numbers)} shards")
         arguments = {k: v for k, v in self._source.items() if k in ("exif", "max_pixels")}
         self.decode = functools.partial(decode, **{"max_pixels": MAX_PIXELS, **arguments})
-        self._choose(limit, where, fold)
+        self._choose(**choice)
 
     def _path(self, number: int, suffix: str) -> Path:
         return self._folder / SHARDS / f"{shard_name(number)}{suffix}"

@@ -1,0 +1,239 @@
+"""Which rows of a dataset are taken: arguments that every dataset has, applied in one place."""
+
+from __future__ import annotations
+
+import math
+import typing
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from numbers import Real
+from typing import Annotated, Any, NamedTuple, TypedDict
+
+import numpy
+
+from lavis_lite.config.annotations import problem_of, seen
+from lavis_lite.data.seeding import stable_hash
+from lavis_lite.errors import ConfigError, DataError, listed, suggest
+from lavis_lite.registry.shared_arguments import Argument
+
+
+class Choice(TypedDict, total=False):
+    """The arguments of every dataset that choose some of its rows.
+
+    They apply in this order: ``where`` and ``fold``, then ``slice``, then ``limit``.
+    """
+
+    limit: Annotated[
+        int | None, Argument("at most so many rows, the first ones, of what the others leave.")
+    ]
+    where: Annotated[
+        dict[str, Any] | None,
+        Argument(
+            'rows whose field has a value, `{label: "true"}`, one of a list of values, `{label:'
+            " [1, 2]}`, or a number in a range, both ends included, `{score: {min: 0.7, max: 1}}`,"
+            ' of which one may be left out. Values are compared as texts: `true` equals `"True"`.'
+            " A field that is no number is in no range. Of several fields, all must hold."
+        ),
+    ]
+    fold: Annotated[
+        dict[str, Any] | None,
+        Argument(
+            "`{by: image_group, of: 6, take: [0, 1]}`: rows are dealt into `of` parts by a hash of"
+            " the field `by` (default image_id), so that rows with an equal value stay together;"
+            " the parts in `take` are kept."
+        ),
+    ]
+    slice: Annotated[
+        list[int | None] | None,
+        Argument(
+            "`[start, stop]`: the rows from start to before stop, counted from 0, of what `where`"
+            " and `fold` leave; negative numbers count from the end, and null is an end:"
+            " `[-100, null]` is the last hundred."
+        ),
+    ]
+
+
+class Chosen(NamedTuple):
+    """The result of a choice.
+
+    Attributes:
+        numbers: (R,) of the rows that are taken, in order; None for all.
+        left_out: rule -> rows that it left out.
+    """
+
+    numbers: numpy.ndarray | None
+    left_out: dict[str, int]
+
+
+def choose(
+    choice: Choice, name: str, count: int, annotation: Callable[[int], dict[str, Any]]
+) -> Chosen:
+    """Choose rows of a dataset.
+
+    Args:
+        choice: the arguments.
+        name: of the dataset, for messages.
+        count: its rows.
+        annotation: the number of a row -> its fields, without the image. A row that raises
+            DataError is taken, so that reading it puts it into quarantine.
+
+    Raises:
+        TypeError: another argument.
+        ConfigError: a value that is none of its argument's.
+        DataError: a field that no row has; or no row is left.
+    """
+    _check(choice)
+    where, fold, limit = choice.get("where"), choice.get("fold"), choice.get("limit")
+    left_out = Counter[str]()
+    numbers: numpy.ndarray | None = None
+    if where or fold:
+        numbers = _matching(where or {}, fold, name, count, annotation, left_out)
+    if (ends := choice.get("slice")) is not None:
+        rows = numpy.arange(count) if numbers is None else numbers
+        numbers = _part(rows, ends, name)
+        left_out["slice"] = len(rows) - len(numbers)
+    if limit is not None:
+        rows = numpy.arange(count) if numbers is None else numbers
+        numbers = rows[:limit]
+        left_out["limit"] = len(rows) - len(numbers)
+    return Chosen(numbers, dict(+left_out))
+
+
+def _check(choice: Choice) -> None:
+    hints = typing.get_type_hints(Choice)
+    for key, value in choice.items():
+        if key not in hints:
+            raise TypeError(f"a dataset takes no argument {key!r}.{suggest(key, hints)}")
+        if problem := problem_of(value, hints[key]):
+            raise ConfigError(f"{key}: {problem}")
+    limit, ends = choice.get("limit"), choice.get("slice")
+    if limit is not None and limit < 1:
+        raise ConfigError(f"limit: {limit}; at least 1, or null for all rows")
+    if ends is not None and len(ends) != 2:
+        raise ConfigError(f"slice: {ends}; two numbers are expected, [start, stop]")
+
+
+def _part(rows: numpy.ndarray, ends: Sequence[int | None], name: str) -> numpy.ndarray:
+    taken = rows[ends[0] : ends[1]]
+    if not len(taken):
+        spelt = ", ".join("null" if end is None else str(end) for end in ends)
+        raise DataError(
+            f"{name}: slice: [{spelt}] takes none of {len(rows)} rows, which are numbered 0 ..."
+            f" {len(rows) - 1}; it takes those from the first number to before the second"
+        )
+    return taken
+
+
+def _matching(
+    where: Mapping[str, Any],
+    fold: Mapping[str, Any] | None,
+    name: str,
+    count: int,
+    annotation: Callable[[int], dict[str, Any]],
+    left_out: Counter[str],
+) -> numpy.ndarray:
+    """Return the numbers of the chosen rows; count the others by the rule that left them out."""
+    by, parts, take = _fold(fold)
+    allows = {field: _condition(field, wanted) for field, wanted in where.items()}
+    values: dict[str, Counter[str]] = {field: Counter() for field in where}
+    chosen: list[int] = []
+    fields: set[str] = set()
+    for number in range(count):
+        try:
+            row = annotation(number)
+        except DataError:
+            chosen.append(number)
+            continue
+        fields.update(row)
+        for field in where:
+            values[field][_text(row.get(field))] += 1
+        other = next((f for f, allow in allows.items() if not allow(row.get(f))), None)
+        if other is not None:
+            left_out[f"another {other}"] += 1
+        elif by and stable_hash(str(row.get(by))) % parts not in take:
+            left_out["fold"] += 1
+        else:
+            chosen.append(number)
+    for field in [*where, *filter(None, [by])]:
+        if field not in fields:
+            raise DataError(
+                f"{name}: no row has a field {field!r}.{suggest(field, fields)}"
+                f" Fields: {listed(sorted(fields))}"
+            )
+    if not chosen:
+        seen_values = {field: _summary(values[field], where[field]) for field in where}
+        raise DataError(
+            f"{name}: where={dict(where)}, fold={dict(fold or {})} leave none of {count} rows."
+            f" Values seen: {seen_values}"
+        )
+    return numpy.array(chosen)
+
+
+def _fold(fold: Mapping[str, Any] | None) -> tuple[str | None, int, set[int]]:
+    if not fold:
+        return None, 1, {0}
+    known = ("by", "of", "take")
+    for name in fold:
+        if name not in known:
+            raise ConfigError(
+                f"fold.{name}: unknown key.{suggest(name, known)} Known: by, of, take"
+            )
+    parts, take = fold.get("of", 0), fold.get("take", [])
+    take = {take} if isinstance(take, int) else set(take)
+    if not isinstance(parts, int) or parts < 2 or not take <= set(range(parts)) or not take:
+        raise ConfigError(
+            f"fold: of={parts!r}, take={sorted(take)}; `of` is a number of parts, 2 or more,"
+            " `take` lists some of 0 ... of - 1"
+        )
+    return fold.get("by", "image_id"), parts, take
+
+
+def _condition(field: str, wanted: object) -> Callable[[object], bool]:
+    """Return the test that a value of ``where`` means."""
+    if isinstance(wanted, Mapping):
+        low, high = _range(field, wanted)
+        return lambda value: (number := _number(value)) is not None and low <= number <= high
+    allowed = {
+        _text(one) for one in (wanted if isinstance(wanted, list | tuple | set) else [wanted])
+    }
+    return lambda value: _text(value) in allowed
+
+
+def _range(field: str, wanted: Mapping[str, Any]) -> tuple[float, float]:
+    known = ("min", "max")
+    for key, bound in wanted.items():
+        where = f"where.{field}.{key}"
+        if key not in known:
+            raise ConfigError(f"{where}: unknown key.{suggest(str(key), known)} Known: min, max")
+        if bound is not None and (problem_of(bound, float) or math.isnan(bound)):
+            raise ConfigError(f"{where}: a number is expected, not {seen(bound)}")
+    bounds = {key: bound for key, bound in wanted.items() if bound is not None}
+    if not bounds:
+        raise ConfigError(f"where.{field}: a range of numbers has a min, a max or both")
+    low, high = bounds.get("min", -math.inf), bounds.get("max", math.inf)
+    if low > high:
+        raise ConfigError(f"where.{field}: min {low} is above max {high}")
+    return low, high
+
+
+def _number(value: object) -> float | None:
+    """Return a field as a number, also one that a file of texts writes; None if it is none."""
+    if isinstance(value, bool) or not isinstance(value, Real | str):
+        return None
+    try:
+        return float(value)
+    except (ValueError, OverflowError):
+        return None
+
+
+def _summary(counts: Counter[str], wanted: object) -> object:
+    """Return what a message says of the values of a field: the commonest, or their range."""
+    if isinstance(wanted, Mapping):
+        numbers = [n for text in counts if (n := _number(text)) is not None and not math.isnan(n)]
+        return f"{min(numbers):g} ... {max(numbers):g}" if numbers else "no numbers"
+    return dict(counts.most_common(5))
+
+
+def _text(value: object) -> str:
+    """Return a value as text to compare: `true` in a config equals "true" in a JSON file."""
+    return str(value).lower() if isinstance(value, bool | str) else str(value)
