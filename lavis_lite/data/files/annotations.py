@@ -298,6 +298,20 @@ def num_captions(row: dict[str, Any]) -> int:
     return len(_captions(next((row[name] for name in TEXT_COLUMNS if name in row), None)))
 
 
+def captions_of(row: dict[str, Any], where: str, column: str | None = None) -> list[str]:
+    """Return the texts of a row of an annotation file.
+
+    Args:
+        row: as it was read.
+        where: the file, for messages.
+        column: of the texts; by default the first one that datasets would read.
+
+    Raises:
+        DataError: no such column.
+    """
+    return _captions(row[_column("text", column, TEXT_COLUMNS, row, where)])
+
+
 def _captions(value: object) -> list[str]:
     """Each caption of a row; none at all is an empty one, so that no row is lost in silence."""
     if isinstance(value, list | tuple):

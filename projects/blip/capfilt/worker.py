@@ -27,6 +27,7 @@ from lavis_lite.projects.blip.capfilt.source import PrepareImages, Source
 from lavis_lite.registry import cards
 from lavis_lite.registry.component import ModelComponent
 from lavis_lite.registry.plugins import load_plugin
+from lavis_lite.runners.heap import keep_freed_memory
 from lavis_lite.runners.precision import Precision
 from lavis_lite.runners.process import seed_everything
 
@@ -50,6 +51,7 @@ def work(config: CapfiltConfig, shard_size: int, place: Place) -> int:
     """
     for plugin in config.plugins:
         load_plugin(plugin)
+    keep_freed_memory(config.run.keep_memory)
     torch.set_num_threads(config.run.num_threads)
     device = choose(config.run.device, place.local)
     tools, settings = load_tools(config, shard_size, device)
