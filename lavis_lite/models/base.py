@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,11 +11,15 @@ from torch import Tensor, nn
 
 from lavis_lite import registry
 from lavis_lite.config.image_size import ImageSize
+from lavis_lite.errors import ConfigError, UnknownName
 from lavis_lite.losses.shared import Shared
 from lavis_lite.losses.step_info import StepInfo
 from lavis_lite.models.formats import Formats
+from lavis_lite.models.images import images_of
 from lavis_lite.models.momentum import MomentumCopy
+from lavis_lite.models.texts import as_texts, texts_of
 from lavis_lite.modules.output import ModelOutput, Samples
+from lavis_lite.modules.samples import as_samples
 from lavis_lite.modules.text.text_batch import TextBatch
 
 if TYPE_CHECKING:
@@ -24,7 +28,7 @@ if TYPE_CHECKING:
 Spec = Mapping[str, Any]  # a component: a registered name with its arguments
 LossSpecs = Mapping[str, Spec]
 Losses = Mapping[str, nn.Module]
-Texts = list[str] | TextBatch
+Texts = str | Sequence[str] | TextBatch
 RENAMED = {"image_embeds": "image_features", "text_embeds": "text_features"}  # old name -> name
 
 
@@ -82,6 +86,7 @@ class VisionLanguageModel(nn.Module):
                 its own, as in LAVIS: it moves the copy, and the state is read from the batch
                 (``StepInfo.of``).
         """
+        samples = checked_samples(samples, self)
         if step_info is None:
             step_info = StepInfo.of(samples)
             if torch.is_grad_enabled() and not step_info.micro_step:
@@ -171,7 +176,29 @@ class VisionLanguageModel(nn.Module):
         for name in cards.list_models():
             if registry.entry("model", name).result is cls:
                 return zoo.load_model(name, model_type)  # type: ignore[return-value]
-        raise LookupError(f"{cls.__name__} is not registered as a model")
+        raise UnknownName(f"{cls.__name__} is not registered as a model")
+
+
+def checked_samples(samples: Samples, model: VisionLanguageModel) -> Samples:
+    """Return a batch to learn from with its images as tensors and its texts as a list, one each.
+
+    Only what is there is looked at: which of them are needed is known to the losses.
+
+    Raises:
+        ConfigError: images or texts of another form, or not as many of each.
+    """
+    names = getattr(model, "image_names", ("image",))
+    checked = dict(as_samples(samples))
+    images = {name: images_of(samples, model, name) for name in names if name in samples}
+    counts = {name: len(image) for name, image in images.items()}
+    if len(set(counts.values())) > 1:
+        listed = ", ".join(f"{count} of {name!r}" for name, count in counts.items())
+        raise ConfigError(f"samples: {listed}; as many of each are expected")
+    if (texts := samples.get("text_input")) is not None:
+        checked["text_input"] = (
+            texts_of(samples, max(counts.values())) if images else as_texts(texts)
+        )
+    return {**checked, **images}
 
 
 def decay_groups(

@@ -161,13 +161,21 @@ def load_model_and_preprocess(
         The model; image processors ``{"train", "eval"}``; text processors ``{"train", "eval"}``.
     """
     model: Any = load_model(name, model_type, is_eval, device, **overrides)
-    sections = model.card.get("processors") or cards.card(model.card["name"]).get("processors", {})
-    image_size = getattr(model, "image_size", None)
-    return (
-        model,
-        _build_processors(sections.get("image", {}), image_size),
-        _build_processors(sections.get("text", {}), image_size),
-    )
+    return model, *processors_of(model.card, getattr(model, "image_size", None))
+
+
+def processors_of(
+    card: Mapping[str, Any], image_size: ImageSize | None
+) -> tuple[Processors, Processors]:
+    """Image processors and text processors of a model, each ``{"train", "eval"}``.
+
+    Args:
+        card: the model's, with its name, and its processors where they are its own.
+        image_size: the model's.
+    """
+    sections = card.get("processors") or cards.card(card["name"]).get("processors", {})
+    images, texts = sections.get("image", {}), sections.get("text", {})
+    return _build_processors(images, image_size), _build_processors(texts, image_size)
 
 
 def load_preprocess(config: Mapping[str, Any]) -> tuple[Processors, Processors]:
