@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from lavis_lite import registry
 from lavis_lite.errors import CheckpointError, DownloadError
-from lavis_lite.io import paths
+from lavis_lite.io import hub
 from lavis_lite.io.packages import naming_torchvision
 from lavis_lite.modules.generation.sampling import sample
 from lavis_lite.modules.output import Samples
@@ -150,16 +150,14 @@ def _load(source: str) -> tuple[nn.Module, Any]:
     with naming_torchvision():
         from transformers import AutoModelForImageTextToText, AutoProcessor
 
-    options = {"trust_remote_code": False, "local_files_only": paths.offline()}
+    options = {"trust_remote_code": False, "local_files_only": hub.offline()}
     try:
-        with naming_torchvision(), paths.hub_client():
+        with naming_torchvision(), hub.hub_client(source):
             processor = AutoProcessor.from_pretrained(source, **options)
             model = AutoModelForImageTextToText.from_pretrained(source, **options)
     except (OSError, ValueError) as error:
-        if paths.offline() and not Path(source).exists():
-            raise DownloadError(
-                f"model.source: {source}: {paths.fetch_elsewhere(source)}"
-            ) from None
+        if not Path(source).exists() and hub.why_no_hub() is not None:
+            raise DownloadError(f"model.source: {source}: {hub.fetch_elsewhere(source)}") from None
         raise CheckpointError(
             f"model.source: {source}: no image-text-to-text model of transformers: "
             f"{first_line(error)}"
