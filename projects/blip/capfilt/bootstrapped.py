@@ -20,8 +20,9 @@ from lavis_lite.errors import ConfigError, DataError, suggest
 from lavis_lite.io.paths import here
 from lavis_lite.io.redaction import REDACTED
 from lavis_lite.modules.interfaces import RowDataset
-from lavis_lite.projects.blip.capfilt.layout import IMAGES, JOB, RECORDS, SHARDS, shard_name
-from lavis_lite.projects.blip.capfilt.reading import finished_shards, read_job, read_lines
+from lavis_lite.projects.blip.capfilt.layout import IMAGES, JOB, SHARDS, shard_name
+from lavis_lite.projects.blip.capfilt.reading import finished_shards, read_job
+from lavis_lite.projects.blip.capfilt.tabulate import shard_records
 
 _TEXTS = {  # which texts of a record: (web, synthetic, only those that were kept)
     "kept": (True, True, True),
@@ -102,7 +103,7 @@ class Bootstrapped(Rows):
     ) -> Iterator[dict[str, Any]]:
         """A row for each wanted text of a shard."""
         members = self._members(number)
-        for record in read_lines(self._path(number, RECORDS)):
+        for record in shard_records(self._folder, number):
             shared = {
                 **record["fields"],
                 "image": record["image"],

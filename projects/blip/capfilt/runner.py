@@ -30,6 +30,8 @@ from lavis_lite.projects.blip.capfilt.job import (
     refuse_changed,
 )
 from lavis_lite.projects.blip.capfilt.stats import add
+from lavis_lite.projects.blip.capfilt.table import need_pyarrow
+from lavis_lite.projects.blip.capfilt.tabulate import tabulate
 from lavis_lite.projects.blip.capfilt.throughput import bytes_written, read_timings
 from lavis_lite.projects.blip.capfilt.truth import judge_filter
 from lavis_lite.projects.blip.capfilt.worker import work
@@ -90,6 +92,8 @@ class CapfiltRunner:
                 # Runs that shared the work may end at the same moment: one after the other.
                 with locked(folder.path / ".collect.lock", wait=True):
                     total = collect(folder, config.data)
+                    if config.output.table:  # of shards that were done before it was asked for
+                        tabulate(folder.path)
                     self._finish(folder, total, round(time.perf_counter() - begin, 1))
             else:
                 total = read_totals(folder)
@@ -159,6 +163,8 @@ def check(config: CapfiltConfig, shard_size: int, workers: int) -> None:
         if model is not None and hasattr(model, "generate"):
             problems += option_problems(model, config.captioner.generate)
     problems += _filter_problems(config)
+    if config.output.table:
+        need_pyarrow("output.table")
     if problems:
         raise ConfigError("\n".join(problems))
 
