@@ -12,7 +12,6 @@ from typing import Any
 
 from lavis_lite import registry
 from lavis_lite.data.files.images import MAX_PIXELS, decode
-from lavis_lite.data.files.json_text import parse_json
 from lavis_lite.data.files.rows import PackedRows, Rows
 from lavis_lite.data.files.tables import foreign
 from lavis_lite.data.files.tar_index import Members, index_shard
@@ -21,7 +20,8 @@ from lavis_lite.errors import ConfigError, DataError, suggest
 from lavis_lite.io.paths import here
 from lavis_lite.io.redaction import REDACTED
 from lavis_lite.modules.interfaces import RowDataset
-from lavis_lite.projects.blip.capfilt.layout import DONE, IMAGES, JOB, RECORDS, SHARDS, shard_name
+from lavis_lite.projects.blip.capfilt.layout import IMAGES, JOB, RECORDS, SHARDS, shard_name
+from lavis_lite.projects.blip.capfilt.reading import finished_shards, read_job, read_lines
 
 _TEXTS = {  # which texts of a record: (web, synthetic, only those that were kept)
     "kept": (True, True, True),
@@ -70,8 +70,9 @@ class Bootstrapped(Rows):
             )
         self._folder = Path(here(path))
         self.name = f"bootstrapped-{self._folder.name}-{texts}"
-        self._source, num_shards = _read_job(self._folder)
-        numbers = _finished(self._folder, num_shards, unfinished_ok)
+        job = read_job(self._folder)
+        self._source: dict[str, Any] = job["source"]
+        numbers = finished_shards(self._folder, job["num_shards"], unfinished_ok)
         self._tars = {n: tar for n in numbers if (tar := self._path(n, IMAGES)).is_file()}
         self._texts = Counter[str]()
         with foreign(self._folder / SHARDS, "the output of a bootstrapping run"):
@@ -101,7 +102,7 @@ class Bootstrapped(Rows):
     ) -> Iterator[dict[str, Any]]:
         """A row for each wanted text of a shard."""
         members = self._members(number)
-        for record in _records(self._path(number, RECORDS)):
+        for record in read_lines(self._path(number, RECORDS)):
             shared = {
                 **record["fields"],
                 "image": record["image"],
@@ -226,41 +227,3 @@ def _at_random(
 
 def _image(members: Members) -> tuple[int, int]:
     return next(place for extension, place in members.items() if extension not in ("json", "txt"))
-
-
-def _read_job(folder: Path) -> tuple[dict[str, Any], int]:
-    """The component of the source, and how many shards the run has."""
-    try:
-        job = parse_json((folder / JOB).read_bytes(), keep_bytes=True)
-    except FileNotFoundError:
-        raise DataError(
-            f"{folder}: not the output of a bootstrapping run, no {JOB} in it"
-        ) from None
-    except (OSError, ValueError) as error:
-        raise DataError(f"{folder / JOB}: cannot be read: {error}") from None
-    fields = job if isinstance(job, dict) else {}
-    source, num_shards = fields.get("source"), fields.get("num_shards")
-    if not isinstance(source, dict) or not isinstance(num_shards, int):
-        raise DataError(f"{folder / JOB}: has no `source` (a dataset) or `num_shards` (a number)")
-    return source, num_shards
-
-
-def _finished(folder: Path, num_shards: int, unfinished_ok: bool) -> list[int]:
-    names = (file.stem for file in (folder / SHARDS).glob(f"shard-*{DONE}"))
-    found = (int(number) for name in names if (number := name.rpartition("-")[2]).isdecimal())
-    done = sorted(number for number in found if number < num_shards)
-    if len(done) < num_shards and not (unfinished_ok and done):
-        raise DataError(
-            f"{folder}: {num_shards - len(done)} of {num_shards} shards are not done; start the "
-            "run again to finish it, or read what there is with unfinished_ok: true"
-        )
-    return done
-
-
-def _records(path: Path) -> Iterator[dict[str, Any]]:
-    try:
-        with path.open(encoding="utf-8") as file:
-            for line in file:
-                yield parse_json(line, keep_bytes=True)
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path}: cannot be read: {error}") from None
