@@ -17,7 +17,7 @@ import logging
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -143,28 +143,59 @@ def read_labels(path: str | Path) -> list[Label]:
     files = sorted(path.glob("*.jsonl")) if path.is_dir() else [path]
     if not files or not path.exists():
         raise DataError(f"{path}: no labels; `lavis-lite review FOLDER` writes some")
-    holding: dict[tuple[str, int, str], Label] = {}
+    holding = Holding()
     for file in files:
-        for label in _read_file(file):
-            place = (label.key, label.place, label.labeller)
-            holding.pop(place, None)  # so that the order is that of the last judgements
-            holding[place] = label
-    return sorted(holding.values(), key=lambda label: label.time)
+        holding.read(file, to_the_end=True)
+    return sorted(holding, key=lambda label: label.time)
 
 
-def _read_file(path: Path) -> Iterable[Label]:
-    for number, line in enumerate(path.read_bytes().split(b"\n"), 1):
-        if not line.strip():
-            continue
-        try:
-            values = json.loads(line)
-        except ValueError:
-            log.warning("%s, line %d: cut short, skipped", path, number)
-            continue
-        try:
-            yield _label(values)
-        except DataError as error:
-            raise DataError(f"{path}, line {number}: {error}") from None
+class Holding:
+    """The judgements that hold, by (key, place, labeller), of files that may go on growing."""
+
+    def __init__(self) -> None:
+        self._labels: dict[tuple[str, int, str], Label] = {}
+        self._read: dict[Path, tuple[int, int]] = {}  # bytes and lines of each file so far
+
+    def __iter__(self) -> Iterator[Label]:
+        return iter(self._labels.values())
+
+    def read(self, path: Path, to_the_end: bool = False) -> list[Label]:
+        """Take in what a file has got since it was last read; returns that.
+
+        Args:
+            path: of the file.
+            to_the_end: read a last line without a line feed too; else it is still being written.
+
+        Raises:
+            DataError: a line is no label.
+        """
+        start, number = self._read.get(path, (0, 0))
+        with path.open("rb") as file:
+            file.seek(start)
+            data = file.read()
+        if not to_the_end:
+            data = data[: data.rfind(b"\n") + 1]
+        found = []
+        for line in data.split(b"\n"):
+            number += 1
+            if line.strip() and (label := _parsed(line, f"{path}, line {number}")):
+                self._labels[label.key, label.place, label.labeller] = label
+                found.append(label)
+        self._read[path] = start + len(data), number - 1
+        return found
+
+
+def _parsed(line: bytes, where: str) -> Label | None:
+    """Return the label of a line; None for one that was cut short."""
+    try:
+        values = json.loads(line)
+    except ValueError:
+        log.warning("%s: cut short, skipped", where)
+        return None
+    try:
+        return _label(values)
+    except DataError as error:
+        raise DataError(f"{where}: {error}") from None
 
 
 def _label(values: Any) -> Label:
