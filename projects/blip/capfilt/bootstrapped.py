@@ -23,6 +23,8 @@ from lavis_lite.modules.interfaces import RowDataset
 from lavis_lite.projects.blip.capfilt.layout import IMAGES, JOB, SHARDS, shard_name
 from lavis_lite.projects.blip.capfilt.reading import finished_shards, read_job
 from lavis_lite.projects.blip.capfilt.tabulate import shard_records
+from lavis_lite.projects.blip.selection.layout import is_selection
+from lavis_lite.projects.blip.selection.reading import Selection
 
 _TEXTS = {  # which texts of a record: (web, synthetic, only those that were kept)
     "kept": (True, True, True),
@@ -43,8 +45,11 @@ class Bootstrapped(Rows):
     was no filter), `kept` and the fields that its sample had in the source. Images come from the
     run's tar shards where it wrote some, else from where the source has them.
 
+    A selection (the runner `select`) is read in the same way: the texts that it chose are the ones
+    that are kept, whatever the run's filter said of them.
+
     Args:
-        path: the run's output folder.
+        path: the run's output folder, or that of a selection.
         texts: `kept`, `kept_web`, `kept_synthetic`; or, whatever the filter said, `web`,
             `synthetic`, `all`; or `web_at_random`, as many web texts as were kept, by chance: what
             a filter is to be compared with.
@@ -71,9 +76,20 @@ class Bootstrapped(Rows):
             )
         self._folder = Path(here(path))
         self.name = f"bootstrapped-{self._folder.name}-{texts}"
+        self._selection = Selection(self._folder) if is_selection(self._folder) else None
+        if self._selection is not None:
+            if not texts.startswith("kept"):
+                raise ConfigError(
+                    f"bootstrapped.texts: {texts!r} of a selection; it has only texts that are "
+                    f"kept. For the others read the run, {self._selection.records}"
+                )
+            self._folder = self._selection.records
+            unfinished_ok = unfinished_ok or self._selection.manifest["unfinished_ok"]
         job = read_job(self._folder)
         self._source: dict[str, Any] = job["source"]
         numbers = finished_shards(self._folder, job["num_shards"], unfinished_ok)
+        if self._selection is not None:  # of shards that were done then
+            numbers = [n for part in self._selection.manifest["parts"] for n in part["shards"]]
         self._tars = {n: tar for n in numbers if (tar := self._path(n, IMAGES)).is_file()}
         self._texts = Counter[str]()
         with foreign(self._folder / SHARDS, "the output of a bootstrapping run"):
@@ -95,13 +111,22 @@ class Bootstrapped(Rows):
     def _all(self, numbers: list[int], texts: str) -> Iterator[dict[str, Any]]:
         self._keys: set[str] = set()
         self._texts.clear()
+        if self._selection is not None:
+            for number, chosen in self._selection.places():
+                yield from self._read(number, *_TEXTS[texts], chosen)
+            return
         for number in numbers:
             yield from self._read(number, *_TEXTS[texts])
 
     def _read(
-        self, number: int, web: bool, synthetic: bool, only_kept: bool
+        self,
+        number: int,
+        web: bool,
+        synthetic: bool,
+        only_kept: bool,
+        chosen: dict[int, set[int]] | None = None,
     ) -> Iterator[dict[str, Any]]:
-        """A row for each wanted text of a shard."""
+        """A row for each wanted text of a shard; ``chosen`` are those of a selection, by row."""
         members = self._members(number)
         for record in shard_records(self._folder, number):
             shared = {
@@ -113,14 +138,18 @@ class Bootstrapped(Rows):
             if members is not None:
                 shared["member"] = (number, members.get(f"{record['index']:09d}"))
             key = self._unique(record["key"], record["index"])
-            for text_row in _texts_of(record):
+            for place, text_row in enumerate(_texts_of(record)):
+                if chosen is not None:
+                    text_row["kept"] = place in chosen.get(record["index"], ())
                 is_asked_for = web if text_row["origin"] == "web" else synthetic
                 if not is_asked_for:
                     self._texts[f"{text_row['origin']} texts, which are not asked for"] += 1
                 elif not text_row["text_input"].strip():
                     self._texts["empty text"] += 1
                 elif only_kept and not text_row["kept"]:
-                    self._texts["not kept by the filter"] += 1
+                    self._texts[
+                        "not selected" if chosen is not None else "not kept by the filter"
+                    ] += 1
                 else:
                     yield {**shared, **text_row, "key": f"{key}/{text_row['key']}"}
 
