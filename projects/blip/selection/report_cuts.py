@@ -102,7 +102,7 @@ def judged(found: dict[str, Any]) -> Section | None:
         axis = "share of the others kept"
         parts.append(line_chart(Chart(title, [*coloured, chance], x=axis, smooth=False)))
     note = "People judge more texts near a cut than elsewhere; these shares are of what was judged."
-    return Section("Judged texts", side_by_side(parts, "charts"), note)
+    return Section("Judged texts", side_by_side(parts, "column"), note)
 
 
 def _four(truth: dict[str, Any]) -> list[int]:

@@ -58,7 +58,7 @@ def count(
         "judged": _judged(plan, block, chosen),
         "truth": _truth(plan, block, chosen),
     }
-    matrix = numpy.array(failing).reshape(len(failing), -1).astype(numpy.int64)
+    matrix = numpy.array(failing).reshape(len(failing), len(fate)).astype(numpy.int64)
     found["together"] = (matrix @ matrix.T).tolist()
     alone = matrix.sum(0) == 1
     found["alone"] = (matrix * alone).sum(1).tolist()
