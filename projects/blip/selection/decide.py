@@ -10,7 +10,7 @@ import numpy
 
 from lavis_lite.projects.blip.capfilt.texts import WEB
 from lavis_lite.projects.blip.selection import cuts, moments
-from lavis_lite.projects.blip.selection.pool import FIELD, SCORE
+from lavis_lite.projects.blip.selection.pool import FIELD, SCORE, read_column
 from lavis_lite.projects.blip.selection.repeats import read_repeats
 from lavis_lite.projects.blip.selection.rules import Fusion, Keep, Rule
 
@@ -46,11 +46,8 @@ class Block:
 
     def column(self, name: str) -> pa.Array:
         """A column, see `block_table`."""
-        import pyarrow.parquet as parquet
-
         if name not in self._read:
-            table = parquet.read_table(self.path, columns=[name])
-            self._read[name] = table[name].combine_chunks()
+            self._read[name] = read_column(self.path, name)
         return self._read[name]
 
     def numbers(self, name: str) -> numpy.ndarray:

@@ -34,7 +34,13 @@ from lavis_lite.projects.blip.selection.plan import (
     Plan,
     reduced_before,
 )
-from lavis_lite.projects.blip.selection.pool import FIELD, IMAGE, block_table
+from lavis_lite.projects.blip.selection.pool import (
+    FIELD,
+    IMAGE,
+    block_table,
+    read_column,
+    write_columns,
+)
 from lavis_lite.projects.blip.selection.rules import PHASH, SHA256
 
 log = logging.getLogger(__name__)
@@ -89,11 +95,9 @@ def _whole(path: Path) -> Iterator[Path]:
 
 
 def _columns(plan: Plan, number: int, path: Path) -> None:
-    import pyarrow.parquet as parquet
-
     table = block_table(plan.pool, number, plan.wanted)
     with _whole(plan.columns(number)) as file:
-        parquet.write_table(table, file, compression="lz4")
+        write_columns(table, file)
     block = Block(plan.columns(number), number, {}, {})
     shard, index = block.numbers("shard"), block.numbers("index")
     sampled = moments.sampled_images(shard, index, plan.pool.num_images)
@@ -127,13 +131,11 @@ def _all_columns(plan: Plan, path: Path) -> None:
 
 def _refuse_unknown_fields(plan: Plan) -> None:
     """Refuse a field that no row has; the nearest is one of the first record's."""
-    import pyarrow.parquet as parquet
-
     missing = set(plan.wanted.fields)
     for number in range(len(plan.pool.blocks)):
         for name in list(missing):
-            column = parquet.read_table(plan.columns(number), columns=[f"{FIELD}{name}"])
-            if column.column(0).null_count < len(column):
+            column = read_column(plan.columns(number), f"{FIELD}{name}")
+            if column.null_count < len(column):
                 missing.discard(name)
     if missing:
         name = sorted(missing)[0]

@@ -103,7 +103,7 @@ class Plan(NamedTuple):
 
     def columns(self, number: int) -> Path:
         """The table of a block."""
-        return self.folder.partial(COLUMNS, number, ".parquet")
+        return self.folder.partial(COLUMNS, number, ".arrow")
 
 
 def make_plan(config: SelectionConfig, block_size: int) -> Plan:

@@ -274,3 +274,25 @@ def _nothing(pool: Pool, wanted: Wanted) -> pa.Table:
         **{f"{IMAGE}{name}": pa.string() for name in wanted.image_texts},
     }
     return pa.schema(list(kinds.items())).empty_table()
+
+
+def write_columns(table: pa.Table, path: Path) -> None:
+    """Write the columns of a block."""
+    import pyarrow as pa
+
+    options = pa.ipc.IpcWriteOptions(compression="lz4")
+    with (
+        pa.OSFile(str(path), "wb") as file,
+        pa.ipc.new_file(file, table.schema, options=options) as batches,
+    ):
+        batches.write_table(table.combine_chunks())
+
+
+def read_column(path: Path, name: str) -> pa.Array:
+    """Read a column of a block."""
+    import pyarrow as pa
+
+    with pa.memory_map(str(path)) as file:
+        schema = pa.ipc.open_file(file).schema
+        options = pa.ipc.IpcReadOptions(included_fields=[schema.get_field_index(name)])
+        return _one(pa.ipc.open_file(file, options=options).read_all()[name])

@@ -22,7 +22,7 @@ from lavis_lite.report.charts import Part, divided_bars
 from lavis_lite.report.tables import Cell, TableRow, render_table
 
 log = logging.getLogger(__name__)
-_MOST_VALUES = 20_000  # in a histogram, whose counts are drawn as shares
+_MOST_VALUES = 5_000  # in a histogram, whose counts are drawn as shares
 _ORIGINS = ("web", "synthetic")
 
 

@@ -165,7 +165,11 @@ def _examples(
     found = {}
     for side, mine in sides.items():
         places = numpy.flatnonzero(mine)
-        near = numpy.argsort(numpy.abs(score[places] - limit), kind="stable")[:EXAMPLES]
+        away = numpy.abs(score[places] - limit)
+        if len(away) > EXAMPLES:  # of equally near ones the first, which a partition does not say
+            farthest = numpy.partition(away, EXAMPLES - 1)[EXAMPLES - 1]
+            places, away = places[away <= farthest], away[away <= farthest]
+        near = numpy.argsort(away, kind="stable")[:EXAMPLES]
         found[side] = [
             {
                 "distance": abs(float(score[row]) - limit),
