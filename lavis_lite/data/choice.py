@@ -1,4 +1,4 @@
-"""Which rows of a dataset are taken: arguments that every dataset has, applied in one place."""
+"""The choice of rows of a dataset: arguments that every dataset has, applied in one place."""
 
 from __future__ import annotations
 
