@@ -1,20 +1,80 @@
-"""Which rows of a dataset are taken: arguments that every dataset has, applied in one place."""
+"""The choice of rows of a dataset: arguments that every dataset has, applied in one place."""
 
 from __future__ import annotations
 
 import math
 import typing
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from numbers import Real
 from typing import Annotated, Any, NamedTuple, TypedDict
 
 import numpy
 
 from lavis_lite.config.annotations import problem_of, seen
+from lavis_lite.config.files import spell
 from lavis_lite.data.seeding import stable_hash
 from lavis_lite.errors import ConfigError, DataError, listed, suggest
 from lavis_lite.registry.shared_arguments import Argument
+
+Problem = tuple[tuple[str, ...], str]  # the keys inside a value, and what is wrong there
+
+
+def _limit_problems(limit: int | None) -> Iterator[Problem]:
+    if limit is not None and limit < 1:
+        yield (), f"{limit}; at least 1, or null for all rows"
+
+
+def _where_problems(where: Mapping[str, Any] | None) -> Iterator[Problem]:
+    for field, wanted in (where or {}).items():
+        if isinstance(wanted, Mapping):
+            yield from (((field, *inside), text) for inside, text in _range_problems(wanted))
+
+
+def _range_problems(wanted: Mapping[str, Any]) -> list[Problem]:
+    bounds = {key: wanted[key] for key in ("min", "max") if wanted.get(key) is not None}
+    problems = [*_unknown_keys(wanted, ("min", "max"))]
+    for key, bound in bounds.items():
+        if problem_of(bound, float) or math.isnan(bound):
+            problems.append(((key,), f"a number is expected, not {seen(bound)}"))
+    if not bounds and not problems:
+        problems.append(((), "a range of numbers has a min, a max or both"))
+    elif len(bounds) == 2 and not problems and bounds["min"] > bounds["max"]:
+        problems.append(((), f"min {bounds['min']} is above max {bounds['max']}"))
+    return problems
+
+
+def _fold_problems(fold: Mapping[str, Any] | None) -> Iterator[Problem]:
+    if not fold:
+        return
+    yield from _unknown_keys(fold, ("by", "of", "take"))
+    if wrong := problem_of(fold.get("by", "image_id"), str):
+        yield ("by",), wrong
+    parts: Any = fold.get("of")
+    take: Any = fold.get("take", [])
+    parts_listed = isinstance(take, list | tuple | set) and not problem_of([*take], list[int])
+    if problem_of(take, int) and not parts_listed:
+        yield ("take",), f"a number or a list of numbers is expected, not {seen(take)}"
+        return
+    taken = _taken(fold)
+    if problem_of(parts, int) or parts < 2 or not taken or not taken <= set(range(parts)):
+        yield (
+            (),
+            f"of={parts!r}, take={sorted(taken)}; `of` is a number of parts, 2 or more, `take`"
+            " lists some of 0 ... of - 1",
+        )
+
+
+def _slice_problems(ends: Sequence[int | None] | None) -> Iterator[Problem]:
+    if ends is not None and len(ends) != 2:
+        yield (), f"{ends}; two numbers are expected, [start, stop]"
+
+
+def _unknown_keys(given: Mapping[str, Any], known: tuple[str, ...]) -> Iterator[Problem]:
+    for key in given:
+        if key not in known:
+            near = suggest(str(key), known)
+            yield (str(key),), f"unknown key.{near} Known: {', '.join(known)}"
 
 
 class Choice(TypedDict, total=False):
@@ -24,7 +84,11 @@ class Choice(TypedDict, total=False):
     """
 
     limit: Annotated[
-        int | None, Argument("at most so many rows, the first ones, of what the others leave.")
+        int | None,
+        Argument(
+            "at most so many rows, the first ones, of what the others leave.",
+            check=_limit_problems,
+        ),
     ]
     where: Annotated[
         dict[str, Any] | None,
@@ -32,7 +96,8 @@ class Choice(TypedDict, total=False):
             'rows whose field has a value, `{label: "true"}`, one of a list of values, `{label:'
             " [1, 2]}`, or a number in a range, both ends included, `{score: {min: 0.7, max: 1}}`,"
             ' of which one may be left out. Values are compared as texts: `true` equals `"True"`.'
-            " A field that is no number is in no range. Of several fields, all must hold."
+            " A field that is no number is in no range. Of several fields, all must hold.",
+            check=_where_problems,
         ),
     ]
     fold: Annotated[
@@ -40,7 +105,8 @@ class Choice(TypedDict, total=False):
         Argument(
             "`{by: image_group, of: 6, take: [0, 1]}`: rows are dealt into `of` parts by a hash of"
             " the field `by` (default image_id), so that rows with an equal value stay together;"
-            " the parts in `take` are kept."
+            " the parts in `take` are kept.",
+            check=_fold_problems,
         ),
     ]
     slice: Annotated[
@@ -48,7 +114,8 @@ class Choice(TypedDict, total=False):
         Argument(
             "`[start, stop]`: the rows from start to before stop, counted from 0, of what `where`"
             " and `fold` leave; negative numbers count from the end, and null is an end:"
-            " `[-100, null]` is the last hundred."
+            " `[-100, null]` is the last hundred.",
+            check=_slice_problems,
         ),
     ]
 
@@ -100,17 +167,14 @@ def choose(
 
 
 def _check(choice: Choice) -> None:
-    hints = typing.get_type_hints(Choice)
+    hints = typing.get_type_hints(Choice, include_extras=True)
     for key, value in choice.items():
         if key not in hints:
             raise TypeError(f"a dataset takes no argument {key!r}.{suggest(key, hints)}")
-        if problem := problem_of(value, hints[key]):
-            raise ConfigError(f"{key}: {problem}")
-    limit, ends = choice.get("limit"), choice.get("slice")
-    if limit is not None and limit < 1:
-        raise ConfigError(f"limit: {limit}; at least 1, or null for all rows")
-    if ends is not None and len(ends) != 2:
-        raise ConfigError(f"slice: {ends}; two numbers are expected, [start, stop]")
+        plain, argument = typing.get_args(hints[key])
+        wrong = problem_of(value, plain)
+        for inside, text in [((), wrong)] if wrong else argument.check(value):
+            raise ConfigError(f"{spell((key, *inside))}: {text}")
 
 
 def _part(rows: numpy.ndarray, ends: Sequence[int | None], name: str) -> numpy.ndarray:
@@ -133,8 +197,9 @@ def _matching(
     left_out: Counter[str],
 ) -> numpy.ndarray:
     """Return the numbers of the chosen rows; count the others by the rule that left them out."""
-    by, parts, take = _fold(fold)
-    allows = {field: _condition(field, wanted) for field, wanted in where.items()}
+    by = fold.get("by", "image_id") if fold else None
+    parts, take = (fold["of"], _taken(fold)) if fold else (1, {0})
+    allows = {field: _condition(wanted) for field, wanted in where.items()}
     values: dict[str, Counter[str]] = {field: Counter() for field in where}
     chosen: list[int] = []
     fields: set[str] = set()
@@ -169,51 +234,21 @@ def _matching(
     return numpy.array(chosen)
 
 
-def _fold(fold: Mapping[str, Any] | None) -> tuple[str | None, int, set[int]]:
-    if not fold:
-        return None, 1, {0}
-    known = ("by", "of", "take")
-    for name in fold:
-        if name not in known:
-            raise ConfigError(
-                f"fold.{name}: unknown key.{suggest(name, known)} Known: by, of, take"
-            )
-    parts, take = fold.get("of", 0), fold.get("take", [])
-    take = {take} if isinstance(take, int) else set(take)
-    if not isinstance(parts, int) or parts < 2 or not take <= set(range(parts)) or not take:
-        raise ConfigError(
-            f"fold: of={parts!r}, take={sorted(take)}; `of` is a number of parts, 2 or more,"
-            " `take` lists some of 0 ... of - 1"
-        )
-    return fold.get("by", "image_id"), parts, take
+def _taken(fold: Mapping[str, Any]) -> set[int]:
+    """Return the parts that a fold keeps; one may be written alone."""
+    take = fold.get("take", [])
+    return {take} if isinstance(take, int) else set(take)
 
 
-def _condition(field: str, wanted: object) -> Callable[[object], bool]:
+def _condition(wanted: object) -> Callable[[object], bool]:
     """Return the test that a value of ``where`` means."""
     if isinstance(wanted, Mapping):
-        low, high = _range(field, wanted)
+        low, high = wanted.get("min"), wanted.get("max")
+        low, high = (-math.inf if low is None else low), (math.inf if high is None else high)
         return lambda value: (number := _number(value)) is not None and low <= number <= high
-    allowed = {
-        _text(one) for one in (wanted if isinstance(wanted, list | tuple | set) else [wanted])
-    }
+    values = wanted if isinstance(wanted, list | tuple | set) else [wanted]
+    allowed = {_text(value) for value in values}
     return lambda value: _text(value) in allowed
-
-
-def _range(field: str, wanted: Mapping[str, Any]) -> tuple[float, float]:
-    known = ("min", "max")
-    for key, bound in wanted.items():
-        where = f"where.{field}.{key}"
-        if key not in known:
-            raise ConfigError(f"{where}: unknown key.{suggest(str(key), known)} Known: min, max")
-        if bound is not None and (problem_of(bound, float) or math.isnan(bound)):
-            raise ConfigError(f"{where}: a number is expected, not {seen(bound)}")
-    bounds = {key: bound for key, bound in wanted.items() if bound is not None}
-    if not bounds:
-        raise ConfigError(f"where.{field}: a range of numbers has a min, a max or both")
-    low, high = bounds.get("min", -math.inf), bounds.get("max", math.inf)
-    if low > high:
-        raise ConfigError(f"where.{field}: min {low} is above max {high}")
-    return low, high
 
 
 def _number(value: object) -> float | None:

@@ -14,17 +14,25 @@ from __future__ import annotations
 
 import inspect
 import typing
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 
 @dataclass(frozen=True)
 class Argument:
-    """The documentation of a key of such a TypedDict, and the default that it documents."""
+    """The facts about a key of such a TypedDict that its type does not tell.
+
+    Attributes:
+        text: its documentation.
+        default: of the argument.
+        check: value of the right type -> the keys inside it that are wrong, each with its problem;
+            the empty path is the value itself. A config is checked so before anything is built.
+    """
 
     text: str
     default: Any = None
+    check: Callable[[Any], Iterable[tuple[tuple[str, ...], str]]] = lambda value: ()
 
 
 def shared(parameter: inspect.Parameter) -> dict[str, Argument]:

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from lavis_lite import registry
+from lavis_lite import config, registry
 from lavis_lite.data.choice import Choice, choose
 from lavis_lite.data.scenes import Scenes
 from lavis_lite.errors import ConfigError, DataError
@@ -102,11 +102,39 @@ def test_an_empty_slice_is_refused(ends: list[int | None]) -> None:
         ({"where": "clean"}, "where: a mapping is expected"),
         ({"limit": 2.5}, "limit: int is expected"),
         ({"limit": 0}, "limit: 0; at least 1"),
+        ({"fold": {"of": 2, "take": None}}, r"fold\.take: a number or a list of numbers is"),
+        ({"fold": {"of": 2, "take": "0"}}, r"fold\.take: a number or a list of numbers is"),
+        ({"fold": {"by": None, "of": 2, "take": 0}}, r"fold\.by: str is expected"),
+        ({"fold": {"of": True, "take": 0}}, r"fold: of=True, take=\[0\]; `of` is a number"),
+        ({"fold": {"take": 0}}, r"fold: of=None, take=\[0\]; `of` is a number"),
     ],
 )
 def test_a_value_of_another_type_is_explained(choice: Any, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         Scenes("test", size=6, **choice)
+
+
+def test_a_config_with_a_wrong_choice_is_refused_with_its_key_before_anything_is_read() -> None:
+    wrong = {
+        "data.train[0].where": {"noise": {"mn": 1}, "key": "a", "score": {"min": "low"}},
+        "data.train[1].slice": [1, 2, 3],
+        "data.train[1].fold": {"of": 3, "take": ["0"]},
+        "evaluate[0].data.limit": 0,
+    }
+    overrides = [f"{key}={json.dumps(value)}" for key, value in wrong.items()]
+    sources = [
+        'data.train=[{"name": "scenes"}, {"name": "json", "path": "gone.json"}]',
+        'evaluate=[{"name": "retrieval", "data": {"name": "scenes"}}]',
+    ]
+    with pytest.raises(ConfigError) as caught:
+        config.bind(config.load("blip/pretrain_scenes.yaml", [*sources, *overrides]))
+    assert str(caught.value).splitlines() == [
+        "data.train[0].where.noise.mn: unknown key. Did you mean 'min'? Known: min, max",
+        "data.train[0].where.score.min: a number is expected, not str 'low'",
+        "data.train[1].slice: [1, 2, 3]; two numbers are expected, [start, stop]",
+        "data.train[1].fold.take: a number or a list of numbers is expected, not list ['0']",
+        "evaluate[0].data.limit: 0; at least 1, or null for all rows",
+    ]
 
 
 def test_an_argument_that_no_dataset_has_is_a_type_error() -> None:
