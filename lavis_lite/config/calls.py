@@ -4,23 +4,28 @@ from __future__ import annotations
 
 import functools
 import inspect
+import operator
+import os
 import types
 import typing
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Literal, TypeVar, Union
 
+from lavis_lite import registry
 from lavis_lite.config.annotations import problem_of
 from lavis_lite.errors import ConfigError, suggest
 
 F = TypeVar("F", bound=Callable[..., Any])
+_PLAIN = (int, float, bool, str, Path, None, type(None))
 
 
 def checked_options(function: F) -> F:
     """Make a function refuse options that it does not take, or not of that type.
 
-    An option is a parameter annotated as ``int``, ``float``, ``bool``, ``str``, a ``Literal``, a
-    list of numbers, or one of these or None. The other parameters are the function's own to check.
-    NumPy's integers and floats count as Python's.
+    An option is a parameter annotated as ``int``, ``float``, ``bool``, ``str``, ``Path``, a
+    ``Literal``, a list of numbers, a mapping, or one of these or None. The other parameters,
+    ``samples`` too, are the function's own to check. NumPy's integers and floats count as Python's.
 
     Raises:
         ConfigError: from the function; a misspelt or missing argument, or an option of another
@@ -38,11 +43,30 @@ def checked_options(function: F) -> F:
             if name not in bound.arguments:
                 continue
             bound.arguments[name] = value = _plain(bound.arguments[name])
-            if problem := problem_of(value, annotation):
+            text = os.fspath(value) if isinstance(value, os.PathLike) else value
+            if problem := problem_of(text, annotation):
                 raise ConfigError(f"{name}: {problem}")
         return function(*bound.args, **bound.kwargs)
 
     return typing.cast(F, call)
+
+
+def check_arguments(kind: str, name: str, arguments: Mapping[str, object]) -> None:
+    """Refuse arguments of a component that are not of the type that its builder says.
+
+    Args:
+        kind: of the component, as in the registry.
+        name: its registered name.
+        arguments: those that are given by hand; a config's are checked as a whole.
+
+    Raises:
+        UnknownName: no such component.
+        ConfigError: an argument of another type.
+    """
+    taken = registry.entry(kind, name).parameters
+    for key, value in arguments.items():
+        if key in taken and (problem := problem_of(_plain(value), taken[key].annotation)):
+            raise ConfigError(f"{kind} {name!r}: {key}: {problem}")
 
 
 def _unbound(
@@ -64,13 +88,15 @@ def _options(function: Callable[..., Any]) -> dict[str, Any]:
     options = {}
     for parameter in inspect.signature(function).parameters.values():
         annotation = parameter.annotation
+        if annotation == "Samples":
+            continue
         if isinstance(annotation, str):
             try:
                 annotation = eval(annotation, names)  # of our own source
             except NameError:  # a name that is imported for type checkers alone is no plain type
                 continue
         if parameter.kind is not parameter.VAR_KEYWORD and _is_plain(annotation):
-            options[parameter.name] = annotation
+            options[parameter.name] = _with_text_for_paths(annotation)
     return options
 
 
@@ -80,7 +106,15 @@ def _is_plain(annotation: object) -> bool:
         return all(_is_plain(choice) for choice in inner)
     if origin in (list, Sequence):
         return inner[0] in (int, float)
-    return annotation in (int, float, bool, str, type(None)) or origin is Literal
+    return annotation in _PLAIN or origin in (Literal, dict, Mapping)
+
+
+def _with_text_for_paths(annotation: Any) -> Any:
+    """The type with ``str`` for ``Path``: a path is checked by its text."""
+    if typing.get_origin(annotation) in (Union, types.UnionType):
+        choices = [_with_text_for_paths(choice) for choice in typing.get_args(annotation)]
+        return functools.reduce(operator.or_, choices)
+    return str if annotation is Path else annotation
 
 
 def _plain(value: object) -> object:

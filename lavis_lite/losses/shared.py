@@ -10,11 +10,12 @@ import torch
 from torch import Tensor
 
 from lavis_lite import distributed
+from lavis_lite.errors import ConfigError
 from lavis_lite.losses.step_info import StepInfo
 from lavis_lite.modules.interfaces import ImageContext
 from lavis_lite.modules.layers.similarity import cosines
 from lavis_lite.modules.output import Named, Samples
-from lavis_lite.modules.samples import needed, whole_numbers
+from lavis_lite.modules.samples import kind_of, needed, whole_numbers
 
 if TYPE_CHECKING:
     from lavis_lite.modules.text.text_batch import TextBatch
@@ -53,6 +54,10 @@ class Shared(Generic[M]):
         self.model = model
         self._able: Any = model  # to whatever a loss requires
         self.samples = samples
+        if step_info is not None and not isinstance(step_info, StepInfo):
+            raise ConfigError(
+                f"step_info: {kind_of(step_info)}; a StepInfo is expected, such as StepInfo(step=3)"
+            )
         self.step_info = step_info or StepInfo.of(samples)
         # Asked once: whoever computes something first may do so under no_grad, for itself alone.
         self._grad = grad and torch.is_grad_enabled()

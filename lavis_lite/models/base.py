@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from lavis_lite import registry
+from lavis_lite.config.calls import checked_options
 from lavis_lite.config.image_size import ImageSize
 from lavis_lite.errors import ConfigError, UnknownName
 from lavis_lite.losses.shared import Shared
@@ -62,6 +63,7 @@ class VisionLanguageModel(nn.Module):
                 if name in vars(cls) and other not in vars(cls):
                     setattr(cls, other, vars(cls)[name])
 
+    @checked_options
     def add_losses(self, losses: Losses | LossSpecs | None) -> None:
         """Take up what the model is trained by; its towers and heads are in place.
 
@@ -110,6 +112,7 @@ class VisionLanguageModel(nn.Module):
         """The device of the weights."""
         return next(self.parameters()).device
 
+    @checked_options
     def load_checkpoint(self, url_or_filename: str) -> LoadReport:
         """Load weights from a file, folder, URL or ``hf://`` address; strict, with a report."""
         from lavis_lite.checkpoint.weights import load_weights
@@ -117,18 +120,22 @@ class VisionLanguageModel(nn.Module):
 
         return load_weights(self, url_or_filename, known_digest(url_or_filename))
 
+    @checked_options
     def rename_weights(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
         """Weights of other libraries under published keys, see ``Formats``."""
         return self.formats.rename_weights(weights)
 
+    @checked_options
     def adapt_weights(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
         """Weights in any published layout, in this model's names and sizes."""
         return self.formats.adapt_weights(self, weights)
 
+    @checked_options
     def check_config(self, config: Mapping[str, Any], source: str) -> None:
         """Refuse weights that a ``config.json`` beside them says are of another model."""
         self.formats.check_config(self, config, source)
 
+    @checked_options
     def save_transformers(self, folder: str | Path) -> Path:
         """Write the model as a folder that transformers' ``from_pretrained`` reads.
 
@@ -137,6 +144,7 @@ class VisionLanguageModel(nn.Module):
         """
         return self.formats.save_transformers(self, folder)
 
+    @checked_options
     def save_pretrained(
         self, folder: str | Path, metrics: Mapping[str, float] | None = None
     ) -> Path:
@@ -148,6 +156,7 @@ class VisionLanguageModel(nn.Module):
 
         return model_folder.save(self, folder, metrics)
 
+    @checked_options
     def show_n_params(self, return_str: bool = True) -> str | int:
         """Number of parameters, as ``"1.1M"`` or exactly."""
         total = sum(p.numel() for p in self.parameters())
@@ -155,6 +164,7 @@ class VisionLanguageModel(nn.Module):
             return total
         return f"{total / 1e6:.1f}M" if total >= 1e6 else f"{total / 1e3:.1f}K"
 
+    @checked_options
     def get_optimizer_params(
         self, weight_decay: float, lr_scale: float = 1.0
     ) -> list[dict[str, Any]]:
@@ -168,6 +178,7 @@ class VisionLanguageModel(nn.Module):
         """Called by LAVIS's loops before evaluation; nothing to do here."""
 
     @classmethod
+    @checked_options
     def from_pretrained(cls, model_type: str | None = None) -> VisionLanguageModel:
         """The released model of a type (LAVIS's spelling of ``load_model``)."""
         from lavis_lite.models import zoo

@@ -6,20 +6,17 @@ image processor for evaluation; so does each picture of a list.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from pathlib import PurePath
-from typing import TYPE_CHECKING, Protocol, TypeGuard
+from collections.abc import Callable
+from typing import Protocol, TypeGuard
 
 import torch
 from torch import Tensor, nn
 
+from lavis_lite.data.pictures import pictures_in
 from lavis_lite.errors import ConfigError, DataError
 from lavis_lite.models.tensors import as_states, width_of
 from lavis_lite.modules.output import Samples
 from lavis_lite.modules.samples import as_samples, kind_of, needed
-
-if TYPE_CHECKING:
-    from PIL import Image
 
 _EXPECTED = (
     "(B, 3, H, W) is expected, red, green and blue of each pixel, as the image processor makes "
@@ -116,7 +113,11 @@ def as_images(image: object, model: TakesImages, name: str = "image") -> Tensor:
             sizes = ", ".join(map(str, sorted(shapes)))
             raise ConfigError(f"{name}: a list of images of different sizes, {sizes}; {_EXPECTED}")
         return torch.cat([one.to(each[0]) for one in each])
-    if (pictures := _pictures(image, name)) is not None:
+    try:
+        pictures = pictures_in(image)
+    except DataError as error:
+        raise DataError(f"{name}: {error}") from None
+    if pictures is not None:
         process = _processor(model, image, name)
         return torch.stack([process(picture) for picture in pictures])
     tensor = image if isinstance(image, Tensor) else _tensor(image)
@@ -148,33 +149,12 @@ def _tensor(array: object) -> Tensor | None:
     return torch.as_tensor(array, dtype=torch.float32) if floats else None
 
 
-def _pictures(image: object, name: str) -> Sequence[Image.Image] | None:
-    """The pictures in something unprocessed; None if it is no picture."""
-    import numpy as np
-    from PIL import Image
-
-    if isinstance(image, str | PurePath | bytes | Image.Image):
-        from lavis_lite.data.files.images import decode
-
-        try:
-            return [decode(image)]
-        except DataError as error:
-            raise DataError(f"{name}: {error}") from None
-    if isinstance(image, Tensor) and image.dtype == torch.uint8:
-        image = image.cpu().numpy()
-    if not isinstance(image, np.ndarray) or image.dtype != np.uint8:
-        return None
-    if image.ndim in (3, 4) and image.shape[-1] != 3 and image.shape[-3] == 3:
-        image = image.swapaxes(-3, -2).swapaxes(-2, -1)  # channels first -> last
-    if image.ndim == 2 or (image.ndim == 3 and image.shape[-1] == 3):
-        return [Image.fromarray(image)]
-    return [Image.fromarray(one) for one in image] if image.ndim == 4 and len(image) else None
-
-
 def _processor(model: TakesImages, image: object, name: str) -> Callable[..., Tensor]:
     from lavis_lite.models import zoo
 
-    if not (card := getattr(model, "card", None)):
+    card = getattr(model, "card", None)
+    processors = zoo.processors_of(card, getattr(model, "image_size", None))[0] if card else {}
+    process = processors.get("eval", zoo.unprocessed)
+    if process is zoo.unprocessed:
         raise ConfigError(f"{name}: {kind_of(image)}, for a model without a processor; {_EXPECTED}")
-    processors, _ = zoo.processors_of(card, getattr(model, "image_size", None))
-    return processors["eval"]
+    return process

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Sized
 from typing import Literal
 
 import torch
@@ -17,6 +17,7 @@ from lavis_lite.models.multimodal import GroundedModel
 from lavis_lite.models.tensors import as_context, as_mask, as_states, as_width, rows_in
 from lavis_lite.models.texts import as_texts, texts_of, tokenized
 from lavis_lite.modules.generation import generate
+from lavis_lite.modules.generation.rules import Rules
 from lavis_lite.modules.layers.modes import eval_mode
 from lavis_lite.modules.med.attention import KeyValue, select
 from lavis_lite.modules.med.decoder import GroundedDecoder
@@ -102,6 +103,7 @@ class Answering(GroundedModel):
         Raises:
             ConfigError: another method, no answers to rank, or more tokens than the tower holds.
         """
+        self._check_writing(num_beams, max_len, min_len, length_penalty)
         answers = []
         if inference_method == "rank":
             answers = checked_answers(answer_list, num_ans_candidates)
@@ -237,6 +239,21 @@ class Answering(GroundedModel):
             self._listed = list(answers), batch, PrefixTrie(batch)
         return self._listed[1].to(self.device), self._listed[2]
 
+    def _check_writing(
+        self, num_beams: int, max_len: int, min_len: int, length_penalty: float
+    ) -> None:
+        """Refuse what answers cannot be written with, whether they are written or ranked."""
+        rules = Rules(
+            "beam", num_beams, 1, max_len, min_len, 1.0, 0, 1.0, 1.0, length_penalty,
+            self.tokenizer.sep_id, self.tokenizer.pad_id,
+        )  # fmt: skip
+        rules.check(prompt_length=1)
+        if max_len > self.text_decoder.bert.max_length:
+            raise ConfigError(
+                f"max_len: {max_len}; the text tower has {self.text_decoder.bert.max_length} "
+                "positions (model.text.max_length)"
+            )
+
     def _write_answers(
         self,
         kv: list[KeyValue],
@@ -246,11 +263,6 @@ class Answering(GroundedModel):
         min_len: int,
         length_penalty: float,
     ) -> list[str]:
-        if max_len > self.text_decoder.bert.max_length:
-            raise ConfigError(
-                f"max_len: {max_len}; the text tower has {self.text_decoder.bert.max_length} "
-                "positions (model.text.max_length)"
-            )
         start = torch.full((len(mask), 1), self.tokenizer.bos_id, device=mask.device)
         ids = generate(
             GroundedDecoder(self.text_decoder, kv, mask),
@@ -273,7 +285,7 @@ def checked_answers(answers: Sequence[str] | None, num_candidates: int) -> list[
     """
     if isinstance(answers, str):
         raise ConfigError(f"answer_list: a list of answers is expected: [{answers!r}]")
-    if answers is None or not len(answers):
+    if answers is None or (isinstance(answers, Sized) and not len(answers)):
         raise ConfigError("answer_list: `rank` chooses from it; give one, or use `generate`")
     found = as_texts(answers, "answer_list")
     wrong = next((one for one in found if not one.strip()), None)
