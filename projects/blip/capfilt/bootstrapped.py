@@ -22,6 +22,7 @@ from lavis_lite.io.paths import here
 from lavis_lite.io.redaction import REDACTED
 from lavis_lite.modules.interfaces import RowDataset
 from lavis_lite.projects.blip.capfilt.layout import DONE, IMAGES, JOB, RECORDS, SHARDS, shard_name
+from lavis_lite.projects.blip.capfilt.moved_images import MovedImages
 
 _TEXTS = {  # which texts of a record: (web, synthetic, only those that were kept)
     "kept": (True, True, True),
@@ -48,6 +49,7 @@ class Bootstrapped(Rows):
             `synthetic`, `all`; or `web_at_random`, as many web texts as were kept, by chance: what
             a filter is to be compared with.
         unfinished_ok: read the shards that are done of a run that is not.
+        images: where the images lie now, if the source's folder has moved since the run.
         limit, where, fold: a choice of the rows, see `Rows._choose`.
 
     Raises:
@@ -60,6 +62,7 @@ class Bootstrapped(Rows):
         path: str,
         texts: str = "kept",
         unfinished_ok: bool = False,
+        images: str | None = None,
         limit: int | None = None,
         where: dict[str, Any] | None = None,
         fold: dict[str, Any] | None = None,
@@ -84,6 +87,7 @@ class Bootstrapped(Rows):
         if not len(self._rows):
             raise DataError(f"{path}: no texts ({texts}) in its {len(numbers)} shards")
         arguments = {k: v for k, v in self._source.items() if k in ("exif", "max_pixels")}
+        self._moved = MovedImages(self._source, images) if images else None
         self.decode = functools.partial(decode, **{"max_pixels": MAX_PIXELS, **arguments})
         self._choose(limit, where, fold)
 
@@ -146,7 +150,7 @@ class Bootstrapped(Rows):
         if row.get("member") and row["member"][1]:
             image: object = self._from_tar(*row["member"])
         elif row["image"] is not None:
-            image = row["image"]
+            image = self._moved(row["image"]) if self._moved else row["image"]
         else:
             image = self._dataset[row["index"]]["image"]
         return {"image": image, **self._annotation(number)}
