@@ -22,6 +22,7 @@ from lavis_lite.io.paths import here
 from lavis_lite.io.redaction import REDACTED
 from lavis_lite.modules.interfaces import RowDataset
 from lavis_lite.projects.blip.capfilt.layout import IMAGES, JOB, SHARDS, shard_name
+from lavis_lite.projects.blip.capfilt.moved_images import MovedImages
 from lavis_lite.projects.blip.capfilt.reading import finished_shards, read_job
 from lavis_lite.projects.blip.capfilt.tabulate import shard_records
 from lavis_lite.projects.blip.selection.layout import is_selection
@@ -55,6 +56,7 @@ class Bootstrapped(Rows):
             `synthetic`, `all`; or `web_at_random`, as many web texts as were kept, by chance: what
             a filter is to be compared with.
         unfinished_ok: read the shards that are done of a run that is not.
+        images: where the images lie now, if the source's folder has moved since the run.
         choice: which rows are taken, as of every dataset, see `Choice`.
 
     Raises:
@@ -67,6 +69,7 @@ class Bootstrapped(Rows):
         path: str,
         texts: str = "kept",
         unfinished_ok: bool = False,
+        images: str | None = None,
         **choice: Unpack[Choice],
     ):
         if texts not in _TEXTS:
@@ -101,6 +104,7 @@ class Bootstrapped(Rows):
         if not len(self._rows):
             raise DataError(f"{path}: no texts ({texts}) in its {len(numbers)} shards")
         arguments = {k: v for k, v in self._source.items() if k in ("exif", "max_pixels")}
+        self._moved = MovedImages(self._source, images) if images else None
         self.decode = functools.partial(decode, **{"max_pixels": MAX_PIXELS, **arguments})
         self._choose(**choice)
 
@@ -176,7 +180,7 @@ class Bootstrapped(Rows):
         if row.get("member") and row["member"][1]:
             image: object = self._from_tar(*row["member"])
         elif row["image"] is not None:
-            image = row["image"]
+            image = self._moved(row["image"]) if self._moved else row["image"]
         else:
             image = self._dataset[row["index"]]["image"]
         return {"image": image, **self._annotation(number)}
