@@ -15,18 +15,21 @@ from lavis_lite import errors
 from lavis_lite.errors import ConfigError
 from lavis_lite.io.redaction import log_to_stderr
 from lavis_lite.projects.blip.capfilt.config import CapfiltConfig
-from lavis_lite.projects.blip.capfilt.worker import Place, work
+from lavis_lite.projects.blip.capfilt.score_config import CapfiltScoreConfig
+from lavis_lite.projects.blip.capfilt.worker import Place
 
+Config = CapfiltConfig | CapfiltScoreConfig
+Work = Callable[..., int]  # (config, rows per shard, place of the worker) -> shards done
 log = logging.getLogger(__name__)
 _USER_ERRORS = ("ConfigError", "DataError", "CheckpointError", "DownloadError", "UnknownName")
 
 
-def serial(config: CapfiltConfig, shard_size: int, workers: int) -> None:
+def serial(work: Work, config: Config, shard_size: int, workers: int) -> None:
     """Work in this process; several such processes, started by any means, share the shards."""
     work(config, shard_size, torchrun_place())
 
 
-def torchrun(config: CapfiltConfig, shard_size: int, workers: int) -> None:
+def torchrun(work: Work, config: Config, shard_size: int, workers: int) -> None:
     """One worker per process that torchrun started. They meet in the output folder alone."""
     if "WORLD_SIZE" not in os.environ:
         raise ConfigError(
@@ -44,7 +47,7 @@ def torchrun_place() -> Place:
     )
 
 
-def process(config: CapfiltConfig, shard_size: int, workers: int) -> None:
+def process(work: Work, config: Config, shard_size: int, workers: int) -> None:
     """Start processes on this machine. If one dies, the others finish its shard."""
     if torchrun_place().workers > 1:
         raise ConfigError("runner.executor: process, under torchrun; choose torchrun or serial")
@@ -52,7 +55,7 @@ def process(config: CapfiltConfig, shard_size: int, workers: int) -> None:
     running: dict[Any, tuple[Any, Connection]] = {}
     for number in range(workers):
         ours, theirs = context.Pipe(duplex=False)
-        arguments = (config, shard_size, Place(number, workers, number), theirs)
+        arguments = (work, config, shard_size, Place(number, workers, number), theirs)
         child = context.Process(target=_worker, args=arguments, name=f"capfilt-{number}")
         child.start()
         theirs.close()
@@ -83,7 +86,7 @@ def _raise_user_error(pipe: Connection) -> None:
         raise getattr(errors, kind)(message)
 
 
-def _worker(config: CapfiltConfig, shard_size: int, place: Place, pipe: Connection) -> None:
+def _worker(work: Work, config: Config, shard_size: int, place: Place, pipe: Connection) -> None:
     log_to_stderr(logging.INFO, f"worker {place.number}: %(message)s")
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent, which ends us
     threading.Thread(target=_end_with_parent, daemon=True).start()
@@ -103,7 +106,7 @@ def _end_with_parent() -> None:
     os._exit(1)
 
 
-def ray(config: CapfiltConfig, shard_size: int, workers: int) -> None:
+def ray(work: Work, config: Config, shard_size: int, workers: int) -> None:
     """Start Ray tasks on all machines of a cluster that see the output folder and the source.
 
     Raises:
@@ -130,7 +133,7 @@ def ray(config: CapfiltConfig, shard_size: int, workers: int) -> None:
             cluster.shutdown()
 
 
-EXECUTORS: dict[str, Callable[[CapfiltConfig, int, int], None]] = {
+EXECUTORS: dict[str, Callable[[Work, Config, int, int], None]] = {
     "serial": serial,
     "process": process,
     "torchrun": torchrun,

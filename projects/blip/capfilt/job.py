@@ -158,11 +158,14 @@ def _model_settings(model: ModelComponent) -> Settings:
     return {key: value for key, value in whole.items() if key not in without}
 
 
-def facts(models: dict[str, nn.Module], source: RowDataset, device: torch.device) -> Settings:
+def facts(
+    models: dict[str, nn.Module], source: RowDataset | None, device: torch.device
+) -> Settings:
     """Return what decides the output besides the config: weights, input rows, machine, versions."""
     settings: Settings = {f"weights of the {n}": weights_hash(m) for n, m in models.items()}
-    settings["rows of data.source"] = len(source)
-    settings["some rows of data.source"] = rows_hash(source)
+    if source is not None:
+        settings["rows of data.source"] = len(source)
+        settings["some rows of data.source"] = rows_hash(source)
     if hasattr(source, "files"):
         settings["files of data.source"] = files_hash(source.files)
     settings["device"] = device_name(device)
@@ -234,7 +237,10 @@ def refuse_changed(
         )
 
 
-_FACTS = ("device", "lavis_lite", "torch", "weights of", "rows of", "some rows of", "files of")
+_FACTS = (
+    *("device", "lavis_lite", "torch", "weights of", "rows of", "some rows of", "files of"),
+    "records of",
+)
 
 
 def open_job(config: CapfiltConfig, settings: Settings, source: RowDataset, shard_size: int) -> Job:

@@ -32,6 +32,7 @@ from lavis_lite.projects.blip.capfilt.names import captioner_problems, scorer_pr
 from lavis_lite.projects.blip.capfilt.stats import add
 from lavis_lite.projects.blip.capfilt.throughput import bytes_written, read_timings
 from lavis_lite.projects.blip.capfilt.truth import judge_filter
+from lavis_lite.projects.blip.capfilt.worker import work
 from lavis_lite.report import Section
 from lavis_lite.runners.run_folder import RunFolder, read_json, write_json, write_text
 from lavis_lite.runners.signals import StopSignals
@@ -82,7 +83,7 @@ class CapfiltRunner:
             if is_main() or distributed.world_size() > 1:
                 folder.path.mkdir(parents=True, exist_ok=True)
                 run.claim(config, choose(config.run.device))
-            EXECUTORS[self.executor](config, self.shard_size, self.workers)
+            EXECUTORS[self.executor](work, config, self.shard_size, self.workers)
             if is_main():
                 # Runs that shared the work may end at the same moment: one after the other.
                 with locked(folder.path / ".collect.lock", wait=True):

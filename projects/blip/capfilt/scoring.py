@@ -184,6 +184,9 @@ class ShardScores:
     Args:
         scorers: with distinct names.
         shard: its number.
+
+    Attributes:
+        records: those that were added.
     """
 
     def __init__(self, scorers: Sequence[NamedScorer], shard: int) -> None:
@@ -191,12 +194,12 @@ class ShardScores:
         self._found: dict[str, list[Any]] = {one.name: [] for one in scorers}
         self._slots: list[Slot] = []
         self._rows: list[int] = []
-        self._records: list[Record] = []
+        self.records: list[Record] = []
         self._unread: set[int] = set()
 
     def add(self, batch: ScoreBatch) -> None:
         """Ask every scorer about a batch, whose images could be read."""
-        first = len(self._records)
+        first = len(self.records)
         self._take(batch.records)
         self._slots += batch.slots
         self._rows += [first + pair.row for pair in batch.pairs]
@@ -218,7 +221,7 @@ class ShardScores:
         for record in records:
             record.setdefault("text_scores", {})
             record.setdefault("image_scores", {})
-        self._records += records
+        self.records += records
 
     def finish(self) -> Stats:
         """Write all scores into the records; returns the counts of each score by its name."""
@@ -236,14 +239,14 @@ class ShardScores:
 
     def _write_images(self, score: str, values: list[Any], span: Span) -> Stats:
         counts = Tally(span)
-        for record, value in zip(self._records, values, strict=True):
+        for record, value in zip(self.records, values, strict=True):
             unread = NOT_READ if record["index"] in self._unread else DOES_NOT_APPLY
             record["image_scores"][score] = counts.take(value, unread)
         return {"image": counts.stats}
 
     def _write_texts(self, score: str, values: list[Any], span: Span) -> Stats:
         tallies = {"web": Tally(span), "synthetic": Tally(span)}
-        for record in self._records:
+        for record in self.records:
             none: list[float | None] = [None] * len(record["synthetic"])
             record["text_scores"][score] = {"web": None, "synthetic": none}
         judged = set()
@@ -251,7 +254,7 @@ class ShardScores:
             judged.add((slot.record["index"], slot.place))
             tally = tallies["web" if slot.is_web else "synthetic"]
             slot.set_score(score, tally.take(value, DOES_NOT_APPLY))
-        for record in self._records:
+        for record in self.records:
             for slot in slots(record):
                 if (record["index"], slot.place) not in judged:
                     tallies["web" if slot.is_web else "synthetic"].take(None, self._why(slot))

@@ -232,8 +232,8 @@ def _publish(
     if scores:
         stats["scores"] = scores
     contents = {
-        jobs.RECORDS: _lines(records),
-        jobs.QUARANTINE: _lines(bad),
+        jobs.RECORDS: lines_of(records),
+        jobs.QUARANTINE: lines_of(bad),
         jobs.STATS: [json.dumps(stats, indent=1, sort_keys=True) + "\n"],
     }
     others = {}
@@ -282,7 +282,8 @@ def publish_shard(
     publish(mark, job.folder.file(shard, jobs.DONE))
 
 
-def _lines(rows: list[Record]) -> Iterator[str]:
+def lines_of(rows: Iterable[Record]) -> Iterator[str]:
+    """Yield rows as JSON lines."""
     return (json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import torch
@@ -19,6 +19,7 @@ from lavis_lite.projects.blip.capfilt.config import CapfiltConfig
 from lavis_lite.projects.blip.capfilt.filter import TextJudge
 from lavis_lite.projects.blip.capfilt.job import Job, config_settings, facts, open_job
 from lavis_lite.projects.blip.capfilt.loading import Models, load_scorers, modules_of
+from lavis_lite.projects.blip.capfilt.score_config import CapfiltScoreConfig
 from lavis_lite.projects.blip.capfilt.scoring import reads_files
 from lavis_lite.projects.blip.capfilt.shard import BadSamples, Tools, process_shard
 from lavis_lite.projects.blip.capfilt.source import PrepareImages, Source
@@ -37,6 +38,13 @@ class Place(NamedTuple):
     local: int = 0
 
 
+class Task(NamedTuple):
+    """A job, and the function that computes and publishes one of its shards (seconds by stage)."""
+
+    job: Job
+    process: Callable[[int], dict[str, float]]
+
+
 def work(config: CapfiltConfig, shard_size: int, place: Place) -> int:
     """Work until every shard is done, by this worker or another; returns how many this one did.
 
@@ -44,20 +52,39 @@ def work(config: CapfiltConfig, shard_size: int, place: Place) -> int:
         ConfigError: the folder holds a run with other models, settings or input.
         DataError: too many samples were bad.
     """
+
+    def begin(device: torch.device) -> Task:
+        tools, settings = load_tools(config, shard_size, device)
+        job = open_job(config, settings, tools.source.rows, shard_size)
+        bad = BadSamples(config.run.max_bad_fraction)
+        return Task(job, lambda shard: process_shard(job, shard, tools, bad))
+
+    return take_shards(config, place, begin)
+
+
+def take_shards(
+    config: CapfiltConfig | CapfiltScoreConfig,
+    place: Place,
+    begin: Callable[[torch.device], Task],
+) -> int:
+    """Work until every shard of a task is done; returns how many this worker did.
+
+    Args:
+        config: with the plug-ins, device and threads.
+        place: of this worker.
+        begin: loads the models onto a device and opens the job.
+    """
     for plugin in config.plugins:
         load_plugin(plugin)
     torch.set_num_threads(config.run.num_threads)
-    device = choose(config.run.device, place.local)
-    tools, settings = load_tools(config, shard_size, device)
-    job = open_job(config, settings, tools.source.rows, shard_size)
-    bad = BadSamples(config.run.max_bad_fraction)
+    task = begin(choose(config.run.device, place.local))
     num_done = 0
     # The first round leaves alone what others hold; the second waits for them and takes over what
     # they did not finish.
     for wait in (False, True):
-        for shard in _order(job.num_shards, place):
-            if job.done(shard) is None:
-                num_done += _take(job, shard, tools, bad, place, wait)
+        for shard in _order(task.job.num_shards, place):
+            if task.job.done(shard) is None:
+                num_done += _take(task, shard, place, wait)
     return num_done
 
 
@@ -67,12 +94,13 @@ def _order(num_shards: int, place: Place) -> Iterator[int]:
         yield from range((place.number + turn) % place.workers, num_shards, place.workers)
 
 
-def _take(job: Job, shard: int, tools: Tools, bad: BadSamples, place: Place, wait: bool) -> bool:
+def _take(task: Task, shard: int, place: Place, wait: bool) -> bool:
+    job = task.job
     lock = job.folder.file(shard, ".lock")
     with locked(lock, wait=wait) as mine:
         if not mine or job.done(shard) is not None:
             return False
-        seconds = process_shard(job, shard, tools, bad)
+        seconds = task.process(shard)
         # Whoever opened the lock's file before finds the shard done, and so does who makes it anew.
         lock.unlink(missing_ok=True)
     _note_time(job, shard, place, seconds)

@@ -74,7 +74,7 @@ class NegClipLoss:
             )
         self.model, self.seed, self.batch_size = model, seed, batch_size
         self.contrast, self.draws = contrast, draws
-        self.temperature = float(own) if temperature is None else temperature
+        self.temperature = temperature or float(model.temperature)  # type: ignore[attr-defined]
 
     def score(self, batch: ScoreBatch) -> list[Features]:
         """Return the features of each pair of a batch, from which `settle` computes."""
