@@ -76,10 +76,12 @@ def run(arguments: argparse.Namespace) -> int:
 
         print(describe(loaded))
         return 0
-    from lavis_lite import distributed, runners
+    from lavis_lite import runners
 
     runners.run(loaded)
-    distributed.shutdown()
+    # A run that imported no torch has no processes to part from.
+    if (distributed := sys.modules.get("lavis_lite.distributed")) is not None:
+        distributed.shutdown()
     return 0
 
 

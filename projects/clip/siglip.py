@@ -9,9 +9,8 @@ from torch import Tensor, nn
 
 from lavis_lite import registry
 from lavis_lite.config.image_size import ImageSize
-from lavis_lite.errors import ConfigError
 from lavis_lite.models.base import Losses, LossSpecs, Spec, Texts
-from lavis_lite.models.retrieval import RankTexts, image_major, is_one_list
+from lavis_lite.models.texts import RankTexts, candidates, matched
 from lavis_lite.modules.layers.similarity import cosines
 from lavis_lite.modules.text.hf_tokenizer import HfTokenizer
 from lavis_lite.modules.text.wordpiece import WordPiece
@@ -74,15 +73,8 @@ class Siglip(DualEncoder):
         Raises:
             ConfigError: more or fewer texts than images.
         """
-        images, texts = (
-            self.image_features(image_tokens),
-            self.text_features(self.encode_text(text)),
-        )
-        if len(images) != len(texts):
-            raise ConfigError(
-                f"match: {len(texts)} texts for {len(images)} images; it takes one for each, "
-                "`rank` takes several"
-            )
+        images = self.image_features(image_tokens)
+        texts = self._features(matched(text, len(images), self))
         logits = self._logits((images * texts).sum(dim=1))
         return torch.stack([torch.zeros_like(logits), logits], dim=1)
 
@@ -98,9 +90,10 @@ class Siglip(DualEncoder):
             ConfigError: not the same number of texts for every image.
         """
         images = self.image_features(image_tokens)
-        if is_one_list(texts):
-            return self._logits(cosines(images, self._features(list(texts))))
-        rows = self._features(image_major(texts, len(images), self.tokenize))
+        batch, shared = candidates(texts, len(images), self)
+        rows = self._features(batch)
+        if shared:
+            return self._logits(cosines(images, rows))
         own = rows.unflatten(0, (len(images), -1))  # (B, K, E)
         return self._logits((own * images[:, None]).sum(dim=-1))
 

@@ -13,7 +13,6 @@ from typing import Any, Unpack
 from lavis_lite import registry
 from lavis_lite.data.choice import Choice
 from lavis_lite.data.files.images import MAX_PIXELS, decode
-from lavis_lite.data.files.json_text import parse_json
 from lavis_lite.data.files.rows import PackedRows, Rows
 from lavis_lite.data.files.tables import foreign
 from lavis_lite.data.files.tar_index import Members, index_shard
@@ -22,7 +21,12 @@ from lavis_lite.errors import ConfigError, DataError, suggest
 from lavis_lite.io.paths import here
 from lavis_lite.io.redaction import REDACTED
 from lavis_lite.modules.interfaces import RowDataset
-from lavis_lite.projects.blip.capfilt.layout import DONE, IMAGES, JOB, RECORDS, SHARDS, shard_name
+from lavis_lite.projects.blip.capfilt.layout import IMAGES, JOB, SHARDS, shard_name
+from lavis_lite.projects.blip.capfilt.moved_images import MovedImages
+from lavis_lite.projects.blip.capfilt.reading import finished_shards, read_job
+from lavis_lite.projects.blip.capfilt.tabulate import shard_records
+from lavis_lite.projects.blip.selection.layout import is_selection
+from lavis_lite.projects.blip.selection.reading import Selection
 
 _TEXTS = {  # which texts of a record: (web, synthetic, only those that were kept)
     "kept": (True, True, True),
@@ -43,12 +47,16 @@ class Bootstrapped(Rows):
     was no filter), `kept` and the fields that its sample had in the source. Images come from the
     run's tar shards where it wrote some, else from where the source has them.
 
+    A selection (the runner `select`) is read in the same way: the texts that it chose are the ones
+    that are kept, whatever the run's filter said of them.
+
     Args:
-        path: the run's output folder.
+        path: the run's output folder, or that of a selection.
         texts: `kept`, `kept_web`, `kept_synthetic`; or, whatever the filter said, `web`,
             `synthetic`, `all`; or `web_at_random`, as many web texts as were kept, by chance: what
             a filter is to be compared with.
         unfinished_ok: read the shards that are done of a run that is not.
+        images: where the images lie now, if the source's folder has moved since the run.
         choice: which rows are taken, as of every dataset, see `Choice`.
 
     Raises:
@@ -61,6 +69,7 @@ class Bootstrapped(Rows):
         path: str,
         texts: str = "kept",
         unfinished_ok: bool = False,
+        images: str | None = None,
         **choice: Unpack[Choice],
     ):
         if texts not in _TEXTS:
@@ -69,8 +78,20 @@ class Bootstrapped(Rows):
             )
         self._folder = Path(here(path))
         self.name = f"bootstrapped-{self._folder.name}-{texts}"
-        self._source, num_shards = _read_job(self._folder)
-        numbers = _finished(self._folder, num_shards, unfinished_ok)
+        self._selection = Selection(self._folder) if is_selection(self._folder) else None
+        if self._selection is not None:
+            if not texts.startswith("kept"):
+                raise ConfigError(
+                    f"bootstrapped.texts: {texts!r} of a selection; it has only texts that are "
+                    f"kept. For the others read the run, {self._selection.records}"
+                )
+            self._folder = self._selection.records
+            unfinished_ok = unfinished_ok or self._selection.manifest["unfinished_ok"]
+        job = read_job(self._folder)
+        self._source: dict[str, Any] = job["source"]
+        numbers = finished_shards(self._folder, job["num_shards"], unfinished_ok)
+        if self._selection is not None:  # of shards that were done then
+            numbers = [n for part in self._selection.manifest["parts"] for n in part["shards"]]
         self._tars = {n: tar for n in numbers if (tar := self._path(n, IMAGES)).is_file()}
         self._texts = Counter[str]()
         with foreign(self._folder / SHARDS, "the output of a bootstrapping run"):
@@ -83,6 +104,7 @@ class Bootstrapped(Rows):
         if not len(self._rows):
             raise DataError(f"{path}: no texts ({texts}) in its {len(numbers)} shards")
         arguments = {k: v for k, v in self._source.items() if k in ("exif", "max_pixels")}
+        self._moved = MovedImages(self._source, images) if images else None
         self.decode = functools.partial(decode, **{"max_pixels": MAX_PIXELS, **arguments})
         self._choose(**choice)
 
@@ -92,15 +114,24 @@ class Bootstrapped(Rows):
     def _all(self, numbers: list[int], texts: str) -> Iterator[dict[str, Any]]:
         self._keys: set[str] = set()
         self._texts.clear()
+        if self._selection is not None:
+            for number, chosen in self._selection.places():
+                yield from self._read(number, *_TEXTS[texts], chosen)
+            return
         for number in numbers:
             yield from self._read(number, *_TEXTS[texts])
 
     def _read(
-        self, number: int, web: bool, synthetic: bool, only_kept: bool
+        self,
+        number: int,
+        web: bool,
+        synthetic: bool,
+        only_kept: bool,
+        chosen: dict[int, set[int]] | None = None,
     ) -> Iterator[dict[str, Any]]:
-        """A row for each wanted text of a shard."""
+        """A row for each wanted text of a shard; ``chosen`` are those of a selection, by row."""
         members = self._members(number)
-        for record in _records(self._path(number, RECORDS)):
+        for record in shard_records(self._folder, number):
             shared = {
                 **record["fields"],
                 "image": record["image"],
@@ -110,14 +141,18 @@ class Bootstrapped(Rows):
             if members is not None:
                 shared["member"] = (number, members.get(f"{record['index']:09d}"))
             key = self._unique(record["key"], record["index"])
-            for text_row in _texts_of(record):
+            for place, text_row in enumerate(_texts_of(record)):
+                if chosen is not None:
+                    text_row["kept"] = place in chosen.get(record["index"], ())
                 is_asked_for = web if text_row["origin"] == "web" else synthetic
                 if not is_asked_for:
                     self._texts[f"{text_row['origin']} texts, which are not asked for"] += 1
                 elif not text_row["text_input"].strip():
                     self._texts["empty text"] += 1
                 elif only_kept and not text_row["kept"]:
-                    self._texts["not kept by the filter"] += 1
+                    self._texts[
+                        "not selected" if chosen is not None else "not kept by the filter"
+                    ] += 1
                 else:
                     yield {**shared, **text_row, "key": f"{key}/{text_row['key']}"}
 
@@ -145,7 +180,7 @@ class Bootstrapped(Rows):
         if row.get("member") and row["member"][1]:
             image: object = self._from_tar(*row["member"])
         elif row["image"] is not None:
-            image = row["image"]
+            image = self._moved(row["image"]) if self._moved else row["image"]
         else:
             image = self._dataset[row["index"]]["image"]
         return {"image": image, **self._annotation(number)}
@@ -225,41 +260,3 @@ def _at_random(
 
 def _image(members: Members) -> tuple[int, int]:
     return next(place for extension, place in members.items() if extension not in ("json", "txt"))
-
-
-def _read_job(folder: Path) -> tuple[dict[str, Any], int]:
-    """The component of the source, and how many shards the run has."""
-    try:
-        job = parse_json((folder / JOB).read_bytes(), keep_bytes=True)
-    except FileNotFoundError:
-        raise DataError(
-            f"{folder}: not the output of a bootstrapping run, no {JOB} in it"
-        ) from None
-    except (OSError, ValueError) as error:
-        raise DataError(f"{folder / JOB}: cannot be read: {error}") from None
-    fields = job if isinstance(job, dict) else {}
-    source, num_shards = fields.get("source"), fields.get("num_shards")
-    if not isinstance(source, dict) or not isinstance(num_shards, int):
-        raise DataError(f"{folder / JOB}: has no `source` (a dataset) or `num_shards` (a number)")
-    return source, num_shards
-
-
-def _finished(folder: Path, num_shards: int, unfinished_ok: bool) -> list[int]:
-    names = (file.stem for file in (folder / SHARDS).glob(f"shard-*{DONE}"))
-    found = (int(number) for name in names if (number := name.rpartition("-")[2]).isdecimal())
-    done = sorted(number for number in found if number < num_shards)
-    if len(done) < num_shards and not (unfinished_ok and done):
-        raise DataError(
-            f"{folder}: {num_shards - len(done)} of {num_shards} shards are not done; start the "
-            "run again to finish it, or read what there is with unfinished_ok: true"
-        )
-    return done
-
-
-def _records(path: Path) -> Iterator[dict[str, Any]]:
-    try:
-        with path.open(encoding="utf-8") as file:
-            for line in file:
-                yield parse_json(line, keep_bytes=True)
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path}: cannot be read: {error}") from None

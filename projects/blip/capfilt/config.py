@@ -100,6 +100,11 @@ class OutputConfig:
     images: bool = key(
         "Also write tar shards (webdataset) with the images of samples that keep a text.", False
     )
+    table: bool = key(
+        "Also write each shard's records as a parquet table; needs the extra `curation`. "
+        "`lavis-lite tabulate` does so later.",
+        False,
+    )
 
 
 @dataclass(frozen=True)
@@ -140,6 +145,7 @@ class CapfiltConfig:
         "runner.executor",  # how work is spread over processes
         "runner.workers",
         "data.right",  # which texts are known to be right: what is counted afterwards
+        "output.table",  # the same records once more
     )
 
     runner: Component = key("The runner, with `shard_size` and `executor`.", kind="runner")

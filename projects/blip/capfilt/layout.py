@@ -6,12 +6,14 @@
     shards/shard-000007.jsonl        a record per sample, see records.py
     shards/shard-000007.tar          images of samples that keep a text, where they are wanted
     shards/shard-000007.done         written last: without it the shard does not exist
+    scores/NAME/job.json, shards/    scores that were added later, laid out as the run itself
 """
 
 from __future__ import annotations
 
 JOB = "job.json"
 SHARDS = "shards"
+SCORES = "scores"
 DONE = ".done"
 RECORDS = ".jsonl"
 IMAGES = ".tar"

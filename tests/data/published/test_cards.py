@@ -12,7 +12,7 @@ from lavis_lite.errors import ConfigError, DataError, DownloadError, UnknownName
 ISSUED = [
     *("coco_caption", "nocaps", "flickr30k", "flickr30k_caption", "coco_retrieval", "coco_vqa"),
     *("vg_vqa", "ok_vqa", "aok_vqa", "nlvr", "snli_ve", "cc3m", "cc12m", "sbu", "vg_caption"),
-    *("laion", "imagenet", "msrvtt_retrieval"),
+    *("laion", "imagenet", "msrvtt_retrieval", "flickr8k", "flickr8k_judgements"),
 ]
 
 
