@@ -9,7 +9,7 @@ import signal
 import threading
 from collections.abc import Callable
 from multiprocessing.connection import Connection, wait
-from typing import Any
+from typing import Any, TypeAlias
 
 from lavis_lite import errors
 from lavis_lite.errors import ConfigError
@@ -18,8 +18,8 @@ from lavis_lite.projects.blip.capfilt.config import CapfiltConfig
 from lavis_lite.projects.blip.capfilt.score_config import CapfiltScoreConfig
 from lavis_lite.projects.blip.capfilt.worker import Place
 
-Config = CapfiltConfig | CapfiltScoreConfig
-Work = Callable[..., int]  # (config, rows per shard, place of the worker) -> shards done
+Config: TypeAlias = CapfiltConfig | CapfiltScoreConfig
+Work: TypeAlias = Callable[..., int]  # (config, rows per shard, place of the worker) -> shards done
 log = logging.getLogger(__name__)
 _USER_ERRORS = ("ConfigError", "DataError", "CheckpointError", "DownloadError", "UnknownName")
 
