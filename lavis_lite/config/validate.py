@@ -138,7 +138,11 @@ class Validator:
         choices = typing.get_args(annotation)
         if value is None and type(None) in choices:
             return None
-        (inner,) = [c for c in choices if c is not type(None)]
+        # Beside null one annotation is left, or two: a thing, and a list of such things.
+        inner, *others = [c for c in choices if c is not type(None)]
+        for other in others:
+            if (typing.get_origin(other) is list) == isinstance(value, list):
+                inner = other
         return self.convert(value, inner, path, meta)
 
     def _list(self, value: object, item: Any, path: KeyPath, meta: Any) -> Any:

@@ -90,6 +90,21 @@ KINDS: dict[str, Contract] = {
         ``Config``, ``without_effect``, a class variable: dotted keys that change no result.""",
         runtime=("config",),
     ),
+    "scorer": Contract(
+        """A class of scores of texts with their images, or of images; ``score(batch) -> list``.
+
+        ``of``: ``text``, then ``score`` gives a value for each of ``batch.pairs``, (row of the
+        image, text); or ``image``, a value for each of ``batch.records``. A value is a number or,
+        of an image, also a str; None where the score does not apply. ``batch.tokens(model)`` are
+        the (B, N, D) image tokens of its ``model``, computed once for all scorers. Optional, of
+        the class: ``requires``, the capabilities that the model must have, Protocols or single
+        attributes; ``reads``, what else it needs: ``pictures`` or ``files`` of ``batch``, decoded
+        or not, or ``captions``; ``span``, the (lowest, highest) value, for histograms; ``parts``,
+        name -> span, where a value is a dict of several scores; ``settle(values, rows, shard) ->
+        list``, called once a shard with what ``score`` gave for all its pairs. Modules among its
+        attributes are a part of the fingerprint.""",
+        runtime=("model", "seed", "batch_size"),
+    ),
     "workload": Contract(
         """A class of work to be measured; building it prepares inputs and our model, untimed.
 

@@ -20,6 +20,10 @@ class Captioner(ModelComponent):
     generate: dict[str, Any] = key(
         "Arguments of the model's `generate`; `method: nucleus` (p 0.9) unless given.", {}
     )
+    called: str | None = key(
+        "The name of its texts in the records; of one in a list the model's name unless given.",
+        None,
+    )
 
     @property
     def requires(self) -> tuple[Capability, ...]:
@@ -59,6 +63,20 @@ class Filter(ModelComponent):
         if self.keep_fraction is not None:
             return None
         return 0.5 if self.threshold is None else self.threshold
+
+
+@dataclass(frozen=True)
+class Scorer(Component):
+    """A score of every text, or of every image. It decides nothing; a selection does."""
+
+    called: str | None = key("The name that it is stored under; the scorer's unless given.", None)
+    model: ModelComponent | None = key(
+        "The model that it computes with, for a scorer that needs one. Without a checkpoint, the "
+        "type's released weights. Scorers with equal models share the model and its pass over "
+        "the images.",
+        None,
+        kind="model",
+    )
 
 
 @dataclass(frozen=True)
@@ -145,7 +163,12 @@ class CapfiltConfig:
     runner: Component = key("The runner, with `shard_size` and `executor`.", kind="runner")
     data: SourceConfig = key("What is bootstrapped.")
     run: CapfiltRunConfig = key("Output and device.")
-    captioner: Captioner | None = key("Writes texts; null: only filter.", None, kind="model")
+    captioner: Captioner | list[Captioner] | None = key(
+        "Writes texts, or a list of those who do; null: only filter.", None, kind="model"
+    )
     filter: Filter | None = key("Judges texts; null: keep all.", None, kind="model")
+    scorers: list[Scorer] = key(
+        "Scores that are stored with every text or image, by name.", [], kind="scorer"
+    )
     output: OutputConfig = key("What is written beside the records.", OutputConfig())
     plugins: list[str] = key("Files or modules of your own to import first.", [])

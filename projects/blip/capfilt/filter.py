@@ -44,9 +44,15 @@ class TextJudge:
             images: (B, 3, H, W).
             pairs: texts as the model reads them.
         """
-        if not pairs:
-            return []
-        tokens = self.model.encode_image(images)  # (B, N, D)
+        return self.score_tokens(self.model.encode_image(images), pairs) if pairs else []
+
+    def score_tokens(self, tokens: Tensor, pairs: list[Pair]) -> list[float]:
+        """A score for each pair of images that are encoded.
+
+        Args:
+            tokens: (B, N, D) of the model's image encoder.
+            pairs: texts as the model reads them.
+        """
         if self.settings.score == "itc":
             batches = self._cosines(tokens, pairs)
         elif hasattr(self.model, "match_pairs") and hasattr(self.model, "match_tower"):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,14 +13,17 @@ import torch
 from torch import nn
 
 import lavis_lite
+from lavis_lite import registry
 from lavis_lite.config import to_dict
 from lavis_lite.data.counts import Counts
 from lavis_lite.errors import ConfigError
 from lavis_lite.io.redaction import redacted
 from lavis_lite.modules.interfaces import RowDataset
+from lavis_lite.projects.blip.capfilt import names
 from lavis_lite.projects.blip.capfilt.claims import locked
-from lavis_lite.projects.blip.capfilt.config import CapfiltConfig
+from lavis_lite.projects.blip.capfilt.config import CapfiltConfig, Scorer
 from lavis_lite.projects.blip.capfilt.layout import DONE, IMAGES, JOB, RECORDS, SHARDS, shard_name
+from lavis_lite.registry.component import ModelComponent
 from lavis_lite.runners.data_identity import rows_hash
 from lavis_lite.runners.run_folder import output_folder, read_json, write_json
 from lavis_lite.runners.settings import (
@@ -34,7 +37,7 @@ from lavis_lite.runners.settings import (
 QUARANTINE = ".quarantine.jsonl"
 STATS = ".stats.json"
 # The records are the same whatever these are; weights are told by their hash, not by their path.
-_NOT_IN_RECORDS = ("captioner.checkpoint", "filter.checkpoint", "run.report")
+_NOT_IN_RECORDS = ("filter.checkpoint", "run.report")
 
 
 class Folder:
@@ -107,9 +110,13 @@ class Job(NamedTuple):
 def config_settings(config: CapfiltConfig, shard_size: int) -> Settings:
     """Every setting that decides what is written, by dotted key, with presets written out."""
     tree = to_dict(config)
-    for part in ("captioner", "filter"):
-        if (model := getattr(config, part)) is not None:
-            tree[part] |= redacted(model.args)
+    if config.filter is not None:
+        tree["filter"] |= redacted(config.filter.args)
+    if config.captioner is not None:
+        tree["captioner"] = _captioner_settings(config)
+    tree["scorers"] = scorer_settings(config.scorers)
+    if not config.scorers:
+        del tree["scorers"]
     tree["runner"]["shard_size"] = shard_size
     ignored = (*without_effect(config), *_NOT_IN_RECORDS)
     flat = {key: value for key, value in flatten(tree) if not named_in(key, ignored)}
@@ -117,12 +124,49 @@ def config_settings(config: CapfiltConfig, shard_size: int) -> Settings:
     return json.loads(json.dumps(flat, default=str))
 
 
-def facts(models: dict[str, nn.Module], source: RowDataset, device: torch.device) -> Settings:
+def _captioner_settings(config: CapfiltConfig) -> Settings:
+    """The settings of the captioner, or of each of several by its name."""
+    named = {name: _model_settings(one) for name, one in names.captioners(config).items()}
+    if isinstance(config.captioner, list):
+        for own in named.values():
+            del own["called"]  # it is the name
+        return named
+    (own,) = named.values()
+    if own["called"] is None:  # as releases wrote it that knew no names
+        del own["called"]
+    return own
+
+
+def scorer_settings(listed: Sequence[Scorer]) -> Settings:
+    """The settings of scorers by the name of their scores, whatever their order."""
+    found = {}
+    for name, one in names.scorers(listed).items():
+        own = to_dict(one)
+        del own["called"]
+        if one.model is not None:
+            own["model"] = _model_settings(one.model)
+        found[name] = own
+    return found
+
+
+def _model_settings(model: ModelComponent) -> Settings:
+    """The settings of a model, its type's written out, that decide what it gives."""
+    built = registry.entry("model", model.name).result
+    # Weights are told by their hash, not by their path; a server's address is where it is now.
+    without = ("checkpoint", *getattr(built, "without_effect", ()))
+    whole = {**to_dict(model), **redacted(model.args)}
+    return {key: value for key, value in whole.items() if key not in without}
+
+
+def facts(
+    models: dict[str, nn.Module], source: RowDataset | None, device: torch.device
+) -> Settings:
     """Return what decides the output besides the config: weights, input rows, machine, versions."""
     settings: Settings = {f"weights of the {n}": weights_hash(m) for n, m in models.items()}
-    settings["rows of data.source"] = len(source)
-    settings["some rows of data.source"] = rows_hash(source)
-    if hasattr(source, "files"):
+    if source is not None:
+        settings["rows of data.source"] = len(source)
+        settings["some rows of data.source"] = rows_hash(source)
+    if source is not None and hasattr(source, "files"):
         settings["files of data.source"] = files_hash(source.files)
     settings["device"] = device_name(device)
     settings["lavis_lite"] = lavis_lite.__version__
@@ -157,13 +201,20 @@ def device_name(device: torch.device) -> str:
     return device.type
 
 
-def refuse_changed(folder: Folder, settings: Settings, *, only_config: bool = False) -> None:
+def refuse_changed(
+    folder: Folder,
+    settings: Settings,
+    *,
+    only_config: bool = False,
+    ignored: Collection[str] | None = None,
+) -> None:
     """Compare with what the folder was begun with.
 
     Args:
         folder: of the run.
         settings: of the config, and the facts unless they are not known yet.
         only_config: compare the given keys alone.
+        ignored: keys that do not count; those of a CapFilt run by default.
 
     Raises:
         ConfigError: what differs.
@@ -176,7 +227,7 @@ def refuse_changed(folder: Folder, settings: Settings, *, only_config: bool = Fa
         before = {k: v for k, v in before.items() if not k.startswith(_FACTS)}
         known |= set(before)
     now = {k: v for k, v in settings.items() if k in known}
-    lines = differences(before, now, ignored=without_effect(CapfiltConfig))
+    lines = differences(before, now, ignored=ignored or without_effect(CapfiltConfig))
     if lines:
         listed = "\n".join(f"  {line}" for line in lines)
         raise ConfigError(
@@ -186,7 +237,10 @@ def refuse_changed(folder: Folder, settings: Settings, *, only_config: bool = Fa
         )
 
 
-_FACTS = ("device", "lavis_lite", "torch", "weights of", "rows of", "some rows of", "files of")
+_FACTS = (
+    *("device", "lavis_lite", "torch", "weights of", "rows of", "some rows of", "files of"),
+    "records of",
+)
 
 
 def open_job(config: CapfiltConfig, settings: Settings, source: RowDataset, shard_size: int) -> Job:
@@ -201,28 +255,53 @@ def open_job(config: CapfiltConfig, settings: Settings, source: RowDataset, shar
     Raises:
         ConfigError: it was begun with something else.
     """
-    folder = Folder(config.run.output_dir)
+    about = {
+        "source": to_dict(config.data.source),
+        # Files that are missing or cut, as the dataset found them.
+        "problems": list(getattr(source, "problems", [])),
+        "source_counts": Counts.of(source).as_dict(),
+    }
+    if names.is_plural(config):
+        about["text_scores"] = names.score_names(config.scorers, "text")
+        about["image_scores"] = names.score_names(config.scorers, "image")
+    return begin_job(config.run.output_dir, settings, (len(source), shard_size), about)
+
+
+def begin_job(
+    path: str,
+    settings: Settings,
+    size: tuple[int, int],
+    about: dict[str, Any],
+    ignored: Collection[str] | None = None,
+) -> Job:
+    """The job in a folder, begun by this call or, by equal settings, before.
+
+    Args:
+        path: of the folder.
+        settings: all that the output depends on.
+        size: rows, and rows per shard.
+        about: what else is written down about the job: ``source`` ...
+        ignored: see `refuse_changed`.
+
+    Raises:
+        ConfigError: it was begun with something else.
+    """
+    folder = Folder(path)
     folder.shards.mkdir(parents=True, exist_ok=True)
     text = json.dumps(settings, sort_keys=True)
     fingerprint = hashlib.sha256(text.encode()).hexdigest()[:16]
-    job = Job(folder, fingerprint, len(source), shard_size)
+    job = Job(folder, fingerprint, *size)
     with _alone(folder):
-        refuse_changed(folder, settings)
+        refuse_changed(folder, settings, ignored=ignored)
         if not folder.job.exists():
-            write_json(
-                folder.job,
-                {
-                    "fingerprint": fingerprint,
-                    "source": to_dict(config.data.source),
-                    "num_rows": len(source),
-                    "num_shards": job.num_shards,
-                    "shard_size": shard_size,
-                    # Files that are missing or cut, as the dataset found them.
-                    "problems": list(getattr(source, "problems", [])),
-                    "source_counts": Counts.of(source).as_dict(),
-                    "settings": settings,
-                },
-            )
+            begun = {
+                "fingerprint": fingerprint,
+                "source": about.pop("source"),
+                "num_rows": job.num_rows,
+                "num_shards": job.num_shards,
+                "shard_size": job.shard_size,
+            }
+            write_json(folder.job, {**begun, **about, "settings": settings})
     return job
 
 

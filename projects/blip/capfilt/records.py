@@ -83,6 +83,14 @@ class Slot:
         else:
             self.record[what]["synthetic"][self.place] = value
 
+    def set_score(self, scorer: str, value: object) -> None:
+        """Write down a score of one of the scorers."""
+        scores = self.record["text_scores"][scorer]
+        if self.place is None:
+            scores["web"] = value
+        else:
+            scores["synthetic"][self.place] = value
+
     def judge(self, score: float) -> None:
         """Write down its score; one that is no number rejects it."""
         if math.isfinite(score):

@@ -8,12 +8,14 @@ from collections.abc import Iterator
 from typing import Any
 
 from lavis_lite import report
+from lavis_lite.projects.blip.capfilt import report_scores
 from lavis_lite.projects.blip.capfilt.config import CapfiltConfig
 from lavis_lite.projects.blip.capfilt.job import Folder
 from lavis_lite.projects.blip.capfilt.layout import RECORDS
 from lavis_lite.projects.blip.capfilt.records import Record
 from lavis_lite.projects.blip.capfilt.report_pairs import galleries, is_right
-from lavis_lite.projects.blip.capfilt.stats import NUM_BARS, RANGES
+from lavis_lite.projects.blip.capfilt.report_scores import values
+from lavis_lite.projects.blip.capfilt.stats import RANGES
 from lavis_lite.projects.blip.capfilt.throughput import read_timings
 from lavis_lite.report import Chart, Column, Headline, Html, Line, Section, line_chart, side_by_side
 from lavis_lite.report.charts import Part, divided_bars
@@ -21,7 +23,6 @@ from lavis_lite.runners.run_folder import read_json
 
 _SHARDS_LOOKED_AT = 20
 _RECORDS_LOOKED_AT = 5000
-_MOST_VALUES = 50_000  # in a histogram, whose counts are drawn as shares
 _QUARANTINE_ROWS = 30
 
 
@@ -44,6 +45,7 @@ def sections(folder: Folder, config: CapfiltConfig, total: dict[str, Any]) -> li
     candidates = [
         _kept(total),
         _scores(config, total, records),
+        *report_scores.sections(total, config.scorers),
         *galleries(records, config),
         _quarantine(folder, total),
         _throughput(folder),
@@ -110,7 +112,7 @@ def _scores(config: CapfiltConfig, total: dict[str, Any], records: list[Record])
         "x": "probability of a match" if config.filter.score == "itm" else "cosine similarity",
     }
     origins = {
-        origin: _values(total[origin]["histogram"], low, high)
+        origin: values(total[origin]["histogram"], low, high)
         for origin in ("web", "synthetic")
         if sum(total[origin]["histogram"])
     }
@@ -137,13 +139,6 @@ def _curve(truth: dict[str, Any]) -> Html:
     return line_chart(Chart(title, lines, x="share of the wrong ones kept", smooth=False))
 
 
-def _values(counts: list[int], low: float, high: float) -> list[float]:
-    """Values with about these counts, no more than can be drawn in a moment."""
-    scale = min(1.0, _MOST_VALUES / max(1, sum(counts)))
-    middle = [low + (bar + 0.5) * (high - low) / NUM_BARS for bar in range(NUM_BARS)]
-    return [value for value, n in zip(middle, counts, strict=True) for _ in range(round(n * scale))]
-
-
 def _sample(folder: Folder, num_shards: int) -> Iterator[Record]:
     """Records of some shards, evenly spread."""
     step = max(1, num_shards // _SHARDS_LOOKED_AT)
@@ -157,7 +152,7 @@ def _quarantine(folder: Folder, total: dict[str, Any]) -> Section | None:
     problems = {f"file {n}": problem for n, problem in enumerate(total["problems"], 1)}
     source = total.get("source") or {}
     left_out = source.get("left_out", {})
-    if not total["unreadable"] and not problems and not left_out:
+    if not (total["unreadable"] or problems or left_out or total.get("uncaptioned")):
         return None
     counts = sorted(total["unreadable"].items(), key=lambda item: -item[1])
     with folder.quarantine.open(encoding="utf-8") as file:
@@ -167,6 +162,7 @@ def _quarantine(folder: Folder, total: dict[str, Any]) -> Section | None:
         report.key_values(values, caption)
         for values, caption in (
             (dict(counts), "samples by reason"),
+            (_uncaptioned(total), "texts that captioners did not write, by reason"),
             (listed, f"the first {len(rows)} of {folder.quarantine.name}"),
             (problems, "files that are not read in full"),
             (left_out, f"left out of the {source.get('seen', 0):,} entries of the source"),
@@ -175,6 +171,14 @@ def _quarantine(folder: Folder, total: dict[str, Any]) -> Section | None:
     ]
     body = side_by_side(tables, "column")
     return Section("Quarantine", body, "Samples that were set aside or left out.")
+
+
+def _uncaptioned(total: dict[str, Any]) -> dict[str, int]:
+    return {
+        f"{captioner}: {reason}": number
+        for captioner, reasons in total.get("uncaptioned", {}).items()
+        for reason, number in reasons.items()
+    }
 
 
 def _throughput(folder: Folder) -> Section | None:

@@ -29,6 +29,7 @@ from lavis_lite.projects.blip.capfilt.job import (
     config_settings,
     refuse_changed,
 )
+from lavis_lite.projects.blip.capfilt.names import captioner_problems, scorer_problems
 from lavis_lite.projects.blip.capfilt.stats import add
 from lavis_lite.projects.blip.capfilt.table import need_pyarrow
 from lavis_lite.projects.blip.capfilt.tabulate import tabulate
@@ -153,15 +154,20 @@ def check(config: CapfiltConfig, shard_size: int, workers: int) -> None:
         ConfigError: all problems in one report.
     """
     problems = []
-    if config.captioner is None and config.filter is None:
-        problems.append("captioner, filter: at least one of them")
+    if config.captioner is None and config.filter is None and not config.scorers:
+        problems.append("captioner, filter, scorers: at least one of them")
     for name, value in (("shard_size", shard_size), ("workers", workers)):
         if value < 1:
             problems.append(f"runner.{name}: {value}; at least 1")
-    if config.captioner is not None:
-        model = registry.entry("model", config.captioner.name).result
-        if model is not None and hasattr(model, "generate"):
-            problems += option_problems(model, config.captioner.generate)
+    several = config.captioner if isinstance(config.captioner, list) else [config.captioner]
+    for place, one in enumerate(several):
+        model = registry.entry("model", one.name).result if one is not None else None
+        if one is not None and model is not None and hasattr(model, "generate"):
+            key = f"captioner[{place}]" if isinstance(config.captioner, list) else "captioner"
+            problems += option_problems(model, one.generate, key)
+    taken = [config.filter.score] if config.filter is not None else []
+    problems += captioner_problems(config)
+    problems += scorer_problems(config.scorers, config.captioner is not None, taken)
     problems += _filter_problems(config)
     if config.output.table:
         need_pyarrow("output.table")

@@ -6,37 +6,39 @@ Its bytes are a function of the job alone: not of who works on it, when, or besi
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import logging
 import os
 import socket
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
 
 from lavis_lite.data.loader import EvalData, Processors
 from lavis_lite.errors import DataError
 from lavis_lite.io.files import publish, sha256_of
-from lavis_lite.metrics.counts import not_finite
 from lavis_lite.projects.blip.capfilt import job as jobs
 from lavis_lite.projects.blip.capfilt.captioner import CaptionWriter
 from lavis_lite.projects.blip.capfilt.config import CapfiltConfig
+from lavis_lite.projects.blip.capfilt.describing import describe, records_of
 from lavis_lite.projects.blip.capfilt.filter import Pair, TextJudge
-from lavis_lite.projects.blip.capfilt.records import (
-    Record,
-    Slot,
-    decide,
-    new_record,
-    readable_slots,
+from lavis_lite.projects.blip.capfilt.names import is_plural
+from lavis_lite.projects.blip.capfilt.records import Record, decide, readable_slots
+from lavis_lite.projects.blip.capfilt.scoring import (
+    Images,
+    NamedScorer,
+    Readable,
+    ShardScores,
+    score_batch,
 )
 from lavis_lite.projects.blip.capfilt.source import PrepareImages, Source, as_it_is
-from lavis_lite.projects.blip.capfilt.stats import count
+from lavis_lite.projects.blip.capfilt.stats import Stats, count
 from lavis_lite.projects.blip.capfilt.table import TABLE, table_of, write_table
 from lavis_lite.projects.blip.capfilt.tars import Spool, write_tar
 from lavis_lite.runners.precision import Precision
@@ -46,15 +48,26 @@ _ENOUGH_TO_JUDGE = 100
 
 
 class Tools(NamedTuple):
-    """The tools of a worker for any shard; captioner or filter may be missing."""
+    """The tools of a worker for any shard; captioners, filter and scorers may be missing.
+
+    ``parts`` has the part of the run whose pixels a model reads, by the model's ``id``.
+    """
 
     config: CapfiltConfig
     source: Source
     prepare: PrepareImages
     text: Callable[[str], str]
-    captioner: CaptionWriter | None
+    captioners: Mapping[str, CaptionWriter]
     filter: TextJudge | None
     precision: Precision
+    scorers: Sequence[NamedScorer]
+    parts: Mapping[int, str]
+
+    def images(self, batch: dict[str, Any], chosen: list[int]) -> Images:
+        """Return some images of a batch as models and scorers read them."""
+        files = [batch["record"][place]["file"] for place in chosen if self.source.keep_bytes]
+        pixels = self.prepare.split(batch["image"][chosen])
+        return Images(pixels, self.parts, self.precision.device, files, self.source.decode)
 
 
 class BadSamples:
@@ -72,8 +85,12 @@ class BadSamples:
         self.records, self._shard = [], shard
 
     def add(self, record: Record) -> None:
-        """Set a sample aside; ``record`` has ``key``, ``index`` and ``reason``."""
-        kept = {name: record[name] for name in ("key", "index", "reason")}
+        """Set a sample aside; ``record`` has ``key``, ``index`` and ``reason``.
+
+        With ``captioner``, only that captioner's text is missing.
+        """
+        names = ("key", "index", "reason", "captioner")
+        kept = {name: record[name] for name in names if name in record}
         self.records.append({"shard": self._shard, **kept})
         self.reasons[record["reason"].split(":")[0]] += 1
         if sum(self.reasons.values()) == 1:
@@ -116,16 +133,20 @@ def process_shard(job: jobs.Job, shard: int, tools: Tools, bad: BadSamples) -> d
             path = temporary(job.folder.file(shard, ".spool"))
             stack.callback(path.unlink, missing_ok=True)
             spool = Spool(stack.enter_context(path.open("w+b")))
-        records = _compute(job.rows(shard), tools, bad, clock, spool)
+        records, scores = _compute(job.rows(shard), shard, tools, bad, clock, spool)
         with clock.time("write"):
             decide(records, tools.config.filter)
-            _publish(job, shard, tools.config, records, bad.records, spool)
+            if tools.config.filter is not None and is_plural(tools.config):
+                for record in records:
+                    record["text_scores"][tools.config.filter.score] = record["scores"]
+            _publish(job, shard, tools.config, records, bad.records, spool, scores)
     return {**clock.seconds, "total": clock.total, "cpu": clock.cpu}
 
 
 def _compute(
-    rows: range, tools: Tools, bad: BadSamples, clock: Clock, spool: Spool | None
-) -> list[Record]:
+    rows: range, shard: int, tools: Tools, bad: BadSamples, clock: Clock, spool: Spool | None
+) -> tuple[list[Record], Stats]:
+    """The records of a shard, and the counts of what the scorers gave."""
     data = EvalData(
         tools.source,
         Processors(image=tools.prepare, text=as_it_is),
@@ -135,45 +156,33 @@ def _compute(
     )
     records: list[Record] = []
     keys: set[str] = set()
+    scores = ShardScores(tools.scorers, shard)
+    several = isinstance(tools.config.captioner, list)
     for batch in clock.each("read", data.batches(rows)):
         chosen = _usable(batch, tools, bad, keys)
         if not chosen:
             continue
-        images = tools.prepare.split(batch["image"][chosen])
+        images = tools.images(batch, chosen)
         chosen_keys = [batch["key"][place] for place in chosen]
-        texts: list[list[str] | None] = [[] for _ in chosen]
         with torch.no_grad(), tools.precision.autocast():
-            if tools.captioner is not None:
-                with clock.time("caption"):
-                    pixels = images["captioner"].to(tools.precision.device)
-                    texts = tools.captioner.write(pixels, chosen_keys)
-            described = [place for place, own in enumerate(texts) if own is not None]
-            for place, key in enumerate(chosen_keys):
-                if place not in described:
-                    reason = not_finite("the logits of a text")
-                    bad.add({"key": key, "index": batch["index"][chosen[place]], "reason": reason})
+            with clock.time("caption") if tools.captioners else contextlib.nullcontext():
+                described = describe(tools.captioners, images, chosen_keys, several)
+            made, kept = records_of(batch, chosen, described, is_plural(tools.config), bad.add)
             bad.seen(0)
-            made = [
-                new_record(batch["index"][p], key, batch["text_input"][p], said, own(batch, p))
-                for p, key, said in zip(chosen, chosen_keys, texts, strict=True)
-                if said is not None
-            ]
-            chosen = [chosen[place] for place in described]
+            if len(kept) < len(chosen):
+                images = images.choose(kept)
             with clock.time("filter"):
-                shown = images.get("filter")
-                if shown is not None and len(made) < len(chosen_keys):
-                    shown = shown[described]
-                _judge(made, shown, tools)
+                readable = _judge(made, images, tools)
+            if tools.scorers:
+                with clock.time("score"):
+                    scores.add(score_batch(made, readable, images, tools.text))
         records += made
         if spool is not None:
-            for place in chosen:
+            for row in kept:
+                place = chosen[row]
                 spool.put(batch["index"][place], batch["record"][place]["file"])
-    return records
-
-
-def own(batch: dict[str, Any], place: int) -> Record:
-    """Return the fields of a sample in the source besides image and text."""
-    return batch["record"][place]
+    with clock.time("score") if tools.scorers else contextlib.nullcontext():
+        return records, scores.finish()
 
 
 def _usable(batch: dict[str, Any], tools: Tools, bad: BadSamples, keys: set[str]) -> list[int]:
@@ -194,18 +203,19 @@ def _usable(batch: dict[str, Any], tools: Tools, bad: BadSamples, keys: set[str]
     return places
 
 
-def _judge(records: list[Record], images: Tensor, tools: Tools) -> None:
-    pairs: list[Pair] = []
-    judged: list[Slot] = []
-    for row, record in enumerate(records):
-        for slot, text in readable_slots(record, tools.text):
-            pairs.append(Pair(row, text))
-            judged.append(slot)
-    if tools.filter is None:
-        return
-    scores = tools.filter.score(images.to(tools.precision.device), pairs)
-    for slot, score in zip(judged, scores, strict=True):
-        slot.judge(score)
+def _judge(records: list[Record], images: Images, tools: Tools) -> list[Readable]:
+    """Let the filter score all texts that can be judged, and return those."""
+    readable = [
+        Readable(row, slot, text)
+        for row, record in enumerate(records)
+        for slot, text in readable_slots(record, tools.text)
+    ]
+    if tools.filter is not None and readable:
+        pairs = [Pair(row, text) for row, _, text in readable]
+        scores = tools.filter.score_tokens(images.tokens(tools.filter.model), pairs)
+        for one, score in zip(readable, scores, strict=True):
+            one.slot.judge(score)
+    return readable
 
 
 def _publish(
@@ -215,16 +225,44 @@ def _publish(
     records: list[Record],
     bad: list[Record],
     spool: Spool | None,
+    scores: Stats,
 ) -> None:
-    """Write all files under temporary names, give them their own, and the mark last."""
+    """Write all files of a shard: records, what was set aside, counts, and images."""
     score = config.filter.score if config.filter else "itm"
     bad = sorted(bad, key=lambda one: one["index"])
     stats = count(len(job.rows(shard)), bad, records, score, config.data.label)
-    contents: dict[str, Any] = {
-        jobs.RECORDS: _lines(records),
-        jobs.QUARANTINE: _lines(bad),
+    if scores:
+        stats["scores"] = scores
+    contents = {
+        jobs.RECORDS: lines_of(records),
+        jobs.QUARANTINE: lines_of(bad),
         jobs.STATS: [json.dumps(stats, indent=1, sort_keys=True) + "\n"],
     }
+    others = {}
+    if spool is not None:
+        others[jobs.IMAGES] = temporary(job.folder.file(shard, jobs.IMAGES))
+        write_tar(others[jobs.IMAGES], records, spool)
+    if config.output.table:
+        _publish_table(job, shard, config, records)
+    publish_shard(job, shard, contents, {"records": len(records)}, others)
+
+
+def publish_shard(
+    job: jobs.Job,
+    shard: int,
+    contents: Mapping[str, Iterable[str]],
+    about: Mapping[str, Any],
+    others: Mapping[str, Path] | None = None,
+) -> None:
+    """Write all files under temporary names, give them their own, and the mark last.
+
+    Args:
+        job: of the shard.
+        shard: its number.
+        contents: suffix -> lines of a file.
+        about: what the mark says besides the files.
+        others: suffix -> a temporary file that is written already.
+    """
     files = {}
     for suffix, lines in contents.items():
         path = temporary(job.folder.file(shard, suffix))
@@ -232,22 +270,17 @@ def _publish(
         with path.open("w", encoding="utf-8", errors="backslashreplace") as file:
             file.writelines(lines)
         files[suffix] = path
-    if spool is not None:
-        files[jobs.IMAGES] = temporary(job.folder.file(shard, jobs.IMAGES))
-        write_tar(files[jobs.IMAGES], records, spool)
     note = {
         "shard": shard,
         "fingerprint": job.fingerprint,
         "rows": len(job.rows(shard)),
-        "records": len(records),
+        **about,
         "files": {},
     }
-    for suffix, path in files.items():
+    for suffix, path in {**files, **(others or {})}.items():
         name = job.folder.file(shard, suffix).name
         note["files"][name] = {"size": path.stat().st_size, "sha256": sha256_of(path)}
         publish(path, job.folder.file(shard, suffix))
-    if config.output.table:
-        _publish_table(job, shard, config, records)
     mark = temporary(job.folder.file(shard, jobs.DONE))
     mark.write_text(json.dumps(note, indent=1, sort_keys=True) + "\n", "utf-8")
     publish(mark, job.folder.file(shard, jobs.DONE))
@@ -257,12 +290,16 @@ def _publish_table(job: jobs.Job, shard: int, config: CapfiltConfig, records: li
     """Write the records as a table too; the mark names it not, since it may be written anew."""
     lines, path = job.folder.file(shard, jobs.RECORDS), job.folder.file(shard, TABLE)
     kind = config.filter.score if config.filter else None
-    table = table_of(records, lines, score=kind, sha256=sha256_of(lines))
+    digest = hashlib.sha256()
+    for line in lines_of(records):
+        digest.update(line.encode("utf-8", "backslashreplace"))
+    table = table_of(records, lines, score=kind, sha256=digest.hexdigest())
     write_table(table, temporary(path))
     publish(temporary(path), path)
 
 
-def _lines(rows: list[Record]) -> Iterator[str]:
+def lines_of(rows: Iterable[Record]) -> Iterator[str]:
+    """Yield rows as JSON lines."""
     return (json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
 
 

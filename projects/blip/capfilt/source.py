@@ -114,10 +114,14 @@ class PrepareImages:
             self.parts[name] = seen.index(runtime)
 
     def __call__(self, image: Image.Image, rng: numpy.random.Generator | None = None) -> Tensor:
+        if not self.processors:  # nothing that runs reads pixels
+            return torch.empty(0)
         return torch.cat([process(image, rng).flatten() for process in self.processors])
 
     def split(self, batch: Tensor) -> dict[str, Tensor]:
         """(B, all) -> each model's (B, 3, H, W)."""
+        if not self.parts:
+            return {}
         pieces = batch.split([shape.numel() for shape in self.shapes], dim=1)
         return {
             name: pieces[part].reshape(-1, *self.shapes[part]) for name, part in self.parts.items()

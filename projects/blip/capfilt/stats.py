@@ -39,7 +39,12 @@ def count(
         "labels": {},
     }
     for one in bad:
-        _add_one(stats["unreadable"], one["reason"].split(":")[0])
+        reason = one["reason"].split(":")[0]
+        if "captioner" in one:  # the pair is there, a text is missing
+            missing = stats.setdefault("uncaptioned", {}).setdefault(one["captioner"], {})
+            _add_one(missing, reason)
+        else:
+            _add_one(stats["unreadable"], reason)
     for record in records:
         for slot in slots(record):
             part = stats["web" if slot.is_web else "synthetic"]
@@ -48,7 +53,7 @@ def count(
             part["empty"] += slot.reason == EMPTY
             part["repeated"] += slot.reason == REPEATED
             if slot.score is not None:
-                part["histogram"][_bar(slot.score, *RANGES[score])] += 1
+                part["histogram"][bar(slot.score, *RANGES[score])] += 1
         kept_web, kept_synthetic = record["kept"]["web"], record["kept"]["synthetic"]
         stats["images_with_a_text"] += kept_web or any(kept_synthetic)
         if label is not None:
@@ -61,10 +66,16 @@ def count(
 
 
 def _no_texts() -> Stats:
-    return {"texts": 0, "kept": 0, "empty": 0, "repeated": 0, "histogram": [0] * NUM_BARS}
+    return {"texts": 0, "kept": 0, "empty": 0, "repeated": 0, "histogram": no_bars()}
 
 
-def _bar(score: float, low: float, high: float) -> int:
+def no_bars() -> list[int]:
+    """Return an empty histogram."""
+    return [0] * NUM_BARS
+
+
+def bar(score: float, low: float, high: float) -> int:
+    """Return the bar of a histogram that a score belongs to; those at the ends are open."""
     return min(max(int((score - low) / (high - low) * NUM_BARS), 0), NUM_BARS - 1)
 
 

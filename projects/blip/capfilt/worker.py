@@ -2,36 +2,40 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import logging
 import time
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
 
 import torch
-from torch import nn
 
 from lavis_lite import registry
 from lavis_lite.distributed import choose
-from lavis_lite.errors import CheckpointError
-from lavis_lite.models import zoo
-from lavis_lite.modules.layers.prepack import prepack
+from lavis_lite.projects.blip.capfilt import names
 from lavis_lite.projects.blip.capfilt.captioner import CaptionWriter, check_options
 from lavis_lite.projects.blip.capfilt.claims import locked
 from lavis_lite.projects.blip.capfilt.config import CapfiltConfig
 from lavis_lite.projects.blip.capfilt.executors import Place
 from lavis_lite.projects.blip.capfilt.filter import TextJudge
 from lavis_lite.projects.blip.capfilt.job import Job, config_settings, facts, open_job
+from lavis_lite.projects.blip.capfilt.loading import Models, load_scorers, modules_of
+from lavis_lite.projects.blip.capfilt.score_config import CapfiltScoreConfig
+from lavis_lite.projects.blip.capfilt.scoring import reads_files
 from lavis_lite.projects.blip.capfilt.shard import BadSamples, Tools, process_shard
 from lavis_lite.projects.blip.capfilt.source import PrepareImages, Source
-from lavis_lite.registry import cards
 from lavis_lite.registry.component import ModelComponent
 from lavis_lite.registry.plugins import load_plugin
 from lavis_lite.runners.precision import Precision
-from lavis_lite.runners.process import seed_everything
 
 log = logging.getLogger(__name__)
+
+
+class Task(NamedTuple):
+    """A job, and the function that computes and publishes one of its shards (seconds by stage)."""
+
+    job: Job
+    process: Callable[[int], dict[str, float]]
 
 
 def work(config: CapfiltConfig, shard_size: int, place: Place) -> int:
@@ -41,20 +45,39 @@ def work(config: CapfiltConfig, shard_size: int, place: Place) -> int:
         ConfigError: the folder holds a run with other models, settings or input.
         DataError: too many samples were bad.
     """
+
+    def begin(device: torch.device) -> Task:
+        tools, settings = load_tools(config, shard_size, device)
+        job = open_job(config, settings, tools.source.rows, shard_size)
+        bad = BadSamples(config.run.max_bad_fraction)
+        return Task(job, lambda shard: process_shard(job, shard, tools, bad))
+
+    return take_shards(config, place, begin)
+
+
+def take_shards(
+    config: CapfiltConfig | CapfiltScoreConfig,
+    place: Place,
+    begin: Callable[[torch.device], Task],
+) -> int:
+    """Work until every shard of a task is done; returns how many this worker did.
+
+    Args:
+        config: with the plug-ins, device and threads.
+        place: of this worker.
+        begin: loads the models onto a device and opens the job.
+    """
     for plugin in config.plugins:
         load_plugin(plugin)
     torch.set_num_threads(config.run.num_threads)
-    device = choose(config.run.device, place.local)
-    tools, settings = load_tools(config, shard_size, device)
-    job = open_job(config, settings, tools.source.rows, shard_size)
-    bad = BadSamples(config.run.max_bad_fraction)
+    task = begin(choose(config.run.device, place.local))
     num_done = 0
     # The first round leaves alone what others hold; the second waits for them and takes over what
     # they did not finish.
     for wait in (False, True):
-        for shard in _order(job.num_shards, place):
-            if job.done(shard) is None:
-                num_done += _take(job, shard, tools, bad, place, wait)
+        for shard in _order(task.job.num_shards, place):
+            if task.job.done(shard) is None:
+                num_done += _take(task, shard, place, wait)
     return num_done
 
 
@@ -64,12 +87,13 @@ def _order(num_shards: int, place: Place) -> Iterator[int]:
         yield from range((place.number + turn) % place.workers, num_shards, place.workers)
 
 
-def _take(job: Job, shard: int, tools: Tools, bad: BadSamples, place: Place, wait: bool) -> bool:
+def _take(task: Task, shard: int, place: Place, wait: bool) -> bool:
+    job = task.job
     lock = job.folder.file(shard, ".lock")
     with locked(lock, wait=wait) as mine:
         if not mine or job.done(shard) is not None:
             return False
-        seconds = process_shard(job, shard, tools, bad)
+        seconds = task.process(shard)
         # Whoever opened the lock's file before finds the shard done, and so does who makes it anew.
         lock.unlink(missing_ok=True)
     _note_time(job, shard, place, seconds)
@@ -97,56 +121,45 @@ def load_tools(
     config: CapfiltConfig, shard_size: int, device: torch.device
 ) -> tuple[Tools, dict[str, Any]]:
     """Models, source and processors, and all settings that their output depends on."""
-    # Before weights are fetched: a wrong path is noticed at once.
-    source = Source(registry.build("dataset", config.data.source.spec), config.output.images)
-    models: dict[str, nn.Module] = {}
-    for name in ("captioner", "filter"):
-        if (component := getattr(config, name)) is not None:
-            models[name] = (
-                load(component, name, config.run.seed).to(device).eval().requires_grad_(False)
-            )
-    captioner = judge = None
-    if config.captioner is not None:
-        check_options(type(models["captioner"]), config.captioner.generate)
-        captioner = CaptionWriter(models["captioner"], config.captioner.generate, config.run.seed)
-    if config.filter is not None:
-        judge = TextJudge(models["filter"], config.filter, config.data.batch_size)
     precision = Precision(config.run.precision, device)
+    models = Models(config.run, precision)
+    named = names.captioners(config)
+    several = isinstance(config.captioner, list)
+    built = names.scorers(config.scorers)
+    files = any(reads_files(registry.get("scorer", one.name)) for one in built.values())
+    files |= any(is_shown_pictures(one) for one in named.values())
+    # Before weights are fetched: a wrong path is noticed at once.
+    rows = registry.build("dataset", config.data.source.spec)
+    source = Source(rows, files or config.output.images)
+    writers = {}
+    for name, one in named.items():
+        model = models.load(one, f"captioner {name}" if several else "captioner")
+        check_options(type(model), one.generate)
+        writers[name] = CaptionWriter(model, one.generate, config.run.seed)
+    judge = None
+    if config.filter is not None:
+        model = models.load(config.filter, "filter")
+        judge = TextJudge(model, config.filter, config.data.batch_size)
+    scorers = load_scorers(built, models, config.run.seed, config.data.batch_size)
     if config.run.prepack:
-        for model in models.values():
-            prepack(model, precision.dtype)
+        models.prepack()
     tools = Tools(
         config,
         source,
-        PrepareImages(config.data.image.spec, models),
+        PrepareImages(config.data.image.spec, models.that_read_pixels()),
         registry.build("processor", config.data.text.spec),
-        captioner,
+        writers,
         judge,
         precision,
+        scorers,
+        models.parts,
     )
-    settings = {**config_settings(config, shard_size), **facts(models, source.rows, device)}
+    settings = {**config_settings(config, shard_size)}
+    settings |= facts(models.by_part | modules_of(scorers), source.rows, device)
     return tools, settings
 
 
-def load(component: ModelComponent, part: str, seed: int) -> nn.Module:
-    """A model with its checkpoint; without one, with the released weights of its type.
-
-    Where there are none either, its weights are random, by the seed, and a warning says so; with
-    ``checkpoint: random`` they are meant to be.
-    """
-    seed_everything(seed, part)
-    if component.checkpoint == "random":
-        component = dataclasses.replace(component, checkpoint=None)
-    elif component.checkpoint is None:
-        try:
-            released = cards.released_weights(component.name, component.type)
-            component = dataclasses.replace(component, checkpoint=released)
-        except CheckpointError:
-            if cards.types(component.name):  # others bring their weights themselves
-                log.warning(
-                    "%s: no checkpoint is given and type %s of %s has none: its weights are random",
-                    part,
-                    component.type or cards.default_type(component.name),
-                    component.name,
-                )
-    return zoo.build_model(component)
+def is_shown_pictures(captioner: ModelComponent) -> bool:
+    """Tell whether a captioner takes images as they are."""
+    built = registry.entry("model", captioner.name).result
+    return getattr(built, "reads_pictures", False)

@@ -202,7 +202,7 @@ def test_speed_and_sizes_are_summed_up(capfilt):
 
 
 def test_random_weights_are_used_only_when_asked_for(tmp_path, monkeypatch, caplog):
-    from lavis_lite.projects.blip.capfilt.worker import load
+    from lavis_lite.projects.blip.capfilt.loading import load
     from lavis_lite.registry import cards
     from lavis_lite.registry.component import ModelComponent
 
