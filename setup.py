@@ -18,7 +18,7 @@ DATA = ["py.typed", "*.yaml", "*.md", "*.txt", "*.json", "*.safetensors", "templ
 EXTRAS = {
     "data": ["pyarrow>=15"],
     "ray": ["ray[data]>=2.50"],
-    "metrics": ["pycocoevalcap>=1.2"],
+    "metrics": ["pycocoevalcap>=1.2", "scipy>=1.11"],
     "log": ["tensorboard>=2.17"],
     "peft": ["peft>=0.18"],
     # what SigLIP's published vocabulary is read with
@@ -33,11 +33,11 @@ EXTRAS["test"] = [
     "hypothesis>=6.100",
     "setuptools>=77",  # the packaging test builds a wheel without fetching anything
     "webdataset>=0.2.100",  # a peer of the benchmark of reading
-    *(
-        needed
-        for extra in ("data", "log", "peft", "siglip", "curation")
-        for needed in EXTRAS[extra]
-    ),
+    "scipy>=1.11",  # of the metric `judgements`
+    "polars>=1",  # reads what selections write, as do datasets and pandas
+    "datasets>=4",
+    *(needed for extra in ("data", "log", "peft", "siglip") for needed in EXTRAS[extra]),
+    *EXTRAS["curation"],
 ]
 EXTRAS["dev"] = [*EXTRAS["test"], *EXTRAS["docs"], "ruff>=0.12", "mypy>=1.15"]
 # Every test runs; the two are large and serve a few of them.

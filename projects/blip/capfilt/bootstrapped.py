@@ -8,9 +8,10 @@ import os
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 from lavis_lite import registry
+from lavis_lite.data.choice import Choice
 from lavis_lite.data.files.images import MAX_PIXELS, decode
 from lavis_lite.data.files.rows import PackedRows, Rows
 from lavis_lite.data.files.tables import foreign
@@ -21,6 +22,7 @@ from lavis_lite.io.paths import here
 from lavis_lite.io.redaction import REDACTED
 from lavis_lite.modules.interfaces import RowDataset
 from lavis_lite.projects.blip.capfilt.layout import IMAGES, JOB, SHARDS, shard_name
+from lavis_lite.projects.blip.capfilt.moved_images import MovedImages
 from lavis_lite.projects.blip.capfilt.reading import finished_shards, read_job
 from lavis_lite.projects.blip.capfilt.tabulate import shard_records
 from lavis_lite.projects.blip.selection.layout import is_selection
@@ -54,7 +56,8 @@ class Bootstrapped(Rows):
             `synthetic`, `all`; or `web_at_random`, as many web texts as were kept, by chance: what
             a filter is to be compared with.
         unfinished_ok: read the shards that are done of a run that is not.
-        limit, where, fold: a choice of the rows, see `Rows._choose`.
+        images: where the images lie now, if the source's folder has moved since the run.
+        choice: which rows are taken, as of every dataset, see `Choice`.
 
     Raises:
         ConfigError: on an unknown choice of texts.
@@ -66,9 +69,8 @@ class Bootstrapped(Rows):
         path: str,
         texts: str = "kept",
         unfinished_ok: bool = False,
-        limit: int | None = None,
-        where: dict[str, Any] | None = None,
-        fold: dict[str, Any] | None = None,
+        images: str | None = None,
+        **choice: Unpack[Choice],
     ):
         if texts not in _TEXTS:
             raise ConfigError(
@@ -102,8 +104,9 @@ class Bootstrapped(Rows):
         if not len(self._rows):
             raise DataError(f"{path}: no texts ({texts}) in its {len(numbers)} shards")
         arguments = {k: v for k, v in self._source.items() if k in ("exif", "max_pixels")}
+        self._moved = MovedImages(self._source, images) if images else None
         self.decode = functools.partial(decode, **{"max_pixels": MAX_PIXELS, **arguments})
-        self._choose(limit, where, fold)
+        self._choose(**choice)
 
     def _path(self, number: int, suffix: str) -> Path:
         return self._folder / SHARDS / f"{shard_name(number)}{suffix}"
@@ -176,7 +179,7 @@ class Bootstrapped(Rows):
         if row.get("member") and row["member"][1]:
             image: object = self._from_tar(*row["member"])
         elif row["image"] is not None:
-            image = row["image"]
+            image = self._moved(row["image"]) if self._moved else row["image"]
         else:
             image = self._dataset[row["index"]]["image"]
         return {"image": image, **self._annotation(number)}

@@ -22,7 +22,6 @@ from lavis_lite.projects.blip.capfilt.claims import locked
 from lavis_lite.projects.blip.capfilt.config import CapfiltConfig, SourceConfig
 from lavis_lite.projects.blip.capfilt.executors import EXECUTORS, Needs, torchrun_place
 from lavis_lite.projects.blip.capfilt.job import (
-    QUARANTINE,
     RECORDS,
     STATS,
     Folder,
@@ -209,7 +208,7 @@ def collect(folder: Folder, data: SourceConfig) -> dict[str, Any]:
     with temporary.open("w", encoding="utf-8") as quarantine:
         for shard in range(num_shards):
             total = add(total, read_json(folder.file(shard, STATS)))
-            quarantine.write(folder.file(shard, QUARANTINE).read_text("utf-8"))
+            quarantine.write(folder.quarantined(shard).read_text("utf-8"))
     temporary.replace(folder.quarantine)
     total["shards"] = num_shards
     total["keys_in_several_shards"] = repeated_keys(folder, num_shards, total["images"])

@@ -26,6 +26,7 @@ from lavis_lite.projects.blip.capfilt.shard import BadSamples, Tools, process_sh
 from lavis_lite.projects.blip.capfilt.source import PrepareImages, Source
 from lavis_lite.registry.component import ModelComponent
 from lavis_lite.registry.plugins import load_plugin
+from lavis_lite.runners.heap import keep_freed_memory
 from lavis_lite.runners.precision import Precision
 
 log = logging.getLogger(__name__)
@@ -69,6 +70,7 @@ def take_shards(
     """
     for plugin in config.plugins:
         load_plugin(plugin)
+    keep_freed_memory(config.run.keep_memory)
     torch.set_num_threads(config.run.num_threads)
     task = begin(choose(config.run.device, place.local))
     num_done = 0
