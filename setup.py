@@ -13,7 +13,8 @@ from setuptools import find_packages, setup
 ROOT = Path(__file__).resolve().parent
 
 PROJECTS = find_packages(str(ROOT / "projects"))
-DATA = ["py.typed", "*.yaml", "*.md", "*.txt", "*.json", "*.safetensors", "templates/*.jinja"]
+DATA = ["py.typed", "*.yaml", "*.md", "*.txt", "*.json", "*.safetensors"]
+DATA += ["templates/*.jinja", "templates/*.css", "templates/*.js"]
 
 EXTRAS = {
     "data": ["pyarrow>=15"],
@@ -23,6 +24,7 @@ EXTRAS = {
     "peft": ["peft>=0.18"],
     # what SigLIP's published vocabulary is read with
     "siglip": ["sentencepiece>=0.2", "protobuf>=4.25"],
+    "app": ["starlette>=1", "uvicorn>=0.40", "gradio>=6"],
     "docs": ["sphinx>=8", "furo>=2024.8.6", "myst-parser>=4"],
 }
 EXTRAS["test"] = [
@@ -31,7 +33,8 @@ EXTRAS["test"] = [
     "hypothesis>=6.100",
     "setuptools>=77",  # the packaging test builds a wheel without fetching anything
     "webdataset>=0.2.100",  # a peer of the benchmark of reading
-    *(needed for extra in ("data", "log", "peft", "siglip") for needed in EXTRAS[extra]),
+    "selenium>=4.30",  # drives a browser where there is one
+    *(needed for extra in ("data", "log", "peft", "siglip", "app") for needed in EXTRAS[extra]),
 ]
 EXTRAS["dev"] = [*EXTRAS["test"], *EXTRAS["docs"], "ruff>=0.12", "mypy>=1.15"]
 # Every test runs; the two are large and serve a few of them.
@@ -81,7 +84,6 @@ setup(
     package_data={
         "": DATA,
         "lavis_lite.cli": ["templates/**/*.txt"],
-        "lavis_lite.report": ["templates/*.css"],
         "lavis_lite.configs": ["**/*.yaml"],
         "lavis_lite.data": ["**/*.txt"],
         "lavis_lite.modules.text": ["**/*.txt"],
