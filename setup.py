@@ -19,7 +19,7 @@ DATA += ["templates/*.jinja", "templates/*.css", "templates/*.js"]
 EXTRAS = {
     "data": ["pyarrow>=15"],
     "ray": ["ray[data]>=2.50"],
-    "metrics": ["pycocoevalcap>=1.2"],
+    "metrics": ["pycocoevalcap>=1.2", "scipy>=1.11"],
     "log": ["tensorboard>=2.17"],
     "peft": ["peft>=0.18"],
     # what SigLIP's published vocabulary is read with
@@ -33,6 +33,7 @@ EXTRAS["test"] = [
     "hypothesis>=6.100",
     "setuptools>=77",  # the packaging test builds a wheel without fetching anything
     "webdataset>=0.2.100",  # a peer of the benchmark of reading
+    "scipy>=1.11",  # of the metric `judgements`
     "selenium>=4.30",  # drives a browser where there is one
     *(needed for extra in ("data", "log", "peft", "siglip", "app") for needed in EXTRAS[extra]),
 ]

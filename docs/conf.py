@@ -33,7 +33,7 @@ extensions = [
 if importlib.util.find_spec("myst_parser"):
     extensions.append("myst_parser")
 
-exclude_patterns = ["_build", "_generated"]
+exclude_patterns = ["_build"]
 default_role = "literal"
 nitpicky = False
 

@@ -42,6 +42,15 @@ def logging_as_it_was() -> Iterator[None]:
             logging.root.removeHandler(handler)
 
 
+@pytest.fixture
+def hub_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The hub seems to be there, for tests that put something in place of its client."""
+    from lavis_lite.io import hub
+
+    monkeypatch.setattr(hub, "_failure", lambda host, port: None)
+    monkeypatch.setattr(hub, "_tried", {})
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport() -> Generator[None, Any, Any]:
     """What a test printed or logged, as processes side by side can hand it over: as UTF-8."""

@@ -3,6 +3,7 @@
     .. config-reference:: lavis_lite.config.schema.TrainConfig
 
 prints one table for the dataclass and, without the option ``shallow``, one for each section in it.
+Of a TypedDict that builders share, such as ``lavis_lite.data.choice.Choice``, it prints the keys.
 """
 
 from __future__ import annotations
@@ -32,7 +33,10 @@ class ConfigReference(Directive):
     def run(self) -> list[nodes.Node]:
         module, _, name = self.arguments[0].rpartition(".")
         config = getattr(importlib.import_module(module), name)
-        lines = list(describe(config, nested="shallow" not in self.options))
+        if typing.is_typeddict(config):
+            lines = list(describe_shared(config))
+        else:
+            lines = list(describe(config, nested="shallow" not in self.options))
         holder = nodes.section(document=self.state.document)
         nested_parse_with_titles(self.state, StringList(lines, self.arguments[0]), holder)
         return holder.children
@@ -43,8 +47,7 @@ def describe(config: type, path: str = "", nested: bool = True) -> Iterator[str]
     if path:
         yield from [f".. rubric:: ``{path}``", ""]
     yield from [(config.__doc__ or "").strip().replace("`", "``").replace("````", "``"), ""]
-    yield from [".. list-table::", "   :header-rows: 1", "   :widths: 24 20 16 40", ""]
-    yield from row("key", "type", "default", "meaning")
+    yield from heading()
     hints = typing.get_type_hints(config)
     sections = []
     for field in dataclasses.fields(config):
@@ -62,6 +65,24 @@ def describe(config: type, path: str = "", nested: bool = True) -> Iterator[str]
     yield ""
     for section, dotted in sections if nested else ():
         yield from describe(section, dotted)
+
+
+def describe_shared(keys: type) -> Iterator[str]:
+    """RST for the keys of a TypedDict that stand in the signatures of several builders."""
+    yield from heading()
+    for key, hint in typing.get_type_hints(keys, include_extras=True).items():
+        plain, argument = typing.get_args(hint)
+        meaning = argument.text.replace("`", "``")
+        yield from row(
+            f"``{key}``", spell_type(plain, None), spell_value(argument.default), meaning
+        )
+    yield ""
+
+
+def heading() -> Iterator[str]:
+    """The beginning of a table of keys."""
+    yield from [".. list-table::", "   :header-rows: 1", "   :widths: 24 20 16 40", ""]
+    yield from row("key", "type", "default", "meaning")
 
 
 def section_of(hint: Any) -> type | None:
@@ -109,8 +130,11 @@ def spell_default(field: dataclasses.Field[Any]) -> str:
         value = field.default
     else:
         return "**required**"
-    if isinstance(value, Component):
-        return f"``{value.name}``"
+    return spell_value(value.name if isinstance(value, Component) else value)
+
+
+def spell_value(value: object) -> str:
+    """A value as YAML writes it."""
     if value is None:
         return "``null``"
     if value == "":

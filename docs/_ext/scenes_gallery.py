@@ -1,27 +1,53 @@
-"""Draws the contact sheet of the embedded data before the pages are read."""
+"""The directive ``scenes-sheet``: pictures of the embedded data with their captions.
+
+    .. scenes-sheet:: web
+       :rows: 12
+       :level: normal
+       :alt: twelve small pictures
+
+The sheet is drawn below the build's own folder and stands in the page itself, so that a build
+writes nothing beside the sources.
+"""
 
 from __future__ import annotations
 
+import base64
 from pathlib import Path
 from typing import Any
 
+from docutils import nodes
+from docutils.parsers.rst import directives
 from sphinx.application import Sphinx
+from sphinx.util.docutils import SphinxDirective
 
 
-def draw(app: Sphinx) -> None:
-    """Write ``_generated/scenes_<split>.png`` for the splits that the gallery shows."""
-    from lavis_lite.data.scenes.captions import Scenes
-    from tools.contact_sheet import contact_sheet
+class ScenesSheet(SphinxDirective):
+    """The contact sheet of a split's first rows; the argument is the split."""
 
-    folder = Path(app.srcdir) / "_generated"
-    folder.mkdir(exist_ok=True)
-    for split in ("human", "web"):
-        contact_sheet(Scenes(split=split), range(12), str(folder / f"scenes_{split}.png"))
-    hard = Scenes(split="web", level="hard", image_size=128)
-    contact_sheet(hard, range(6), str(folder / "scenes_hard.png"))
+    required_arguments = 1
+    option_spec = {
+        "rows": directives.positive_int,
+        "level": directives.unchanged,
+        "image-size": directives.positive_int,
+        "alt": directives.unchanged_required,
+    }
+
+    def run(self) -> list[nodes.Node]:
+        from lavis_lite.data.scenes.captions import Scenes
+        from tools.contact_sheet import contact_sheet
+
+        split = self.arguments[0]
+        names = {"level": "level", "image-size": "image_size"}
+        given = {names[key]: value for key, value in self.options.items() if key in names}
+        file = Path(
+            self.env.doctreedir, f"scenes_{'_'.join(map(str, [split, *given.values()]))}.png"
+        )
+        contact_sheet(Scenes(split=split, **given), range(self.options["rows"]), str(file))
+        address = "data:image/png;base64," + base64.b64encode(file.read_bytes()).decode()
+        return [nodes.image(uri=address, alt=self.options["alt"], width="100%")]
 
 
 def setup(app: Sphinx) -> dict[str, Any]:
     """Called by Sphinx."""
-    app.connect("builder-inited", draw)
+    app.add_directive("scenes-sheet", ScenesSheet)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

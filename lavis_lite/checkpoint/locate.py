@@ -11,7 +11,8 @@ from typing import Any
 
 from lavis_lite.checkpoint import directory
 from lavis_lite.errors import CheckpointError, DownloadError
-from lavis_lite.io.paths import cache_dir, local_path, offline
+from lavis_lite.io.hub import why_no_hub
+from lavis_lite.io.paths import cache_dir, local_path
 
 IN_FOLDERS = (
     "model.safetensors",
@@ -132,7 +133,8 @@ def _from_hub(source: str, repository: re.Match[str]) -> Path:
                 fetch(shard.name)
             fetch(CONFIG)
             return file.parent
-    where = f"offline, and {cache_dir() / 'hub'}" if offline() else "the hub's repository"
+    reason = why_no_hub()
+    where = f"{reason}, and {cache_dir() / 'hub'}" if reason else "the hub's repository"
     raise DownloadError(
         f"{source}: {where} has none of {', '.join(IN_FOLDERS)}; a folder that you fetched "
         "elsewhere can be given by its path"
@@ -145,4 +147,4 @@ def _is_absent(error: DownloadError) -> bool:
 
     cause = error.__cause__
     local = isinstance(cause, LocalEntryNotFoundError)
-    return isinstance(cause, EntryNotFoundError) and (not local or offline())
+    return isinstance(cause, EntryNotFoundError) and (not local or why_no_hub() is not None)

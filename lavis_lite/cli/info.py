@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import platform
 import sys
+import textwrap
 from typing import Any
 
 import lavis_lite
@@ -78,6 +79,10 @@ def _component(kind: str, name: str) -> str:
         lines += ["", text]
     arguments = entry.arguments
     lines += ["", "arguments: " + (", ".join(_spell(p) for p in arguments.values()) or "none")]
+    if shared := entry.shared_arguments:
+        lines += ["", f"arguments of several {kind}s:"]
+        for key, argument in shared.items():
+            lines += _paragraph(f"{key}: {argument.text}")
     needed = [p for p in arguments.values() if p.default is p.empty]
     if kind in ("vision_encoder", "text_backbone") and not name.endswith("/*") and not needed:
         lines.insert(1, _size_of(kind, name))
@@ -92,6 +97,10 @@ def _size_of(kind: str, name: str) -> str:
         return sizes.of_tower(kind, name)
     except USER_ERRORS as error:
         return f"cannot be built here: {str(error).splitlines()[0]}"
+
+
+def _paragraph(text: str) -> list[str]:
+    return textwrap.wrap(text, 100, initial_indent="  ", subsequent_indent="      ")
 
 
 def _spell(parameter: inspect.Parameter) -> str:

@@ -77,10 +77,12 @@ def run(arguments: argparse.Namespace) -> int:
 
         print(describe(loaded))
         return 0
-    from lavis_lite import distributed, runners
+    from lavis_lite import runners
 
     runners.run(loaded)
-    distributed.shutdown()
+    # A run that imported no torch has no processes to part from.
+    if (distributed := sys.modules.get("lavis_lite.distributed")) is not None:
+        distributed.shutdown()
     return 0
 
 
@@ -145,6 +147,23 @@ def convert(arguments: argparse.Namespace) -> int:
         model=arguments.model,
         to=arguments.to,
         overrides=arguments.overrides,
+    )
+    print(done)
+    return 0
+
+
+def vocabulary(arguments: argparse.Namespace) -> int:
+    """``lavis-lite vocabulary``: a vocabulary trained on texts."""
+    from lavis_lite.cli import vocabulary
+
+    done = vocabulary.vocabulary(
+        arguments.texts,
+        arguments.out,
+        size=arguments.size,
+        min_count=arguments.min_count,
+        lowercase=not arguments.cased,
+        column=arguments.column,
+        split=arguments.split,
     )
     print(done)
     return 0
@@ -238,6 +257,7 @@ def _parser(program: str, argv: Sequence[str]) -> argparse.ArgumentParser:
     )
     _add_convert(_add(commands, "convert", convert, "write weights in another format"))
     add_commands(commands)
+    _add_vocabulary(_add(commands, "vocabulary", vocabulary, "train a vocabulary on texts"))
     _add_data(_add(commands, "data", data, "published datasets: what to get, where to put it"))
     creator = _add(commands, "new", new, "write a package of your own to start from")
     creator.add_argument("what", choices=["project"])
@@ -267,6 +287,20 @@ def _add_convert(parser: argparse.ArgumentParser) -> None:
     formats = ("safetensors", "folder", "transformers")
     parser.add_argument("--to", choices=formats, default="safetensors")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="like image_size=480")
+
+
+def _add_vocabulary(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "texts", nargs="+", metavar="TEXTS", help="a text per line, or annotation files"
+    )
+    parser.add_argument("--out", required=True, metavar="FOLDER", help="where vocab.txt goes")
+    parser.add_argument("--size", type=int, default=4000, help="most tokens (default: 4000)")
+    parser.add_argument(
+        "--min-count", type=int, default=2, help="fewest occurrences of a piece (default: 2)"
+    )
+    parser.add_argument("--cased", action="store_true", help="keep capitals and accents")
+    parser.add_argument("--column", help="of the texts in annotation files")
+    parser.add_argument("--split", help="only rows of annotation files with this split")
 
 
 def _add_data(parser: argparse.ArgumentParser) -> None:

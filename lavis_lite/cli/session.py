@@ -17,6 +17,7 @@ from lavis_lite.models import zoo
 from lavis_lite.modules.interfaces import Answers, Embeds, Generates, Matches
 from lavis_lite.registry import cards
 from lavis_lite.registry.capabilities import Capability, lacks, members_of, missing_from
+from lavis_lite.runners.heap import keep_freed_memory
 
 # Command -> what a model must have for it: all of one of these.
 NEEDED: dict[str, list[Capability]] = {
@@ -64,6 +65,7 @@ def open_session(
         UnknownName: no such model or type.
         DownloadError: its weights are not here and cannot be fetched; names a type that needs none.
     """
+    keep_freed_memory()
     where = distributed.choose(device_name, option="--device")
     saved = model_folder.read(checkpoint) if checkpoint and "://" not in checkpoint else None
     name = model or (saved.name if saved else cards.default_for(task))

@@ -17,7 +17,7 @@ from lavis_lite.io.http import (
     get,
     read_body,
 )
-from lavis_lite.io.paths import offline
+from lavis_lite.io.hub import offline
 
 MAX_BYTES = 20_000_000
 MAX_REDIRECTS = 3

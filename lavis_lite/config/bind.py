@@ -109,10 +109,13 @@ def _look_up(
         (path, f"{entry.name!r} {problem}")
         for problem in entry.argument_problems(given, entry.runtime)
     ]
+    shared = entry.shared_arguments
     for key, value in component.args.items():
         wrong = problem_of(value, taken[key].annotation) if key in taken else None
         if wrong is not None:
             problems.append(((*path, key), "another type is expected" if is_secret(key) else wrong))
+        elif key in shared:
+            problems += [((*path, key, *inside), text) for inside, text in shared[key].check(value)]
     return Part(path, component, entry, problems)
 
 

@@ -169,6 +169,12 @@ class RunConfig:
     num_threads: int = key(
         "Threads of the training process; 0 leaves torch's choice.", 0, at_least=0
     )
+    keep_memory: bool = key(
+        "Keep freed memory for the next tensors, where glibc would hand it back to the system: "
+        "faster, and the process holds the most that it ever needed until it ends. "
+        "`LAVIS_LITE_KEEP_MEMORY=0` switches it off everywhere.",
+        True,
+    )
     loggers: list[Literal["jsonl", "console", "tensorboard"]] = key(
         "Where metrics go; jsonl is always on.", ["jsonl", "console"]
     )

@@ -6,10 +6,12 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from lavis_lite import registry
+from lavis_lite.config.calls import check_arguments, checked_options
 from lavis_lite.data.published import cards
-from lavis_lite.errors import ConfigError
+from lavis_lite.errors import ConfigError, DataError
 
 
+@checked_options
 def load_dataset(
     name: str,
     cfg_path: str | None = None,
@@ -37,6 +39,7 @@ def load_dataset(
         raise ConfigError(f"load_dataset: data_type {data_type!r}; there are only 'images'")
     name = cards.registered_name(name)
     arguments = {**_read(cfg_path), **({"images": vis_path} if vis_path else {}), **arguments}
+    check_arguments("dataset", name, arguments)
     splits = getattr(registry.get("dataset", name), "splits", None)
     if not splits or "split" in arguments:
         split = arguments.get("split", "train")
@@ -67,6 +70,7 @@ class DatasetZoo:
 dataset_zoo = DatasetZoo()
 
 
+@checked_options
 def load_processor(
     name: str, cfg: Mapping[str, Any] | None = None, **arguments: Any
 ) -> Callable[..., Any]:
@@ -81,12 +85,21 @@ def load_processor(
         UnknownName: no such processor.
         ConfigError: an argument that it doesn't take, or misses.
     """
-    return registry.build("processor", {**(cfg or {}), **arguments, "name": name})
+    given = {**(cfg or {}), **arguments}
+    check_arguments("processor", name, given)
+    return registry.build("processor", {**given, "name": name})
 
 
 def _read(path: str | None) -> dict[str, Any]:
     if path is None:
         return {}
     from omegaconf import OmegaConf
+    from yaml import YAMLError
 
-    return dict(OmegaConf.to_container(OmegaConf.load(path), resolve=True))  # type: ignore[arg-type]
+    try:
+        found = OmegaConf.to_container(OmegaConf.load(path), resolve=True)
+    except (OSError, YAMLError) as error:
+        raise DataError(f"cfg_path: {path}: {error}") from None
+    if not isinstance(found, dict):
+        raise DataError(f"cfg_path: {path}: a mapping of the dataset's arguments is expected")
+    return {str(key): value for key, value in found.items()}

@@ -14,6 +14,7 @@ from lavis_lite import registry
 from lavis_lite.config.image_size import ImageSize, height_width
 from lavis_lite.data.augment import OPS, random_augment
 from lavis_lite.data.files.deep_grey import to_rgb
+from lavis_lite.data.pictures import as_picture
 from lavis_lite.errors import ConfigError, suggest
 
 # CLIP's statistics, which BLIP took over.
@@ -42,7 +43,7 @@ class BlipImageEval:
         self._normalise = Normalise(mean or MEAN, std or STD)
 
     def __call__(self, image: Image.Image, rng: numpy.random.Generator | None = None) -> Tensor:
-        return self._normalise(_resized(_rgb(image), self.size))
+        return self._normalise(_resized(_rgb(as_picture(image)), self.size))
 
 
 @registry.register("processor", "blip_image_train")
@@ -100,7 +101,7 @@ class BlipImageTrain:
 
     def __call__(self, image: Image.Image, rng: numpy.random.Generator | None = None) -> Tensor:
         rng = numpy.random.default_rng() if rng is None else rng
-        image = _rgb(image)
+        image = _rgb(as_picture(image))
         image = _resized(image.crop(random_crop(*image.size, self.scale, rng)), self.size)
         if self.hflip and rng.random() < 0.5:
             image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
@@ -118,6 +119,10 @@ class Normalise:
     """
 
     def __init__(self, mean: Sequence[float], std: Sequence[float]):
+        if len(mean) != 3 or len(std) != 3:
+            raise ConfigError(
+                f"mean: {list(mean)}, std: {list(std)}; three numbers each, for red, green, blue"
+            )
         self.mean = torch.tensor(list(mean), dtype=torch.float32)[:, None, None]
         self.std = torch.tensor(list(std), dtype=torch.float32)[:, None, None]
 

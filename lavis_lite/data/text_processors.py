@@ -8,6 +8,7 @@ import re
 import numpy
 
 from lavis_lite import registry
+from lavis_lite.errors import ConfigError
 
 logger = logging.getLogger(__name__)
 _LOG_EVERY = 1000
@@ -35,7 +36,7 @@ class BlipCaption:
         self._cut = WordLimit("captions", max_words)
 
     def __call__(self, text: str, rng: numpy.random.Generator | None = None) -> str:
-        text = _SPACES.sub(" ", _PUNCTUATION.sub(" ", text.lower()))
+        text = _SPACES.sub(" ", _PUNCTUATION.sub(" ", one_text(text).lower()))
         return self.prompt + self._cut(text.rstrip("\n").strip(" "))
 
 
@@ -50,7 +51,21 @@ class BlipQuestion:
         self._cut = WordLimit("questions", max_words)
 
     def __call__(self, text: str, rng: numpy.random.Generator | None = None) -> str:
-        return self._cut(_PUNCTUATION.sub("", text.lower()).rstrip(" "))
+        return self._cut(_PUNCTUATION.sub("", one_text(text).lower()).rstrip(" "))
+
+
+def one_text(text: object) -> str:
+    """Return a text as it is.
+
+    Raises:
+        ConfigError: anything else, such as several texts.
+    """
+    if not isinstance(text, str):
+        raise ConfigError(
+            f"text: {type(text).__name__} {text!r:.60}; one text is expected: a processor takes "
+            "them one by one"
+        )
+    return text
 
 
 class WordLimit:

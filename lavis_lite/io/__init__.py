@@ -1,6 +1,7 @@
 """Files and addresses: local, remote, cached; nothing here imports torch.
 
-paths.py         any address -> a local file or an open one; the cache; the hub
+paths.py         any address -> a local file or an open one; the cache
+hub.py           the hub's client; offline, or a hub that cannot be reached
 download.py      a file of a URL: resumed, verified, once for all processes
 transfer.py      one request of a download
 http.py          the HTTP client: limits, deadlines, public addresses

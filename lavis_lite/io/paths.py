@@ -14,7 +14,6 @@ import logging
 import os
 import re
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
@@ -22,6 +21,8 @@ from iopath.common.file_io import NativePathHandler, PathHandler, PathManager
 
 from lavis_lite.errors import ConfigError, DownloadError
 from lavis_lite.io import download, object_store
+from lavis_lite.io.hub import hub_client, why_no_hub
+from lavis_lite.io.hub import offline as offline
 from lavis_lite.io.object_store import STORES
 
 log = logging.getLogger(__name__)
@@ -30,7 +31,6 @@ _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 _HUB = re.compile(
     r"hf://(?P<repo>[^/@]+/[^/@]+)(?:@(?P<early>[^/]+))?/(?P<file>[^@]+)(?:@(?P<late>.+))?"
 )
-_OFFLINE = ("LAVIS_LITE_OFFLINE", "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
 SCHEMES = ("http", "https", "hf", *STORES)
 
 
@@ -83,40 +83,6 @@ def here(address: str | os.PathLike[str]) -> str:
             "give the path"
         )
     return local_path(address)
-
-
-def offline() -> bool:
-    """Tell whether LAVIS_LITE_OFFLINE, HF_HUB_OFFLINE or TRANSFORMERS_OFFLINE is set."""
-    values = (os.environ.get(name, "").strip().lower() for name in _OFFLINE)
-    return any(value in ("1", "true", "yes", "on") for value in values)
-
-
-@contextlib.contextmanager
-def hub_client() -> Iterator[None]:
-    """Wrap calls of huggingface_hub and transformers, so that they are offline if we are.
-
-    They only know their own variables, read them once on import, and ask the hub for lists of
-    files even when told to use local files.
-    """
-    from huggingface_hub import constants
-
-    before = constants.HF_HUB_OFFLINE
-    constants.HF_HUB_OFFLINE = before or offline()
-    try:
-        yield
-    finally:
-        constants.HF_HUB_OFFLINE = before
-
-
-def fetch_elsewhere(repo: str) -> str:
-    """Return the offline error's advice: the address of a hub repository, and the local cache."""
-    from huggingface_hub import constants
-
-    return (
-        f"not in the hub's cache {constants.HF_HUB_CACHE}, and the network is switched off by the"
-        f" environment; fetch https://huggingface.co/{repo} elsewhere and give the path of its"
-        " folder in place of its name"
-    )
 
 
 # --------------------------------------------------------------------------------- cache
@@ -280,7 +246,7 @@ class HubHandler(_Remote):
 
         notes, folder = folder / "hub-notes", folder / "hub"
         try:
-            with hub_client():
+            with hub_client(only_look=only_look):
                 local = hf_hub_download(
                     match["repo"],
                     match["file"],
@@ -292,7 +258,8 @@ class HubHandler(_Remote):
         except Exception as error:  # its errors are of many families: httpx, requests, its own
             first = str(error).splitlines()[0] if str(error) else type(error).__name__
             where = "offline and not in" if only_look else "could not be fetched into"
-            raise DownloadError(f"{path}: {where} {folder}: {first}") from error
+            reason = None if only_look else why_no_hub()
+            raise DownloadError(f"{path}: {where} {folder}: {reason or first}") from error
         blob = Path(os.path.realpath(local))
         # The hub names a large file's copy by its sha256, and never looks at it again.
         named = blob.name if re.fullmatch("[0-9a-f]{64}", blob.name) else None

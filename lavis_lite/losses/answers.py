@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -10,10 +11,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lavis_lite import registry
-from lavis_lite.errors import DataError
+from lavis_lite.errors import DataError, suggest
 from lavis_lite.losses.shared import Shared, global_mean, keeps_momentum, rows_of
 from lavis_lite.modules.interfaces import ImageContext, LearnsAnswers
 from lavis_lite.modules.output import Samples
+from lavis_lite.modules.samples import kind_of, needed, whole_numbers
 from lavis_lite.modules.text.text_batch import TextBatch
 
 TOKENS_AT_ONCE = 2048  # tokens whose logits over the vocabulary are computed at a time
@@ -47,6 +49,15 @@ class Teacher(NamedTuple):
     share: float
 
 
+def _several(answers: object) -> Sequence[object]:
+    """One answer as a list of it: the answer to the only question."""
+    if isinstance(answers, str):
+        return [answers]
+    if isinstance(answers, list | tuple):
+        return answers
+    raise DataError(f"answers: {kind_of(answers)}; of each question a list of texts is expected")
+
+
 def _listed(answers: Any) -> list[str]:
     if not isinstance(answers, list | tuple) or not all(isinstance(a, str) for a in answers):
         raise DataError(f"answers: {answers!r:.80}; of each question a list of texts is expected")
@@ -63,18 +74,20 @@ def answers_of(samples: Samples) -> Answers:
     Raises:
         DataError: no answers, or numbers of answers, weights and questions that do not agree.
     """
-    num_questions = len(samples["text_input"])
+    num_questions = len(needed(samples, "text_input"))
     if "answers" in samples:
-        lists = [[a] if isinstance(a, str) else _listed(a) for a in samples["answers"]]
+        lists = [[a] if isinstance(a, str) else _listed(a) for a in _several(samples["answers"])]
         counts = [len(own) for own in lists]
         texts = list(itertools.chain.from_iterable(lists))
         weights = samples.get("weights")
     elif "answer" in samples:
-        texts = list(samples["answer"])
-        counts = [int(n) for n in samples.get("n_answers", [1] * num_questions)]
+        texts = _listed(_several(samples["answer"]))
+        given = samples.get("n_answers", [1] * num_questions)
+        counts = whole_numbers(given, num_questions, "n_answers").tolist()
         weights = samples.get("weight")
     else:
-        raise DataError("the samples have no `answers` (of each question a list) to learn")
+        near = suggest("answers", samples)
+        raise DataError(f"the samples have no `answers` (of each question a list) to learn.{near}")
     weights = [1.0] * len(texts) if weights is None else _flat(weights)
     if len(counts) != num_questions or not sum(counts) == len(texts) == len(weights):
         raise DataError(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 
 from lavis_lite import registry
@@ -10,6 +9,7 @@ from lavis_lite.errors import DataError
 from lavis_lite.losses.cross_entropy import distilled_cross_entropy
 from lavis_lite.losses.shared import Shared, global_mean, keeps_momentum
 from lavis_lite.modules.interfaces import LearnsClasses
+from lavis_lite.modules.samples import labels_of, misspelt
 
 
 @registry.register("loss", "classification")
@@ -49,10 +49,11 @@ class Classification(nn.Module):
         labels = shared.samples.get("label")
         if labels is None:
             raise DataError(
-                "classification: the samples have no `label`, the number of their class"
+                "classification: the samples have no `label`, the number of their class."
+                + misspelt(shared.samples, "label")
             )
         logits = shared.class_logits  # (B, C)
-        labels = torch.as_tensor(labels, device=logits.device).long()  # (B,)
+        labels = labels_of(labels, len(logits), logits.shape[1], logits.device)  # (B,)
         shared.hand_out(logits=logits)
         alpha, soft_targets = 0.0, None
         if self.alpha:

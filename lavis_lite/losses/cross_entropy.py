@@ -7,11 +7,23 @@ from typing import Literal
 import torch.nn.functional as F
 from torch import Tensor
 
+from lavis_lite.errors import ConfigError, suggest
+
 Reduction = Literal["mean", "sum"]
+REDUCTIONS = ("mean", "sum")
 
 
 def reduced(total: Tensor, count: int | Tensor, reduction: Reduction) -> Tensor:
-    """Return a sum over ``count`` rows as it is, or as their mean (0 of no rows)."""
+    """Return a sum over ``count`` rows as it is, or as their mean (0 of no rows).
+
+    Raises:
+        ConfigError: another reduction.
+    """
+    if reduction not in REDUCTIONS:
+        raise ConfigError(
+            f"reduction: {reduction!r}.{suggest(str(reduction), REDUCTIONS)} "
+            f"Known: {', '.join(REDUCTIONS)}; a loss is one number"
+        )
     return total if reduction == "sum" else total / max(int(count), 1)
 
 

@@ -10,16 +10,27 @@ import torch
 from torch import Tensor
 
 from lavis_lite import distributed
+from lavis_lite.errors import ConfigError
 from lavis_lite.losses.step_info import StepInfo
 from lavis_lite.modules.interfaces import ImageContext
 from lavis_lite.modules.layers.similarity import cosines
 from lavis_lite.modules.output import Named, Samples
+from lavis_lite.modules.samples import kind_of, needed, whole_numbers
 
 if TYPE_CHECKING:
     from lavis_lite.modules.text.text_batch import TextBatch
 
 M = TypeVar("M")
 T = TypeVar("T")
+
+# What an output may have: None of it is where no loss computed it.
+_SIDES = [f"sim_{direction}" for direction in ("i2t", "t2i")]
+SIMS = [f"{side}{kind}" for side in _SIDES for kind in ("", "_m", "_targets")]
+STATES = [
+    *("image_embeds", "text_embeds", "image_embeds_m", "text_embeds_m", "encoder_output"),
+    *("encoder_output_m", "itm_logits", "itm_labels", "decoder_output", "decoder_logits"),
+    *("decoder_labels", "mlm_labels", "logits", "logits_m"),
+]
 
 
 class Shared(Generic[M]):
@@ -43,6 +54,10 @@ class Shared(Generic[M]):
         self.model = model
         self._able: Any = model  # to whatever a loss requires
         self.samples = samples
+        if step_info is not None and not isinstance(step_info, StepInfo):
+            raise ConfigError(
+                f"step_info: {kind_of(step_info)}; a StepInfo is expected, such as StepInfo(step=3)"
+            )
         self.step_info = step_info or StepInfo.of(samples)
         # Asked once: whoever computes something first may do so under no_grad, for itself alone.
         self._grad = grad and torch.is_grad_enabled()
@@ -73,13 +88,13 @@ class Shared(Generic[M]):
     @cached_property
     def text(self) -> TextBatch:
         """The tokenised texts: ids and mask, each (B, T)."""
-        return self._able.tokenize(self.samples["text_input"])
+        return self._able.tokenize(needed(self.samples, "text_input"))
 
     @cached_property
     def image_tokens(self) -> Tensor:
         """(B, N, D); (2B, N, D) of a model that reads two images with a text, first ones first."""
         names = getattr(self.model, "image_names", ("image",))
-        images = [self.samples[name] for name in names]
+        images = [needed(self.samples, name) for name in names]
         return self._compute(
             lambda: self._able.encode_image(images[0] if len(images) == 1 else torch.cat(images))
         )
@@ -128,11 +143,11 @@ class Shared(Generic[M]):
     def image_ids(self) -> Tensor:
         """(B,) which image each row shows; without such ids in the batch, every row its own."""
         ids = self.samples.get("image_id")
-        device = self.samples["image"].device
+        device = needed(self.samples, "image").device
+        num_rows = len(needed(self.samples, "text_input"))
         if ids is None:
-            own = torch.arange(len(self.samples["text_input"]), device=device)
-            return own + (distributed.rank() << 32)
-        return torch.as_tensor(ids, device=device)
+            return torch.arange(num_rows, device=device) + (distributed.rank() << 32)
+        return whole_numbers(ids, num_rows, "image_id").to(device)
 
     @cached_property
     def momentum(self) -> Shared[M]:
@@ -163,8 +178,8 @@ class Shared(Generic[M]):
         }
         sims = {k: v for k, v in self._handed_out.items() if k.startswith("sim_")}
         states |= {k: v for k, v in self._handed_out.items() if k not in sims}
-        extras = {"sims": Named(sims)} if sims else {}
-        return {**extras, "intermediate_output": Named(states)}
+        extras = {"sims": Named(sims, SIMS)} if sims else {}
+        return {**extras, "intermediate_output": Named(states, STATES)}
 
     def _compute(self, compute: Callable[[], T]) -> T:
         with torch.set_grad_enabled(self._grad):

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
+
+from lavis_lite.errors import ConfigError
 
 
 @dataclass(frozen=True)
@@ -34,10 +36,13 @@ class StepInfo:
 
         Such keys are how loops written by hand tell a model where they are; the runner passes a
         StepInfo. Keys that are missing take their defaults.
+
+        Raises:
+            ConfigError: one that is no number.
         """
-        return cls(
-            progress=float(samples.get("progress", 1.0)),
-            step=int(samples.get("step", 0)),
-            micro_step=int(samples.get("micro_step", 0)),
-            seed=int(samples.get("seed", 0)),
-        )
+        found = {field.name: samples[field.name] for field in fields(cls) if field.name in samples}
+        try:
+            return cls(**{name: type(getattr(cls, name))(found[name]) for name in found})
+        except (TypeError, ValueError, RuntimeError):
+            given = ", ".join(f"{name}={value!r:.40}" for name, value in found.items())
+            raise ConfigError(f"samples: {given}; a number is expected of each") from None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,12 +10,17 @@ import torch
 from torch import Tensor, nn
 
 from lavis_lite import registry
+from lavis_lite.config.calls import checked_options
 from lavis_lite.config.image_size import ImageSize
+from lavis_lite.errors import ConfigError, UnknownName
 from lavis_lite.losses.shared import Shared
 from lavis_lite.losses.step_info import StepInfo
 from lavis_lite.models.formats import Formats
+from lavis_lite.models.images import images_of
 from lavis_lite.models.momentum import MomentumCopy
+from lavis_lite.models.texts import as_texts, texts_of
 from lavis_lite.modules.output import ModelOutput, Samples
+from lavis_lite.modules.samples import as_samples
 from lavis_lite.modules.text.text_batch import TextBatch
 
 if TYPE_CHECKING:
@@ -24,7 +29,7 @@ if TYPE_CHECKING:
 Spec = Mapping[str, Any]  # a component: a registered name with its arguments
 LossSpecs = Mapping[str, Spec]
 Losses = Mapping[str, nn.Module]
-Texts = list[str] | TextBatch
+Texts = str | Sequence[str] | TextBatch
 RENAMED = {"image_embeds": "image_features", "text_embeds": "text_features"}  # old name -> name
 
 
@@ -58,6 +63,7 @@ class VisionLanguageModel(nn.Module):
                 if name in vars(cls) and other not in vars(cls):
                     setattr(cls, other, vars(cls)[name])
 
+    @checked_options
     def add_losses(self, losses: Losses | LossSpecs | None) -> None:
         """Take up what the model is trained by; its towers and heads are in place.
 
@@ -82,6 +88,7 @@ class VisionLanguageModel(nn.Module):
                 its own, as in LAVIS: it moves the copy, and the state is read from the batch
                 (``StepInfo.of``).
         """
+        samples = checked_samples(samples, self)
         if step_info is None:
             step_info = StepInfo.of(samples)
             if torch.is_grad_enabled() and not step_info.micro_step:
@@ -105,6 +112,7 @@ class VisionLanguageModel(nn.Module):
         """The device of the weights."""
         return next(self.parameters()).device
 
+    @checked_options
     def load_checkpoint(self, url_or_filename: str) -> LoadReport:
         """Load weights from a file, folder, URL or ``hf://`` address; strict, with a report."""
         from lavis_lite.checkpoint.weights import load_weights
@@ -112,18 +120,22 @@ class VisionLanguageModel(nn.Module):
 
         return load_weights(self, url_or_filename, known_digest(url_or_filename))
 
+    @checked_options
     def rename_weights(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
         """Weights of other libraries under published keys, see ``Formats``."""
         return self.formats.rename_weights(weights)
 
+    @checked_options
     def adapt_weights(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
         """Weights in any published layout, in this model's names and sizes."""
         return self.formats.adapt_weights(self, weights)
 
+    @checked_options
     def check_config(self, config: Mapping[str, Any], source: str) -> None:
         """Refuse weights that a ``config.json`` beside them says are of another model."""
         self.formats.check_config(self, config, source)
 
+    @checked_options
     def save_transformers(self, folder: str | Path) -> Path:
         """Write the model as a folder that transformers' ``from_pretrained`` reads.
 
@@ -132,6 +144,7 @@ class VisionLanguageModel(nn.Module):
         """
         return self.formats.save_transformers(self, folder)
 
+    @checked_options
     def save_pretrained(
         self, folder: str | Path, metrics: Mapping[str, float] | None = None
     ) -> Path:
@@ -143,6 +156,7 @@ class VisionLanguageModel(nn.Module):
 
         return model_folder.save(self, folder, metrics)
 
+    @checked_options
     def show_n_params(self, return_str: bool = True) -> str | int:
         """Number of parameters, as ``"1.1M"`` or exactly."""
         total = sum(p.numel() for p in self.parameters())
@@ -150,6 +164,7 @@ class VisionLanguageModel(nn.Module):
             return total
         return f"{total / 1e6:.1f}M" if total >= 1e6 else f"{total / 1e3:.1f}K"
 
+    @checked_options
     def get_optimizer_params(
         self, weight_decay: float, lr_scale: float = 1.0
     ) -> list[dict[str, Any]]:
@@ -163,6 +178,7 @@ class VisionLanguageModel(nn.Module):
         """Called by LAVIS's loops before evaluation; nothing to do here."""
 
     @classmethod
+    @checked_options
     def from_pretrained(cls, model_type: str | None = None) -> VisionLanguageModel:
         """The released model of a type (LAVIS's spelling of ``load_model``)."""
         from lavis_lite.models import zoo
@@ -171,7 +187,29 @@ class VisionLanguageModel(nn.Module):
         for name in cards.list_models():
             if registry.entry("model", name).result is cls:
                 return zoo.load_model(name, model_type)  # type: ignore[return-value]
-        raise LookupError(f"{cls.__name__} is not registered as a model")
+        raise UnknownName(f"{cls.__name__} is not registered as a model")
+
+
+def checked_samples(samples: Samples, model: VisionLanguageModel) -> Samples:
+    """Return a batch to learn from with its images as tensors and its texts as a list, one each.
+
+    Only what is there is looked at: which of them are needed is known to the losses.
+
+    Raises:
+        ConfigError: images or texts of another form, or not as many of each.
+    """
+    names = getattr(model, "image_names", ("image",))
+    checked = dict(as_samples(samples))
+    images = {name: images_of(samples, model, name) for name in names if name in samples}
+    counts = {name: len(image) for name, image in images.items()}
+    if len(set(counts.values())) > 1:
+        listed = ", ".join(f"{count} of {name!r}" for name, count in counts.items())
+        raise ConfigError(f"samples: {listed}; as many of each are expected")
+    if (texts := samples.get("text_input")) is not None:
+        checked["text_input"] = (
+            texts_of(samples, max(counts.values())) if images else as_texts(texts)
+        )
+    return {**checked, **images}
 
 
 def decay_groups(

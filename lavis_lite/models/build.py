@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 import textwrap
-from collections.abc import Callable, Sized
+from collections.abc import Callable, Mapping, Sized
 from typing import Any, TypeVar
 
 from torch import nn
@@ -38,11 +38,16 @@ ARGUMENTS = {
 }
 
 
-def describe_arguments(builder: B) -> B:
+def describe_arguments(builder: B, others: Mapping[str, str] | None = None) -> B:
     """A decorator: every argument of ``ARGUMENTS`` that a docstring leaves out is written into it.
 
     All of them come in the order of the signature, before what the docstring refers to.
+
+    Args:
+        builder: its docstring may describe some of its arguments.
+        others: argument -> what it is, beside or in place of ``ARGUMENTS``.
     """
+    known = {**ARGUMENTS, **(others or {})}
     paragraphs = inspect.cleandoc(builder.__doc__ or "").split("\n\n")
     own: dict[str, str] = {}
     name = ""
@@ -51,7 +56,7 @@ def describe_arguments(builder: B) -> B:
         for line in textwrap.dedent(paragraph.removeprefix("Args:\n")).splitlines():
             name = name if line.startswith(" ") else line.partition(":")[0]
             own[name] = f"{own[name]}\n{line}" if name in own else line
-    lines = [own.get(n, f"{n}: {ARGUMENTS.get(n)}") for n in inspect.signature(builder).parameters]
+    lines = [own.get(n, f"{n}: {known.get(n)}") for n in inspect.signature(builder).parameters]
     last = len(paragraphs) - paragraphs[-1].startswith("Reference:")
     paragraphs.insert(last, "Args:\n" + textwrap.indent("\n".join(lines), "    "))
     builder.__doc__ = "\n\n".join(paragraphs)

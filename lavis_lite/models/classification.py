@@ -8,15 +8,13 @@ import torch
 from torch import Tensor, nn
 
 from lavis_lite.config.image_size import ImageSize
-from lavis_lite.errors import ConfigError
-from lavis_lite.models.base import Losses
-from lavis_lite.models.images import images_of
+from lavis_lite.models.base import Losses, Texts, checked_samples
 from lavis_lite.models.momentum import MomentumCopy
-from lavis_lite.models.multimodal import GroundedModel, texts_of
+from lavis_lite.models.multimodal import GroundedModel
 from lavis_lite.modules.layers.modes import eval_mode
 from lavis_lite.modules.med.model import Med
 from lavis_lite.modules.output import Samples
-from lavis_lite.modules.text.text_batch import TextBatch
+from lavis_lite.modules.samples import needed, optional
 from lavis_lite.modules.text.wordpiece import WordPiece
 
 
@@ -53,7 +51,7 @@ class Classification(GroundedModel):
         self.cls_head = cls_head
         self.add_losses(losses)
 
-    def classify(self, image_tokens: Tensor, text: TextBatch) -> Tensor:
+    def classify(self, image_tokens: Tensor, text: Texts) -> Tensor:
         """Tokens of the images of B texts -> (B, C) logits, fp32.
 
         Args:
@@ -75,12 +73,11 @@ class Classification(GroundedModel):
         Raises:
             ConfigError: samples without an image, or not one text for each.
         """
-        if missing := [name for name in self.image_names if name not in samples]:
-            raise ConfigError(f"predict: the samples have no {', '.join(missing)}")
-        images = [images_of(samples, self.device, name) for name in self.image_names]
-        label = samples.get("label")
+        samples = checked_samples(samples, self)
+        images = [needed(samples, name) for name in self.image_names]
+        label = optional(samples, "label")
         with torch.no_grad(), eval_mode(self):
-            text = self.tokenize(texts_of(samples, len(images[0])))
+            text = self.tokenize(needed(samples, "text_input"))
             logits = self.classify(self.encode_image(torch.cat(images)), text)
         targets = label.to(self.device) if isinstance(label, Tensor) else label
         return {"predictions": logits, "targets": targets}

@@ -7,18 +7,19 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from lavis_lite.config.calls import checked_options
 from lavis_lite.config.image_size import ImageSize
-from lavis_lite.errors import ConfigError, suggest
+from lavis_lite.errors import ConfigError
 from lavis_lite.models import joint_space
 from lavis_lite.models.base import unit
 from lavis_lite.models.images import images_of
-from lavis_lite.models.multimodal import GroundedModel, texts_of
+from lavis_lite.models.multimodal import GroundedModel
+from lavis_lite.models.texts import as_texts, texts_of
 from lavis_lite.modules.layers.modes import eval_mode
 from lavis_lite.modules.med.model import Med
 from lavis_lite.modules.output import Samples
+from lavis_lite.modules.samples import as_samples, misspelt
 from lavis_lite.modules.text.wordpiece import WordPiece
-
-MODES = ("multimodal", "text", "image")
 
 
 class Features(NamedTuple):
@@ -76,6 +77,7 @@ class FeatureExtraction(GroundedModel):
         """() what cosine similarities are divided by, fp32."""
         return self.temp.float()
 
+    @checked_options
     @torch.no_grad()
     def extract_features(
         self, samples: Samples, mode: Literal["multimodal", "text", "image"] = "multimodal"
@@ -93,17 +95,18 @@ class FeatureExtraction(GroundedModel):
         Raises:
             ConfigError: another mode, or samples without what the mode reads.
         """
-        if mode not in MODES:
-            raise ConfigError(f"mode: {mode!r}.{suggest(mode, MODES)} Known: {', '.join(MODES)}")
         reads = {"image": ["image"], "text": ["text_input"]}.get(mode, ["image", "text_input"])
+        as_samples(samples)
         if missing := [name for name in reads if samples.get(name) is None]:
-            raise ConfigError(f"mode {mode!r} reads {', '.join(missing)}, which samples lack")
+            near = misspelt(samples, missing[0])
+            raise ConfigError(
+                f"mode {mode!r} reads {', '.join(missing)}, which samples lack.{near}"
+            )
         with eval_mode(self):
             if mode == "text":
-                given = samples["text_input"]
-                states = self.encode_text([given] if isinstance(given, str) else list(given))
+                states = self.encode_text(as_texts(samples["text_input"], "text_input"))
                 return Features(text_embeds=states, text_embeds_proj=unit(self.text_proj(states)))
-            tokens = self.encode_image(images_of(samples, self.device))
+            tokens = self.encode_image(images_of(samples, self))
             if mode == "image":
                 projected = unit(self.vision_proj(tokens))
                 return Features(image_embeds=tokens, image_embeds_proj=projected)

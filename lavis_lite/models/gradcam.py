@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from lavis_lite.config.calls import checked_options
 from lavis_lite.errors import ConfigError
+from lavis_lite.models.images import as_images
+from lavis_lite.models.texts import matched
 from lavis_lite.modules import vision
 from lavis_lite.modules.layers.modes import eval_mode, full_precision
 from lavis_lite.modules.med.attention import Attention, KeyValue
 from lavis_lite.modules.text.text_batch import TextBatch
 
 
+@checked_options
 def compute_gradcam(
     model: Any,
     visual_input: Tensor,
-    text_input: str | list[str],
+    text_input: str | Sequence[str],
     tokenized_text: TextBatch | None = None,
     block_num: int | None = None,
 ) -> tuple[list[Tensor], Tensor]:
@@ -60,14 +65,12 @@ def compute_gradcam(
         )
     if (grid := vision.grid_of(model.visual_encoder)) is None:
         raise ConfigError("Grad-CAM: the vision encoder has no `grid` (rows, columns) of patches")
-    texts = [text_input] * len(visual_input) if isinstance(text_input, str) else text_input
-    text = model.tokenize(texts) if tokenized_text is None else tokenized_text
-    if len(text.ids) != len(visual_input):
-        raise ConfigError(f"Grad-CAM: {len(text.ids)} texts for {len(visual_input)} images")
-    text = text.to(model.device)
+    images = as_images(visual_input, model, "visual_input").to(model.device)
+    given = text_input if tokenized_text is None else tokenized_text
+    text = matched(given, len(images), model, "Grad-CAM").to(model.device)
     with eval_mode(model):
         with torch.no_grad():
-            kv = tower.project(model.encode_image(visual_input.to(model.device)))
+            kv = tower.project(model.encode_image(images))
         maps = _weighted_attention(model, kv, text, layers[number].crossattention, kv[number])
     prefix = getattr(model.visual_encoder, "num_prefix_tokens", 0)
     patches = (maps.weights[..., prefix:] * text.mask[:, :, None]).unflatten(-1, grid)

@@ -10,9 +10,13 @@ from typing import Protocol
 from torch import Tensor, nn
 
 from lavis_lite.models.base import Texts, unit
+from lavis_lite.models.images import as_tokens
+from lavis_lite.models.tensors import as_states
+from lavis_lite.models.texts import tokenized
 from lavis_lite.modules import vision
 from lavis_lite.modules.med.model import Med
 from lavis_lite.modules.text.text_batch import TextBatch
+from lavis_lite.modules.text.wordpiece import WordPiece
 
 
 class Parts(Protocol):
@@ -21,6 +25,7 @@ class Parts(Protocol):
     visual_encoder: nn.Module
     vision_proj: nn.Linear
     text_proj: nn.Linear
+    tokenizer: WordPiece
 
     @property
     def text_tower(self) -> Med:
@@ -34,15 +39,19 @@ class Parts(Protocol):
 
 def encode_text(model: Parts, text: Texts) -> Tensor:
     """B texts -> (B, T, D) states of the text alone."""
-    batch = text if isinstance(text, TextBatch) else model.tokenize(text)
+    batch = tokenized(text, model)
     return model.text_tower(batch.ids, batch.mask, mode="text")
 
 
 def image_features(model: Parts, image_tokens: Tensor) -> Tensor:
     """(B, N, D) -> (B, E) unit length, fp32."""
-    return unit(model.vision_proj(vision.pool(model.visual_encoder, image_tokens)))
+    return unit(
+        model.vision_proj(vision.pool(model.visual_encoder, as_tokens(image_tokens, model)))
+    )
 
 
 def text_features(model: Parts, text_tokens: Tensor) -> Tensor:
     """(B, T, D) -> (B, E) unit length, fp32."""
-    return unit(model.text_proj(text_tokens[:, 0]))
+    return unit(
+        model.text_proj(as_states(text_tokens, model.text_tower.width, "text_tokens")[:, 0])
+    )

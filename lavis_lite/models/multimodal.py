@@ -8,12 +8,14 @@ from typing import Literal
 from torch import Tensor, nn
 
 from lavis_lite.config.image_size import ImageSize
-from lavis_lite.errors import ConfigError, suggest
-from lavis_lite.models.base import VisionLanguageModel
+from lavis_lite.errors import ConfigError
+from lavis_lite.models.base import Texts, VisionLanguageModel
+from lavis_lite.models.images import as_images, as_tokens
+from lavis_lite.models.tensors import as_context, as_ids, as_states, rows_in
+from lavis_lite.models.texts import as_texts, tokenized
 from lavis_lite.modules import vision
 from lavis_lite.modules.med.attention import Source
 from lavis_lite.modules.med.model import Med, MedDecoder
-from lavis_lite.modules.output import Samples
 from lavis_lite.modules.text.text_batch import TextBatch
 from lavis_lite.modules.text.wordpiece import WordPiece
 
@@ -57,20 +59,20 @@ class GroundedModel(VisionLanguageModel):
 
     def encode_image(self, image: Tensor) -> Tensor:
         """(B, 3, H, W) -> (B, N, D) tokens."""
-        return vision.encode(self.visual_encoder, image)
+        return vision.encode(self.visual_encoder, as_images(image, self))
 
-    def tokenize(self, texts: list[str]) -> TextBatch:
+    def tokenize(self, texts: str | Sequence[str]) -> TextBatch:
         """B texts to ids and mask (B, T), [CLS] first."""
-        return self.tokenizer.encode(texts, self.max_length, device=self.device)
+        return self.tokenizer.encode(as_texts(texts, "texts"), self.max_length, device=self.device)
 
     def image_context(self, image_tokens: Tensor) -> Sequence[Source]:
         """(B, N, D) -> the keys and values that texts look at, per layer."""
-        return self.text_tower.project(image_tokens)
+        return self.text_tower.project(as_tokens(image_tokens, self))
 
     def read(
         self,
         image_kv: Sequence[Source],
-        text: TextBatch,
+        text: Texts,
         states: Tensor | None = None,
         query_positions: Tensor | None = None,
     ) -> Tensor:
@@ -85,7 +87,18 @@ class GroundedModel(VisionLanguageModel):
                 reading goes on from there.
             query_positions: (K * B, S) places whose states alone are asked for, and returned.
         """
-        batch = self._started(text)
+        image_kv = as_context(image_kv, len(self.text_tower.fusion_layers))
+        texts = tokenized(text, self)
+        if len(texts.ids) % rows_in(image_kv):
+            raise ConfigError(
+                f"text: {len(texts.ids)} texts for {rows_in(image_kv)} images; it takes the same "
+                "number for each"
+            )
+        if states is not None:
+            as_states(states, self.text_tower.width, "states")
+        if query_positions is not None:
+            as_ids(query_positions, texts.ids.shape[1], "query_positions")
+        batch = self._started(texts)
         return self.text_tower(
             batch.ids,
             batch.mask,
@@ -104,22 +117,3 @@ class GroundedModel(VisionLanguageModel):
         """True where a text begins to look at its image after the layers that read it alone."""
         same_start = self.first_token == "cls" or self.tokenizer.enc_id == self.tokenizer.cls_id
         return bool(self.text_tower.fusion_layer) and same_start
-
-
-def texts_of(samples: Samples, num_images: int) -> list[str]:
-    """The texts of a batch, one per image; a single str goes with every image.
-
-    Raises:
-        ConfigError: no texts, or more or fewer than images.
-    """
-    texts = samples.get("text_input")
-    if texts is None:
-        near = suggest("text_input", samples)
-        raise ConfigError(f"samples have no 'text_input'.{near} They have: {', '.join(samples)}")
-    if isinstance(texts, str):
-        return [texts] * num_images
-    if len(texts) != num_images:
-        raise ConfigError(
-            f"text_input: {len(texts)} texts for {num_images} images; it takes one for each"
-        )
-    return list(texts)

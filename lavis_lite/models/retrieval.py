@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import TypeGuard
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
+from lavis_lite.config.calls import checked_options
 from lavis_lite.config.image_size import ImageSize
-from lavis_lite.errors import ConfigError
 from lavis_lite.losses.step_info import StepInfo
 from lavis_lite.models import joint_space
 from lavis_lite.models.base import Losses, Texts
 from lavis_lite.models.gradcam import compute_gradcam
+from lavis_lite.models.images import as_tokens
 from lavis_lite.models.momentum import MomentumCopy
 from lavis_lite.models.multimodal import FirstToken, GroundedModel
+from lavis_lite.models.tensors import as_width
+from lavis_lite.models.texts import RankTexts, candidates, matched, tokenized
 from lavis_lite.modules.layers.modes import full_precision
 from lavis_lite.modules.med.attention import Source
 from lavis_lite.modules.med.model import Med, MedDecoder
@@ -26,8 +28,6 @@ from lavis_lite.modules.text.text_batch import TextBatch
 from lavis_lite.modules.text.wordpiece import WordPiece
 
 TOKENS_AT_ONCE = 1024  # of the texts that `rank` reads at a time
-
-RankTexts = Sequence[str] | Sequence[Sequence[str]] | TextBatch
 
 
 class Retrieval(GroundedModel):
@@ -96,19 +96,21 @@ class Retrieval(GroundedModel):
         return self.text_tower
 
     def match_pairs(
-        self, image_context: Sequence[Source], text: TextBatch, states: Tensor | None = None
+        self, image_context: Sequence[Source], text: Texts, states: Tensor | None = None
     ) -> Tensor:
         """Projected images of B rows and K * B texts, image-major -> (K * B, 2) logits, fp32.
 
         Under autocast too: half precision would give many texts the same score. ``states`` is as
         of ``read``.
         """
-        first = text.ids.new_zeros(len(text.ids), 1)
-        return self.judge(self.read(image_context, text, states, first)[:, 0])
+        batch = tokenized(text, self)
+        first = batch.ids.new_zeros(len(batch.ids), 1)
+        return self.judge(self.read(image_context, batch, states, first)[:, 0])
 
     def judge(self, states: Tensor) -> Tensor:
         """(..., D) states of texts' first tokens -> (..., 2) logits, fp32."""
         head = self.itm_head
+        as_width(states, head.in_features, "states", "`read`")
         with full_precision(states.device):
             return linear(states.float(), head.weight.float(), head.bias.float())
 
@@ -118,12 +120,7 @@ class Retrieval(GroundedModel):
         Raises:
             ConfigError: more or fewer texts than images.
         """
-        batch = text if isinstance(text, TextBatch) else self.tokenize(text)
-        if len(batch.ids) != len(image_tokens):
-            raise ConfigError(
-                f"match: {len(batch.ids)} texts for {len(image_tokens)} images; it takes one "
-                "for each, `rank` takes several"
-            )
+        batch = matched(text, len(as_tokens(image_tokens, self)), self)
         return self.match_pairs(
             self.text_tower.image_context(image_tokens, batch.ids.shape[1]), batch
         )
@@ -142,12 +139,10 @@ class Retrieval(GroundedModel):
         Raises:
             ConfigError: not the same number of texts for every image.
         """
-        num_images = len(image_tokens)
-        if is_one_list(texts):
-            own = self.tokenize(list(texts))
-            batch = TextBatch(*(x.repeat(num_images, 1) for x in own))
-        else:
-            batch = image_major(texts, num_images, self.tokenize)
+        num_images = len(as_tokens(image_tokens, self))
+        batch, shared = candidates(texts, num_images, self)
+        if shared:
+            batch = TextBatch(*(x.repeat(num_images, 1) for x in batch))
         if not len(batch.ids):
             return image_tokens.new_zeros(num_images, 0, dtype=torch.float32)
         rows = pack_texts(self._started(batch), num_images)
@@ -165,44 +160,17 @@ class Retrieval(GroundedModel):
             logits.append(self.judge(states)[..., 1].view(num_images, -1))
         return torch.cat(logits, dim=1).gather(1, rows.order)
 
-    def localize(self, image: Tensor, texts: list[str], block_num: int | None = None) -> Tensor:
+    @checked_options
+    def localize(
+        self, image: Tensor, texts: str | Sequence[str], block_num: int | None = None
+    ) -> Tensor:
         """(B, 3, H, W) and B texts -> (B, rows, columns) relevance of each patch, at least 0.
 
         Args:
             image: the images.
-            texts: one for each.
+            texts: one for each; a single str goes with every image.
             block_num: the layer whose cross-attention is looked at; by default the one after the
                 middle.
         """
         maps, _ = compute_gradcam(self, image, texts, block_num=block_num)
         return torch.stack([rows[1] for rows in maps])
-
-
-def is_one_list(texts: RankTexts) -> TypeGuard[Sequence[str]]:
-    """Tell whether the candidates that ``rank`` is given are texts for all images alike."""
-    return (
-        not isinstance(texts, TextBatch)
-        and len(texts) > 0
-        and all(isinstance(text, str) for text in texts)
-    )
-
-
-def image_major(
-    texts: RankTexts, num_images: int, tokenize: Callable[[list[str]], TextBatch]
-) -> TextBatch:
-    """K candidates for each of B images, as ``rank`` is given them -> B * K rows, image-major.
-
-    Raises:
-        ConfigError: not the same number of texts for every image.
-    """
-    if isinstance(texts, TextBatch):
-        batch, even = texts, len(texts.ids) % num_images == 0
-    else:
-        batch = tokenize([text for row in texts for text in row])
-        even = len(texts) == num_images and len({len(row) for row in texts}) == 1
-    if not even:
-        raise ConfigError(
-            f"rank: {len(batch.ids)} texts for {num_images} images; it takes the same number for "
-            "each"
-        )
-    return batch

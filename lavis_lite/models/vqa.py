@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence, Sized
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
+from lavis_lite.config.calls import checked_options
 from lavis_lite.config.image_size import ImageSize
-from lavis_lite.errors import ConfigError, NotFinite, suggest
-from lavis_lite.models.base import Losses
-from lavis_lite.models.images import images_of
-from lavis_lite.models.multimodal import GroundedModel, texts_of
+from lavis_lite.errors import ConfigError, NotFinite
+from lavis_lite.models.base import Losses, Texts
+from lavis_lite.models.images import as_tokens, tokens_of
+from lavis_lite.models.multimodal import GroundedModel
+from lavis_lite.models.tensors import as_context, as_mask, as_states, as_width, rows_in
+from lavis_lite.models.texts import as_texts, texts_of, tokenized
 from lavis_lite.modules.generation import generate
+from lavis_lite.modules.generation.rules import Rules
 from lavis_lite.modules.layers.modes import eval_mode
 from lavis_lite.modules.med.attention import KeyValue, select
 from lavis_lite.modules.med.decoder import GroundedDecoder
@@ -22,7 +27,6 @@ from lavis_lite.modules.text.prefix_trie import PrefixTrie, RowTries
 from lavis_lite.modules.text.text_batch import TextBatch
 from lavis_lite.modules.text.wordpiece import WordPiece
 
-METHODS = ("rank", "generate")
 TOKENS_AT_ONCE = 2048  # tokens whose logits over the vocabulary are held at a time
 
 
@@ -61,6 +65,7 @@ class Answering(GroundedModel):
         self._listed: tuple[list[str], TextBatch, PrefixTrie] | None = None
         self.add_losses(losses)
 
+    @checked_options
     @torch.no_grad()
     def predict_answers(
         self,
@@ -70,7 +75,7 @@ class Answering(GroundedModel):
         max_len: int = 10,
         min_len: int = 1,
         num_ans_candidates: int = 128,
-        answer_list: list[str] | None = None,
+        answer_list: Sequence[str] | None = None,
         *,
         length_penalty: float = 1.0,
         attend_padding: bool = False,
@@ -98,40 +103,38 @@ class Answering(GroundedModel):
         Raises:
             ConfigError: another method, no answers to rank, or more tokens than the tower holds.
         """
-        if inference_method not in METHODS:
-            raise ConfigError(
-                f"inference_method: {inference_method!r}.{suggest(inference_method, METHODS)} "
-                f"Known: {', '.join(METHODS)}"
-            )
+        self._check_writing(num_beams, max_len, min_len, length_penalty)
+        answers = []
         if inference_method == "rank":
-            check_answers(answer_list, num_ans_candidates)
+            answers = checked_answers(answer_list, num_ans_candidates)
         with eval_mode(self):
-            tokens = samples.get("image_tokens")
-            if tokens is None:
-                tokens = self.encode_image(images_of(samples, self.device))
+            tokens = tokens_of(samples, self)
             questions = self.tokenize(texts_of(samples, len(tokens)))
             states, mask = self.read_questions(tokens, questions)
             kv = self.question_context(states)
             if inference_method == "rank":
-                chosen = self.rank_answers(kv, mask, answer_list or [], num_ans_candidates)
-                return [(answer_list or [])[number] for number in chosen.tolist()]
+                chosen = self.rank_answers(kv, mask, answers, num_ans_candidates)
+                return [answers[number] for number in chosen.tolist()]
             if attend_padding:
                 mask = torch.ones_like(mask)
             return self._write_answers(kv, mask, num_beams, max_len, min_len, length_penalty)
 
-    def read_questions(self, image_tokens: Tensor, text: TextBatch) -> tuple[Tensor, Tensor]:
+    def read_questions(self, image_tokens: Tensor, text: Texts) -> tuple[Tensor, Tensor]:
         """(B, N, D) and B questions -> their states (B, T, D), the images seen, and their mask."""
-        seen = self.text_tower.image_context(image_tokens, text.ids.shape[1])
-        return self.read(seen, text), text.mask
+        batch = tokenized(text, self)
+        seen = self.text_tower.image_context(as_tokens(image_tokens, self), batch.ids.shape[1])
+        return self.read(seen, batch), batch.mask
 
     def question_context(self, states: Tensor) -> list[KeyValue]:
         """(B, T, D) states of questions -> the keys and values that answers look at, per layer."""
-        return self.text_decoder.bert.project(states)
+        return self.text_decoder.bert.project(
+            as_states(states, self.text_tower.width, "states", maker="`read_questions`")
+        )
 
-    def tokenize_answers(self, answers: list[str]) -> TextBatch:
+    def tokenize_answers(self, answers: str | Sequence[str]) -> TextBatch:
         """Answers to ids and mask (A, T), ``[DEC]`` first."""
         limit = self.text_decoder.bert.max_length
-        text = self.tokenizer.encode(answers, limit, device=self.device)
+        text = self.tokenizer.encode(as_texts(answers, "answers"), limit, device=self.device)
         return text.replace_first(self.tokenizer.bos_id)
 
     def answer_states(self, context: list[KeyValue], mask: Tensor, answers: TextBatch) -> Tensor:
@@ -145,6 +148,11 @@ class Answering(GroundedModel):
         Returns:
             (K * B, A - 1, D), of which the i-th predicts token i + 1.
         """
+        as_context(context, len(self.text_decoder.bert.fusion_layers), "context")
+        as_mask(mask, rows_in(context), context[0].key.shape[-2])
+        answers = answers if isinstance(answers, TextBatch) else self.tokenize_answers(answers)
+        if len(tokenized(answers, self, "answers").ids) % len(mask):
+            raise ConfigError(f"answers: {len(answers.ids)} of them for {len(mask)} questions")
         states = self.text_decoder.bert(
             answers.ids, answers.mask, mode="decoder", image_kv=context, image_mask=mask
         )
@@ -152,10 +160,13 @@ class Answering(GroundedModel):
 
     def word_logits(self, states: Tensor) -> Tensor:
         """(M, D) of ``answer_states`` -> (M, V) logits, fp32."""
-        return self.text_decoder.cls(states).float()
+        return self.text_decoder.cls(
+            as_width(states, self.text_decoder.bert.width, "states", "`answer_states`")
+        ).float()
 
+    @checked_options
     def rank_answers(
-        self, kv: list[KeyValue], mask: Tensor, answers: list[str], num_candidates: int
+        self, kv: list[KeyValue], mask: Tensor, answers: Sequence[str], num_candidates: int
     ) -> Tensor:
         """The number of the best answer to each question, (B,).
 
@@ -169,6 +180,9 @@ class Answering(GroundedModel):
             answers: what to choose from.
             num_candidates: how many are scored whole.
         """
+        answers = checked_answers(answers, num_candidates)
+        as_context(kv, len(self.text_decoder.bert.fusion_layers), "kv")
+        as_mask(mask, rows_in(kv), kv[0].key.shape[-2])
         batch, prefixes = self._tokenize_list(answers)
         num_candidates = min(num_candidates, len(answers))
         start = batch.ids[:1, :1].expand(len(mask), 1)
@@ -225,6 +239,21 @@ class Answering(GroundedModel):
             self._listed = list(answers), batch, PrefixTrie(batch)
         return self._listed[1].to(self.device), self._listed[2]
 
+    def _check_writing(
+        self, num_beams: int, max_len: int, min_len: int, length_penalty: float
+    ) -> None:
+        """Refuse what answers cannot be written with, whether they are written or ranked."""
+        rules = Rules(
+            "beam", num_beams, 1, max_len, min_len, 1.0, 0, 1.0, 1.0, length_penalty,
+            self.tokenizer.sep_id, self.tokenizer.pad_id,
+        )  # fmt: skip
+        rules.check(prompt_length=1)
+        if max_len > self.text_decoder.bert.max_length:
+            raise ConfigError(
+                f"max_len: {max_len}; the text tower has {self.text_decoder.bert.max_length} "
+                "positions (model.text.max_length)"
+            )
+
     def _write_answers(
         self,
         kv: list[KeyValue],
@@ -234,11 +263,6 @@ class Answering(GroundedModel):
         min_len: int,
         length_penalty: float,
     ) -> list[str]:
-        if max_len > self.text_decoder.bert.max_length:
-            raise ConfigError(
-                f"max_len: {max_len}; the text tower has {self.text_decoder.bert.max_length} "
-                "positions (model.text.max_length)"
-            )
         start = torch.full((len(mask), 1), self.tokenizer.bos_id, device=mask.device)
         ids = generate(
             GroundedDecoder(self.text_decoder, kv, mask),
@@ -253,18 +277,20 @@ class Answering(GroundedModel):
         return [self.tokenizer.decode(row[1:]) for row in ids]
 
 
-def check_answers(answers: list[str] | None, num_candidates: int) -> None:
-    """Refuse what answers cannot be ranked by.
+def checked_answers(answers: Sequence[str] | None, num_candidates: int) -> list[str]:
+    """Return the answers to choose from as a list.
 
     Raises:
         ConfigError: no list of texts, or no candidates.
     """
     if isinstance(answers, str):
         raise ConfigError(f"answer_list: a list of answers is expected: [{answers!r}]")
-    if answers is None or not len(answers):
+    if answers is None or (isinstance(answers, Sized) and not len(answers)):
         raise ConfigError("answer_list: `rank` chooses from it; give one, or use `generate`")
-    wrong = next((one for one in answers if not isinstance(one, str) or not one.strip()), None)
-    if wrong is not None or None in answers:
+    found = as_texts(answers, "answer_list")
+    wrong = next((one for one in found if not one.strip()), None)
+    if wrong is not None:
         raise ConfigError(f"answer_list: {wrong!r} is no answer; each is a text that is not empty")
     if num_candidates < 1:
         raise ConfigError(f"num_ans_candidates: {num_candidates}; at least 1")
+    return found

@@ -7,12 +7,14 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from lavis_lite import registry
+from lavis_lite.config.calls import check_arguments, checked_options
 from lavis_lite.config.image_size import ImageSize
 from lavis_lite.errors import ConfigError, suggest
 from lavis_lite.registry import cards
 from lavis_lite.registry.component import ModelComponent, merge
 
 if TYPE_CHECKING:
+    import torch
     from torch import nn
 
     from lavis_lite.models.folder import SavedModel
@@ -52,6 +54,7 @@ def _build(card: dict[str, Any], source: str | None) -> nn.Module:
     return built
 
 
+@checked_options
 def create_model(
     name: str | None = None,
     model_type: str | None = None,
@@ -77,19 +80,22 @@ def create_model(
         CheckpointError: weights that do not fit, for example after an override of their shape.
     """
     if saved := _saved(name, model_type, checkpoint):
+        check_arguments("model", saved.name, overrides)
         return _build({**vars(saved), "args": merge(saved.args, overrides)}, checkpoint)
     name, model_type = _name_and_type(name, model_type)
+    check_arguments("model", name, overrides)
     if pretrained and checkpoint is None:
         checkpoint = cards.RELEASED
     model = ModelComponent(name=name, type=model_type, checkpoint=checkpoint, args=overrides)
     return build_model(cards.whole(model))
 
 
+@checked_options
 def load_model(
     name: str | None = None,
     model_type: str | None = None,
     is_eval: bool = False,
-    device: str = "cpu",
+    device: str | torch.device = "cpu",
     checkpoint: str | None = None,
     *,
     dtype: str | None = None,
@@ -111,8 +117,8 @@ def load_model(
             the first pass then takes its time.
 
     Raises:
-        ConfigError: no such format, ``prepack`` and ``compile`` at once, or no C++ compiler to
-            compile with.
+        ConfigError: no such format or device, ``prepack`` and ``compile`` at once, or no C++
+            compiler to compile with.
     """
     if dtype is not None and dtype not in FORMATS:
         raise ConfigError(f"dtype: {dtype!r}.{suggest(dtype, FORMATS)} Known: {', '.join(FORMATS)}")
@@ -120,6 +126,7 @@ def load_model(
         raise ConfigError(
             "compile: compiled layers would not use the packed weights of `prepack`; choose one"
         )
+    place = _device(device)
     released = False
     if checkpoint is None:
         name, model_type = _name_and_type(name, model_type)
@@ -128,11 +135,7 @@ def load_model(
             kind = f" of type {model_type!r}" if model_type else ""
             logger.warning("%s%s has no released weights: these are random", name, kind)
     model = create_model(name, model_type, pretrained=released, checkpoint=checkpoint, **overrides)
-    if device == "auto":
-        from lavis_lite.distributed import best_device
-
-        device = str(best_device())
-    model = (model.eval() if is_eval else model).to(device)
+    model = (model.eval() if is_eval else model).to(place)
     if dtype is not None:
         import torch
 
@@ -148,11 +151,12 @@ def load_model(
     return model
 
 
+@checked_options
 def load_model_and_preprocess(
     name: str | None = None,
     model_type: str | None = None,
     is_eval: bool = False,
-    device: str = "cpu",
+    device: str | torch.device = "cpu",
     **overrides: Any,
 ) -> tuple[nn.Module, Processors, Processors]:
     """A model with released weights, or those of ``checkpoint``, and its processors.
@@ -161,15 +165,24 @@ def load_model_and_preprocess(
         The model; image processors ``{"train", "eval"}``; text processors ``{"train", "eval"}``.
     """
     model: Any = load_model(name, model_type, is_eval, device, **overrides)
-    sections = model.card.get("processors") or cards.card(model.card["name"]).get("processors", {})
-    image_size = getattr(model, "image_size", None)
-    return (
-        model,
-        _build_processors(sections.get("image", {}), image_size),
-        _build_processors(sections.get("text", {}), image_size),
-    )
+    return model, *processors_of(model.card, getattr(model, "image_size", None))
 
 
+def processors_of(
+    card: Mapping[str, Any], image_size: ImageSize | None
+) -> tuple[Processors, Processors]:
+    """Image processors and text processors of a model, each ``{"train", "eval"}``.
+
+    Args:
+        card: the model's, with its name, and its processors where they are its own.
+        image_size: the model's.
+    """
+    sections = card.get("processors") or cards.card(card["name"]).get("processors", {})
+    images, texts = sections.get("image", {}), sections.get("text", {})
+    return _build_processors(images, image_size), _build_processors(texts, image_size)
+
+
+@checked_options
 def load_preprocess(config: Mapping[str, Any]) -> tuple[Processors, Processors]:
     """Processors from a ``preprocess`` section as LAVIS writes it.
 
@@ -179,8 +192,30 @@ def load_preprocess(config: Mapping[str, Any]) -> tuple[Processors, Processors]:
     Returns:
         Image and text processors, each ``{"train", "eval"}``; identity where nothing is named.
     """
-    images, texts = config.get("vis_processor") or {}, config.get("text_processor") or {}
+    known = ("vis_processor", "text_processor")
+    for key in config:
+        if key not in known and (near := suggest(key, known)):
+            raise ConfigError(f"preprocess: unknown key {key!r}.{near}")
+    images, texts = (config.get(key) or {} for key in known)
     return _build_processors(images, None), _build_processors(texts, None)
+
+
+def _device(device: str | torch.device) -> torch.device:
+    """The device of that name, on which something was put to see that it is there."""
+    import torch
+
+    from lavis_lite.distributed import best_device
+
+    try:
+        found = best_device() if device == "auto" else torch.device(device)
+        torch.empty(1, device=found)
+    except (RuntimeError, TypeError, AssertionError) as error:
+        known = ("cpu", "cuda", "cuda:0", "mps", "auto")
+        first = str(error).partition("\n")[0]
+        raise ConfigError(
+            f"device: {device!r}.{suggest(str(device), known)} Known: {', '.join(known)} ({first})"
+        ) from None
+    return found
 
 
 class ModelZoo:
@@ -228,10 +263,15 @@ def _name_and_type(name: str | None, type: str | None) -> tuple[str, str | None]
 
 def _build_processors(section: Mapping[str, Any], image_size: ImageSize | None) -> Processors:
     built: Processors = {}
+    if not isinstance(section, Mapping):
+        raise ConfigError(f"processors: {section!r:.60}; a mapping with `train` and `eval`")
+    for key in section:
+        if key not in ("train", "eval") and (near := suggest(key, ("train", "eval"))):
+            raise ConfigError(f"processors: unknown key {key!r}.{near}")
     for split in ("train", "eval"):
         spec = section.get(split)
         if spec is None:
-            built[split] = _identity
+            built[split] = unprocessed
         elif not isinstance(spec, Mapping) or "name" not in spec:
             raise ConfigError(f"processor {split!r}: a mapping with a `name`, not {spec!r}")
         else:
@@ -240,5 +280,6 @@ def _build_processors(section: Mapping[str, Any], image_size: ImageSize | None) 
     return built
 
 
-def _identity(item: object, rng: object = None) -> object:
+def unprocessed(item: object, rng: object = None) -> object:
+    """Return what it is given: the processor where none is named."""
     return item

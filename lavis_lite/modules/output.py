@@ -2,12 +2,38 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from lavis_lite.errors import ConfigError, UnknownName, listed, suggest
+from lavis_lite.modules.samples import kind_of
+
 Samples = dict[str, Any]
+
+
+class NoSuchOutput(UnknownName, AttributeError, KeyError):
+    """A name that an output does not have, asked for as an attribute or by key."""
+
+    def __init__(self, name: str, known: Iterable[str]) -> None:
+        names = list(dict.fromkeys(known))
+        super().__init__(
+            f"no {name!r} in this output; it has {listed(names)}.{suggest(name, names)}"
+        )
+
+    def __str__(self) -> str:  # KeyError's would be quoted
+        return str(self.args[0])
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _again, self.args
+
+
+def _again(message: str) -> NoSuchOutput:
+    error = NoSuchOutput("", ())
+    error.args = (message,)
+    return error
 
 
 class Named:
@@ -15,17 +41,24 @@ class Named:
 
     Args:
         values: name -> value.
+        known: names of what is computed at times.
+
+    Raises:
+        NoSuchOutput: when a name is asked for that is neither there nor known.
     """
 
-    def __init__(self, values: dict[str, Any]) -> None:
+    def __init__(self, values: dict[str, Any], known: Iterable[str] = ()) -> None:
         self._values = values
+        self._known = frozenset(known)
 
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("_"):
+        if name.startswith("_"):  # while it is copied or unpickled
             raise AttributeError(name)
-        return self._values.get(name)
+        return self[name]
 
     def __getitem__(self, name: str) -> Any:
+        if name not in self._values and name not in self._known:
+            raise NoSuchOutput(name, [*self._values, *sorted(self._known)])
         return self._values.get(name)
 
     def __repr__(self) -> str:
@@ -45,9 +78,19 @@ class ModelOutput:
     Args:
         losses: name -> () loss in fp32.
         extras: further outputs of the model.
+
+    Raises:
+        ConfigError: a loss that is not one number.
+        NoSuchOutput: when a name is asked for that is not there.
     """
 
     def __init__(self, losses: dict[str, Tensor], **extras: object) -> None:
+        for name, loss in losses.items():
+            if loss.ndim:
+                raise ConfigError(
+                    f"losses.{name}: gives {kind_of(loss)}; a loss is one number (), such as the "
+                    "mean over the rows"
+                )
         self.losses = losses
         self.loss = torch.stack(list(losses.values())).sum() if losses else None
         self._extras = extras
@@ -57,13 +100,14 @@ class ModelOutput:
             return self.losses[name[5:]]
         if name in (extras := self.__dict__.get("_extras", {})):
             return extras[name]
-        raise AttributeError(f"no {name!r} in this output; it has {', '.join(self.keys())}")
+        if name.startswith("__"):
+            raise AttributeError(name)
+        raise NoSuchOutput(name, self.keys())
 
     def __getitem__(self, name: str) -> Any:
-        try:
-            return getattr(self, name)
-        except AttributeError as error:
-            raise KeyError(str(error)) from None
+        if name not in self.keys():
+            raise NoSuchOutput(name, self.keys())
+        return getattr(self, name)
 
     def __repr__(self) -> str:
         values = ", ".join(f"{name}={_brief(self[name])}" for name in self.keys())

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from lavis_lite.checkpoint.load_state import load_state
 from lavis_lite.checkpoint.weights import read_weights
 from lavis_lite.errors import DownloadError
-from lavis_lite.io.paths import cache_dir, offline
+from lavis_lite.io.hub import offline, why_no_hub
+from lavis_lite.io.paths import cache_dir
 
 TOWER = "visual_encoder."  # where models of the zoo keep their vision encoder
 
@@ -52,19 +53,23 @@ def without_network(name: str) -> dict[str, Any]:
     """Return changes to timm's pretrained config that read a file instead of the network.
 
     timm asks the hub without looking at our environment variables, and the hub's client reads its
-    own only on import. If the network is allowed, there are no changes.
+    own only on import; it also repeats requests for half a minute. If the weights can be fetched,
+    there are no changes.
 
     Args:
         name: timm's name of the model.
 
     Raises:
-        DownloadError: offline, and the weights are not cached; names their URL and the place to
-            put them.
+        DownloadError: offline, or the hub cannot be reached, and the weights are not cached;
+            names their URL and the place to put them.
     """
     import timm
 
-    released = timm.models.get_pretrained_cfg(name) if offline() else None
+    released = timm.models.get_pretrained_cfg(name)
     if released is None or not (released.hf_hub_id or released.url):
+        return {}
+    reason = why_no_hub() if offline() or released.hf_hub_id else None
+    if reason is None:
         return {}
     named = f"{released.architecture}.{released.tag}" if released.tag else released.architecture
     target = cache_dir() / "timm" / f"{named}.safetensors"
@@ -73,8 +78,8 @@ def without_network(name: str) -> dict[str, Any]:
         hub = released.hf_hub_id
         address = f"https://huggingface.co/{hub}/resolve/main/model.safetensors"
         raise DownloadError(
-            f"timm/{name}: its weights are not in the cache and the network is switched off by "
-            f"the environment; fetch {address if hub else released.url} elsewhere and put it at "
+            f"timm/{name}: its weights are not in the cache, and {reason}; "
+            f"fetch {address if hub else released.url} elsewhere and put it at "
             f"{target if hub else target.with_name(Path(str(released.url)).name)}"
         )
     return {"file": str(file), "custom_load": file.suffix == ".npz"}

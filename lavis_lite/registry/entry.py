@@ -14,6 +14,7 @@ from fvcore.common.registry import Registry as NameMap
 from lavis_lite.errors import ConfigError, suggest
 from lavis_lite.registry.contracts import Contract
 from lavis_lite.registry.plugins import FILE_PREFIX
+from lavis_lite.registry.shared_arguments import Argument, shared, spread
 
 # A component as configs write it and the arguments of the model around it -> what is wrong there.
 Check = Callable[[Mapping[str, Any], Mapping[str, Any]], Iterable[str]]
@@ -121,10 +122,16 @@ class Entry:
         """All that the builder takes, from a config and from the running program."""
         if self.rest is not None and self.definition.arguments is not None:
             return self.definition.arguments(self.rest)
-        found = dict(_signature(self.definition.builder).parameters)
+        found = {p.name: p for p in spread(_signature(self.definition.builder).parameters.values())}
         if self.rest is not None:
             found.pop(next(iter(found)))
         return found
+
+    @property
+    def shared_arguments(self) -> dict[str, Argument]:
+        """The arguments that the builder shares with others of its kind, with what they mean."""
+        parameters = _signature(self.definition.builder).parameters.values()
+        return {key: argument for p in parameters for key, argument in shared(p).items()}
 
     @property
     def arguments(self) -> dict[str, inspect.Parameter]:

@@ -101,6 +101,10 @@ class Registry:
         Raises:
             ConfigError: no name; an argument that the builder does not take, or one that it misses.
         """
+        if not isinstance(spec, Mapping):
+            raise ConfigError(
+                f"a {kind}: {type(spec).__name__} {spec!r:.60}; a mapping with a `name` is expected"
+            )
         name, given = spec.get("name"), {k: v for k, v in spec.items() if k != "name"}
         if not isinstance(name, str):
             raise ConfigError(f"a {kind} needs a `name`: {dict(spec)!r}")
@@ -112,6 +116,10 @@ class Registry:
 
     def names(self, kind: str, pattern: str = "*") -> list[str]:
         """Return sorted names that match a shell pattern; import only for a wildcard."""
+        if not isinstance(pattern, str):
+            raise ConfigError(
+                f"pattern: {pattern!r:.60}; a text with wildcards is expected, such as 'blip*'"
+            )
         family = self._kind(kind)
         listed = {*dict(family), *self.index.names(kind)}
         matches = set(fnmatch.filter(listed, pattern))

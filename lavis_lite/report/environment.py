@@ -13,10 +13,13 @@ import lavis_lite
 _PACKAGES = ("torch", "torchvision", "timm", "transformers")
 
 
-def environment() -> dict[str, str]:
+def environment(*, gpu: bool = True) -> dict[str, str]:
     """Return versions, the commit (in a git checkout), processor, cores and GPU.
 
     Values are for reading; what cannot be found out is left out.
+
+    Args:
+        gpu: look for one, which imports torch.
     """
     found = {"lavis_lite": lavis_lite.__version__}
     found |= {package: _version(package) for package in _PACKAGES}
@@ -27,7 +30,7 @@ def environment() -> dict[str, str]:
         "processor": _processor(),
         "cores": _cores(),
         "memory": _memory(),
-        "GPU": _gpu(),
+        "GPU": _gpu() if gpu else "",
     }
     return {name: value for name, value in found.items() if value}
 

@@ -16,11 +16,13 @@ def run(config: Any) -> dict[str, Any]:
     Raises:
         SystemExit: another process of the run failed (code 1), or a signal ended it (143, 130).
     """
-    from lavis_lite import distributed
-
     try:
         return registry.build("runner", config.runner.spec, config=config).run()
-    except distributed.ProcessLost as error:
+    except RuntimeError as error:
+        from lavis_lite import distributed  # it imports torch, which not every runner needs
+
+        if not isinstance(error, distributed.ProcessLost):
+            raise
         # The process that failed prints its own traceback; a line is enough for the others.
         log.error("%s", error)
         raise SystemExit(1) from None

@@ -13,6 +13,7 @@ from lavis_lite import distributed
 from lavis_lite.config.schema import RunConfig
 from lavis_lite.data.seeding import stable_hash
 from lavis_lite.distributed import choose
+from lavis_lite.runners.heap import keep_freed_memory
 
 
 def join(run: RunConfig) -> torch.device:
@@ -21,6 +22,7 @@ def join(run: RunConfig) -> torch.device:
     Raises:
         ConfigError: no such device here.
     """
+    keep_freed_memory(run.keep_memory)
     if run.num_threads:
         torch.set_num_threads(run.num_threads)
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import shlex
 import sys
@@ -17,7 +16,9 @@ import torch
 from lavis_lite import distributed
 from lavis_lite.config import to_yaml
 from lavis_lite.errors import ConfigError
-from lavis_lite.io.files import publish
+from lavis_lite.io.json_files import read_json as read_json
+from lavis_lite.io.json_files import write_json as write_json
+from lavis_lite.io.json_files import write_text as write_text
 from lavis_lite.io.paths import here
 from lavis_lite.io.redaction import redacted_words
 from lavis_lite.report.environment import environment
@@ -173,24 +174,3 @@ def naming_the_folder(path: Path) -> Iterator[None]:
     except OSError as error:
         reason = error.strerror or str(error)
         raise ConfigError(f"run.output_dir: {path} cannot be written: {reason}") from None
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """The object in a JSON file; empty where there is no file."""
-    return json.loads(path.read_text("utf-8")) if path.is_file() else {}
-
-
-def write_json(path: Path, value: object) -> None:
-    """Write a small JSON file that is never seen half-written."""
-    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a text file that is never seen half-written.
-
-    Names of files that are no UTF-8 are escaped, in JSON so that reading gives them back.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
-    publish(temporary, path)

@@ -29,6 +29,7 @@ WITHOUT_EFFECT = (
     "run.gradient_checkpointing",
     "run.parallel",
     "run.num_threads",
+    "run.keep_memory",
     "run.loggers",
     "run.max_bad_fraction",
     "run.max_skipped_steps",

@@ -12,6 +12,7 @@ from lavis_lite.config.image_size import ImageSize
 from lavis_lite.models.base import LossSpecs, Spec
 from lavis_lite.models.build import build_text, build_vision, class_head, describe_arguments
 from lavis_lite.models.classification import Classification
+from lavis_lite.models.images import as_tokens
 from lavis_lite.models.momentum import MomentumCopy
 from lavis_lite.modules.med.attention import Attention, KeyValue
 from lavis_lite.modules.med.model import Encoder, Layer, Med
@@ -48,7 +49,7 @@ class AlbefNLVR(Classification):
 
     def image_context(self, image_tokens: Tensor) -> list[KeyValue]:
         """(2B, N, D) -> the first image for every other layer, the second for those between."""
-        first, second = image_tokens.chunk(2)
+        first, second = as_tokens(image_tokens, self).chunk(2)
         return [
             cast(Attention, layer.crossattention).self.project(second if number % 2 else first)
             for number, layer in enumerate(self.text_tower.fusion_layers)

@@ -9,14 +9,15 @@ from torch import Tensor, nn
 from lavis_lite import registry
 from lavis_lite.config.image_size import ImageSize
 from lavis_lite.models import momentum as momentum_copies
-from lavis_lite.models.base import LossSpecs, Spec
+from lavis_lite.models.base import LossSpecs, Spec, Texts
 from lavis_lite.models.build import build_decoder, build_vision, describe_arguments, width_of
 from lavis_lite.models.momentum import MomentumCopy
 from lavis_lite.models.retrieval import Retrieval
+from lavis_lite.models.tensors import as_mask
+from lavis_lite.models.texts import tokenized
 from lavis_lite.modules.med.attention import Source
 from lavis_lite.modules.med.model import MedDecoder
 from lavis_lite.modules.text.load_tokenizer import load_tokenizer
-from lavis_lite.modules.text.text_batch import TextBatch
 from lavis_lite.projects.albef.formats import ADDED_TOKENS, AlbefFormats
 
 
@@ -29,11 +30,11 @@ class AlbefPretrain(Retrieval):
     formats = AlbefFormats()
     text_encoder: MedDecoder
 
-    def predict_words(
-        self, image_context: Sequence[Source], text: TextBatch, places: Tensor
-    ) -> Tensor:
+    def predict_words(self, image_context: Sequence[Source], text: Texts, places: Tensor) -> Tensor:
         """Projected images and B texts -> (M, V) logits of the words at the places (B, T), bool."""
-        return self.text_encoder.cls(self.read(image_context, text)[places])
+        batch = tokenized(text, self)
+        as_mask(places, len(batch.ids), batch.ids.shape[1], "places")
+        return self.text_encoder.cls(self.read(image_context, batch)[places.bool()])
 
 
 @registry.register("model", "albef_pretrain")

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from torch import Tensor, nn
 
 from lavis_lite import registry
 from lavis_lite.config.image_size import ImageSize
 from lavis_lite.models.base import Losses, LossSpecs, Spec, VisionLanguageModel
 from lavis_lite.models.build import build_decoder, build_vision, describe_arguments
+from lavis_lite.models.images import as_images, as_tokens
+from lavis_lite.models.texts import as_texts
 from lavis_lite.modules import vision as vision_tokens
 from lavis_lite.modules.med.attention import KeyValue
 from lavis_lite.modules.med.model import MedDecoder
@@ -60,15 +64,15 @@ class BlipCaption(VisionLanguageModel):
 
     def encode_image(self, image: Tensor) -> Tensor:
         """(B, 3, H, W) -> (B, N, D) tokens."""
-        return vision_tokens.encode(self.visual_encoder, image)
+        return vision_tokens.encode(self.visual_encoder, as_images(image, self))
 
-    def tokenize(self, texts: list[str]) -> TextBatch:
+    def tokenize(self, texts: str | Sequence[str]) -> TextBatch:
         """B texts to ids and mask (B, T), [CLS] first."""
-        return self.tokenizer.encode(texts, self.max_length, device=self.device)
+        return self.tokenizer.encode(as_texts(texts, "texts"), self.max_length, device=self.device)
 
     def image_context(self, image_tokens: Tensor) -> list[KeyValue]:
         """(B, N, D) -> the keys and values that texts look at, per layer."""
-        return self.text_decoder.bert.project(image_tokens)
+        return self.text_decoder.bert.project(as_tokens(image_tokens, self))
 
 
 @registry.register("model", "blip_caption")

@@ -8,10 +8,14 @@ from __future__ import annotations
 from typing import Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from lavis_lite.config.calls import checked_options
 from lavis_lite.errors import ConfigError
-from lavis_lite.models.images import images_of
+from lavis_lite.models.base import Texts
+from lavis_lite.models.images import tokens_of
+from lavis_lite.models.tensors import as_context, rows_in
+from lavis_lite.models.texts import matched
 from lavis_lite.modules.generation import generate as generate_ids
 from lavis_lite.modules.layers.modes import eval_mode
 from lavis_lite.modules.med.attention import KeyValue
@@ -25,6 +29,7 @@ from lavis_lite.modules.text.wordpiece import WordPiece
 class Parts(Protocol):
     """The parts that the functions below read. ``prompt`` is what every text starts with."""
 
+    visual_encoder: nn.Module
     text_decoder: MedDecoder
     tokenizer: WordPiece
     prompt: str
@@ -38,6 +43,10 @@ class Parts(Protocol):
         """(B, 3, H, W) -> (B, N, D) tokens."""
         ...
 
+    def tokenize(self, texts: list[str]) -> TextBatch:
+        """B texts to ids and mask (B, T)."""
+        ...
+
 
 def prompt_ids(model: Parts) -> list[int]:
     """[DEC] and the prompt's tokens."""
@@ -45,15 +54,18 @@ def prompt_ids(model: Parts) -> list[int]:
     return [model.tokenizer.bos_id, *ids[1:-1]]
 
 
-def decode_logits(model: Parts, image_context: list[KeyValue], text: TextBatch) -> Tensor:
+def decode_logits(model: Parts, image_context: list[KeyValue], text: Texts) -> Tensor:
     """Projected images and B texts (B, T) -> (B, T, V) logits of each next token.
 
     ``[DEC]`` takes the place of ``[CLS]``.
     """
-    written = text.replace_first(model.tokenizer.bos_id)
+    as_context(image_context, len(model.text_decoder.bert.fusion_layers))
+    written = matched(text, rows_in(image_context), model, "decode_logits")
+    written = written.replace_first(model.tokenizer.bos_id)
     return model.text_decoder(written.ids, written.mask, image_kv=image_context)
 
 
+@checked_options
 @torch.no_grad()
 def generate(
     model: Parts,
@@ -101,9 +113,7 @@ def generate(
         )
     prompt = prompt_ids(model)
     with eval_mode(model):
-        tokens = samples.get("image_tokens")
-        if tokens is None:
-            tokens = model.encode_image(images_of(samples, model.device))
+        tokens = tokens_of(samples, model)
         method = method or ("nucleus" if use_nucleus_sampling else "beam")
         texts = num_beams if method == "beam" else num_captions
         seen = model.text_decoder.bert.image_context(tokens, texts * max_length, max_length)

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 from torch import Tensor, nn
 
 from lavis_lite import registry
+from lavis_lite.config.calls import checked_options
 from lavis_lite.config.image_size import ImageSize
+from lavis_lite.errors import ConfigError
 from lavis_lite.models.base import Spec
 from lavis_lite.models.build import build_text, build_vision, describe_arguments, width_of
-from lavis_lite.models.images import images_of
+from lavis_lite.models.images import as_tokens, tokens_of
 from lavis_lite.models.multimodal import FirstToken
 from lavis_lite.models.retrieval import Retrieval
+from lavis_lite.models.tensors import as_ids
+from lavis_lite.models.texts import tokenized
 from lavis_lite.modules.layers.modes import eval_mode
 from lavis_lite.modules.layers.similarity import cosines
 from lavis_lite.modules.output import ModelOutput, Samples
+from lavis_lite.modules.samples import kind_of, needed
 from lavis_lite.modules.text.load_tokenizer import load_tokenizer
 from lavis_lite.modules.text.text_batch import TextBatch
 from lavis_lite.projects.blip.formats import BlipFormats
@@ -26,6 +31,7 @@ class BlipITM(Retrieval):
 
     formats = BlipFormats()
 
+    @checked_options
     def forward(  # type: ignore[override]  # scores in place of losses
         self, samples: Samples, match_head: Literal["itm", "itc"] = "itm"
     ) -> Tensor | ModelOutput:
@@ -37,11 +43,12 @@ class BlipITM(Retrieval):
                 match; ``itc`` the (B images, B texts) cosine similarities, in [-1, 1].
         """
         with eval_mode(self):
-            tokens = self.encode_image(images_of(samples, self.device))
-            texts: Any = samples["text_input"]
-            texts = [texts] * len(tokens) if isinstance(texts, str) else texts
-            return self._score(tokens, self.tokenize(texts), match_head)
+            tokens = tokens_of(samples, self)
+            given = needed(samples, "text_input")
+            texts = [given] * len(tokens) if isinstance(given, str) else given
+            return self._score(tokens, tokenized(texts, self, "text_input"), match_head)
 
+    @checked_options
     def itm_rank(
         self,
         image_embeds: Tensor,
@@ -60,6 +67,13 @@ class BlipITM(Retrieval):
                 ("a picture of"); the first three are left out and the fourth becomes the start.
             match_head: as in ``forward``.
         """
+        as_tokens(image_embeds, self, "image_embeds")
+        as_ids(encoder_input_ids, len(self.tokenizer), "encoder_input_ids")
+        if encoder_input_ids.shape[1] < 4:
+            raise ConfigError(
+                f"encoder_input_ids: {kind_of(encoder_input_ids)}; the first three are a prompt "
+                "and are left out: at least 4 are expected"
+            )
         ids = encoder_input_ids[:, 3:].clone().to(self.device)
         mask = (ids != self.tokenizer.pad_id).long()
         ids[:, 0] = self.tokenizer.cls_id
@@ -69,9 +83,7 @@ class BlipITM(Retrieval):
     def _score(self, tokens: Tensor, text: TextBatch, match_head: str) -> Tensor:
         if match_head == "itm":
             return self.match(tokens, text)
-        if match_head == "itc":
-            return cosines(self.image_features(tokens), self.text_features(self.encode_text(text)))
-        raise ValueError(f"match_head is 'itm' or 'itc', not {match_head!r}")
+        return cosines(self.image_features(tokens), self.text_features(self.encode_text(text)))
 
 
 @registry.register("model", "blip_image_text_matching")

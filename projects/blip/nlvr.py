@@ -9,6 +9,7 @@ from lavis_lite.config.image_size import ImageSize
 from lavis_lite.models.base import LossSpecs, Spec
 from lavis_lite.models.build import build_text, build_vision, class_head, describe_arguments
 from lavis_lite.models.classification import Classification
+from lavis_lite.models.images import as_tokens
 from lavis_lite.models.momentum import MomentumCopy
 from lavis_lite.modules.text.load_tokenizer import load_tokenizer
 from lavis_lite.projects.blip.formats import BlipFormats
@@ -31,7 +32,7 @@ class BlipNLVR(Classification):
     def image_context(self, image_tokens: Tensor) -> list[PairKeyValue]:
         """(2B, N, D) -> the first image for one half of each cross-attention, the second for the
         other."""
-        return project_pairs(self.text_tower, *image_tokens.chunk(2))
+        return project_pairs(self.text_tower, *as_tokens(image_tokens, self).chunk(2))
 
 
 @registry.register("model", "blip_nlvr")

@@ -1,9 +1,9 @@
-"""The parts of a dual encoder from their components, and what a config can tell of them."""
+"""Dual encoders from their components, and what a config can tell of them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Literal, NamedTuple
+from collections.abc import Callable, Iterator
+from typing import Any, Literal, TypeVar
 
 import torch
 from torch import nn
@@ -12,28 +12,37 @@ from lavis_lite import registry
 from lavis_lite.config.image_size import ImageSize
 from lavis_lite.errors import ConfigError, UnknownName
 from lavis_lite.losses.gradient_cache import check_cachable
-from lavis_lite.models.base import Spec
-from lavis_lite.models.build import build_vision, check_width, width_of
-from lavis_lite.modules.text.hf_tokenizer import HfTokenizer
+from lavis_lite.models.base import LossSpecs, Spec
+from lavis_lite.models.build import build_vision, check_width, describe_arguments, width_of
 from lavis_lite.modules.text.load_tokenizer import tokenizer_for
-from lavis_lite.modules.text.wordpiece import WordPiece
+from lavis_lite.projects.clip.dual import DualEncoder
 
+D = TypeVar("D", bound=DualEncoder)
+B = TypeVar("B", bound=Callable[..., Any])
 Projection = Literal["linear", "affine", "none"]
+ARGUMENTS = {
+    "text": "the text backbone's component: any that needs no image.",
+    "tokenizer": """a WordPiece vocabulary's folder, file or hub id, or ``hf/`` and the folder or
+    hub id of any tokenizer; None is an ``hf/*`` tower's own, or the small one of the package.""",
+    "embed_width": "width E of the joint space; None is that of the image tower.",
+    "max_length": "tokens that a text is cut to; None is all that the text tower holds.",
+    "vision_projection": """from the pooled image to the joint space: ``linear``, ``affine`` (with a
+    bias), or ``none`` where the tower ends there.""",
+    "text_projection": "likewise of the text.",
+    "temperature": "what similarities are divided by at first; it is learnt.",
+    "min_temperature": "it is kept from falling below; 0 is no bound.",
+    "gradient_cache": """rows of a batch that are encoded at a time in training, for batches whose
+    activations don't fit into memory: the same numbers for one more forward pass. 0: all.""",
+}
 
 
-class Parts(NamedTuple):
-    """The arguments of a ``DualEncoder`` that are built, and the sizes that follow from them."""
-
-    visual_encoder: nn.Module
-    text_encoder: nn.Module
-    tokenizer: WordPiece | HfTokenizer
-    vision_proj: nn.Module
-    text_proj: nn.Module
-    embed_width: int
-    max_length: int
+def describe_dual(builder: B) -> B:
+    """``describe_arguments``, with those that the builders of dual encoders have in common."""
+    return describe_arguments(builder, ARGUMENTS)
 
 
-def build_parts(
+def build_dual(
+    model: type[D],
     vision: Spec,
     text: Spec,
     image_size: ImageSize,
@@ -42,10 +51,16 @@ def build_parts(
     max_length: int | None,
     vision_projection: Projection,
     text_projection: Projection,
-) -> Parts:
-    """The towers of a dual encoder and the projections to where they meet, in this order.
+    losses: LossSpecs | None,
+    **numbers: Any,
+) -> D:
+    """A dual encoder from its components: towers, then the projections to where they meet.
 
-    The arguments are those of the registered builders, such as ``clip``.
+    Args:
+        model: the class that is built.
+        numbers: what else its constructor takes: ``temperature``, ``gradient_cache`` ...
+
+    The others are those of the registered builders, such as ``clip``.
 
     Raises:
         ConfigError: parts that don't fit each other.
@@ -58,9 +73,19 @@ def build_parts(
     )
     check_width(texts, "text", text)
     length = text_length(texts, max_length, text)
-    vision_proj = projection("vision", vision_projection, width_of(images), joint_width)
-    text_proj = projection("text", text_projection, width_of(texts), joint_width)
-    return Parts(images, texts, words, vision_proj, text_proj, joint_width, length)
+    built = model(
+        images,
+        texts,
+        words,
+        projection("vision", vision_projection, width_of(images), joint_width),
+        projection("text", text_projection, width_of(texts), joint_width),
+        embed_width=joint_width,
+        image_size=image_size,
+        max_length=length,
+        **numbers,
+    )
+    built.add_losses(losses)
+    return built
 
 
 def dual_problems(spec: Spec, model: Spec) -> Iterator[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -12,11 +13,14 @@ from lavis_lite.config.image_size import ImageSize
 from lavis_lite.errors import ConfigError
 from lavis_lite.losses.gradient_cache import CachedShared, check_cachable
 from lavis_lite.losses.step_info import StepInfo
-from lavis_lite.models.base import Losses, Texts, VisionLanguageModel, unit
-from lavis_lite.models.images import images_of
+from lavis_lite.models.base import Losses, Texts, VisionLanguageModel, checked_samples, unit
+from lavis_lite.models.images import as_images, as_tokens, images_of
+from lavis_lite.models.tensors import as_states, width_of
+from lavis_lite.models.texts import as_texts, tokenized
 from lavis_lite.modules import vision
 from lavis_lite.modules.layers.modes import eval_mode
 from lavis_lite.modules.output import ModelOutput, Samples
+from lavis_lite.modules.samples import as_samples, optional
 from lavis_lite.modules.text.hf_tokenizer import HfTokenizer
 from lavis_lite.modules.text.pooling import pool
 from lavis_lite.modules.text.text_batch import TextBatch
@@ -93,6 +97,7 @@ class DualEncoder(VisionLanguageModel):
 
     def forward(self, samples: Samples, step_info: StepInfo | None = None) -> ModelOutput:
         """Compute the losses of a batch; the temperature is held above its bound first."""
+        samples = checked_samples(samples, self)
         if self.min_temperature:
             with torch.no_grad():
                 self.logit_scale.clamp_(max=-math.log(self.min_temperature))
@@ -106,15 +111,16 @@ class DualEncoder(VisionLanguageModel):
         """() what cosine similarities are divided by, fp32."""
         return torch.exp(-self.logit_scale.float())
 
-    def tokenize(self, texts: list[str]) -> TextBatch:
+    def tokenize(self, texts: str | Sequence[str]) -> TextBatch:
         """B texts to ids and mask (B, T)."""
         whole = getattr(self.text_encoder, "reads_padding", False)
+        texts = as_texts(texts, "texts")
         batch = self.tokenizer.encode(texts, self.max_length, device=self.device, pad_to_max=whole)
         return TextBatch(batch.ids, torch.ones_like(batch.mask)) if whole else batch
 
     def encode_image(self, image: Tensor) -> Tensor:
         """(B, 3, H, W) -> (B, N, D) tokens."""
-        return vision.encode(self.visual_encoder, image)
+        return vision.encode(self.visual_encoder, as_images(image, self))
 
     def encode_text(self, text: Texts) -> Tensor:
         """B texts -> (B, 1 + T, D): the vector that speaks for each text, then its tokens' states.
@@ -122,7 +128,7 @@ class DualEncoder(VisionLanguageModel):
         Which token speaks for a text depends on its length, so that vector goes first, where images
         have their class token.
         """
-        batch = text if isinstance(text, TextBatch) else self.tokenize(text)
+        batch = tokenized(text, self)
         states = self.text_encoder(batch.ids, batch.mask)
         return torch.cat([pool(self.text_encoder, states, batch.mask)[:, None], states], dim=1)
 
@@ -136,11 +142,12 @@ class DualEncoder(VisionLanguageModel):
 
     def project_image(self, image_tokens: Tensor) -> Tensor:
         """(B, N, D) -> (B, E) in the joint space, of any length."""
-        return self.vision_proj(vision.pool(self.visual_encoder, image_tokens))
+        return self.vision_proj(vision.pool(self.visual_encoder, as_tokens(image_tokens, self)))
 
     def project_text(self, text_tokens: Tensor) -> Tensor:
         """(B, 1 + T, D) -> (B, E) in the joint space, of any length."""
-        return self.text_proj(text_tokens[:, 0])
+        states = as_states(text_tokens, width_of(self.text_encoder), "text_tokens")
+        return self.text_proj(states[:, 0])
 
     @torch.no_grad()
     def extract_features(self, samples: Samples) -> Features:
@@ -152,7 +159,8 @@ class DualEncoder(VisionLanguageModel):
         Raises:
             ConfigError: neither.
         """
-        image, texts = samples.get("image"), samples.get("text_input")
+        as_samples(samples)
+        image, texts = optional(samples, "image"), optional(samples, "text_input")
         if image is None and texts is None:
             raise ConfigError(
                 "extract_features: samples have neither `image` nor `text_input`; give one or both"
@@ -160,11 +168,11 @@ class DualEncoder(VisionLanguageModel):
         found: dict[str, Tensor] = {}
         with eval_mode(self):
             if image is not None:
-                tokens = self.encode_image(images_of(samples, self.device))
+                tokens = self.encode_image(images_of(samples, self))
                 found["image_embeds"] = self.project_image(tokens)
                 found["image_embeds_proj"] = self.image_features(tokens)
             if texts is not None:
-                states = self.encode_text([texts] if isinstance(texts, str) else list(texts))
+                states = self.encode_text(as_texts(texts, "text_input"))
                 found["text_embeds"] = self.project_text(states)
                 found["text_embeds_proj"] = self.text_features(states)
         return Features(**found)

@@ -5,8 +5,7 @@ from __future__ import annotations
 from lavis_lite import registry
 from lavis_lite.config.image_size import ImageSize
 from lavis_lite.models.base import LossSpecs, Spec
-from lavis_lite.models.build import describe_arguments
-from lavis_lite.projects.clip.build import Projection, build_parts, dual_problems
+from lavis_lite.projects.clip.build import Projection, build_dual, describe_dual, dual_problems
 from lavis_lite.projects.clip.dual import DualEncoder
 
 
@@ -15,7 +14,7 @@ class ClipFeatureExtractor(DualEncoder):
 
 
 @registry.register("model", "clip_feature_extractor", check=dual_problems)
-@describe_arguments
+@describe_dual
 def clip_feature_extractor(
     vision: Spec,
     text: Spec,
@@ -33,19 +32,10 @@ def clip_feature_extractor(
     """The towers and projections of ``clip``, under the calls of LAVIS.
 
     Args:
-        text: the text backbone's component: any that needs no image.
-        tokenizer: as of ``clip``.
-        embed_width: width E of the joint space; None is that of the image tower.
-        max_length: tokens that a text is cut to; None is all that the text tower holds.
-        vision_projection: from the pooled image to the joint space: ``linear``, ``affine`` or
-            ``none``.
-        text_projection: likewise of the text.
-        temperature: what similarities are divided by.
-        min_temperature: as of ``clip``.
-        gradient_cache: as of ``clip``.
         losses: name -> component; none are needed to extract.
     """
-    parts = build_parts(
+    return build_dual(
+        ClipFeatureExtractor,
         vision,
         text,
         image_size,
@@ -54,13 +44,8 @@ def clip_feature_extractor(
         max_length,
         vision_projection,
         text_projection,
-    )
-    model = ClipFeatureExtractor(
-        **parts._asdict(),
-        image_size=image_size,
+        losses,
         temperature=temperature,
         min_temperature=min_temperature,
         gradient_cache=gradient_cache,
     )
-    model.add_losses(losses)
-    return model

@@ -14,6 +14,8 @@ from lavis_lite import registry
 from lavis_lite.config.image_size import ImageSize, height_width
 from lavis_lite.data.files.deep_grey import to_rgb
 from lavis_lite.data.image_processors import MEAN, STD, Normalise, random_crop
+from lavis_lite.data.pictures import as_picture
+from lavis_lite.data.text_processors import one_text
 from lavis_lite.errors import ConfigError
 
 _SPACES = re.compile(r"\s+")
@@ -39,6 +41,7 @@ class ClipImageEval:
 
     def __call__(self, image: Image.Image, rng: numpy.random.Generator | None = None) -> Tensor:
         """Return the image as (3, H, W)."""
+        image = as_picture(image)
         rows, columns = self.size
         scale = max(rows / image.height, columns / image.width)
         # Rounded down as torchvision does; otherwise the longer side could gain a pixel.
@@ -78,6 +81,7 @@ class ClipImageTrain:
 
     def __call__(self, image: Image.Image, rng: numpy.random.Generator | None = None) -> Tensor:
         """Return the image as (3, H, W)."""
+        image = as_picture(image)
         rng = numpy.random.default_rng() if rng is None else rng
         box = random_crop(*image.size, self.scale, rng)
         height, width = self.size
@@ -94,4 +98,4 @@ class ClipCaption:
 
     def __call__(self, text: str, rng: numpy.random.Generator | None = None) -> str:
         """Return the cleaned text."""
-        return _SPACES.sub(" ", html.unescape(html.unescape(text))).strip()
+        return _SPACES.sub(" ", html.unescape(html.unescape(one_text(text)))).strip()

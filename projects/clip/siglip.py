@@ -7,14 +7,12 @@ from torch import Tensor, nn
 
 from lavis_lite import registry
 from lavis_lite.config.image_size import ImageSize
-from lavis_lite.errors import ConfigError
 from lavis_lite.models.base import Losses, LossSpecs, Spec, Texts
-from lavis_lite.models.build import describe_arguments
-from lavis_lite.models.retrieval import RankTexts, image_major, is_one_list
+from lavis_lite.models.texts import RankTexts, candidates, matched
 from lavis_lite.modules.layers.similarity import cosines
 from lavis_lite.modules.text.hf_tokenizer import HfTokenizer
 from lavis_lite.modules.text.wordpiece import WordPiece
-from lavis_lite.projects.clip.build import Projection, build_parts, dual_problems
+from lavis_lite.projects.clip.build import Projection, build_dual, describe_dual, dual_problems
 from lavis_lite.projects.clip.dual import DualEncoder
 
 
@@ -73,15 +71,8 @@ class Siglip(DualEncoder):
         Raises:
             ConfigError: more or fewer texts than images.
         """
-        images, texts = (
-            self.image_features(image_tokens),
-            self.text_features(self.encode_text(text)),
-        )
-        if len(images) != len(texts):
-            raise ConfigError(
-                f"match: {len(texts)} texts for {len(images)} images; it takes one for each, "
-                "`rank` takes several"
-            )
+        images = self.image_features(image_tokens)
+        texts = self._features(matched(text, len(images), self))
         logits = self._logits((images * texts).sum(dim=1))
         return torch.stack([torch.zeros_like(logits), logits], dim=1)
 
@@ -97,9 +88,10 @@ class Siglip(DualEncoder):
             ConfigError: not the same number of texts for every image.
         """
         images = self.image_features(image_tokens)
-        if is_one_list(texts):
-            return self._logits(cosines(images, self._features(list(texts))))
-        rows = self._features(image_major(texts, len(images), self.tokenize))
+        batch, shared = candidates(texts, len(images), self)
+        rows = self._features(batch)
+        if shared:
+            return self._logits(cosines(images, rows))
         own = rows.unflatten(0, (len(images), -1))  # (B, K, E)
         return self._logits((own * images[:, None]).sum(dim=-1))
 
@@ -111,7 +103,7 @@ class Siglip(DualEncoder):
 
 
 @registry.register("model", "siglip", check=dual_problems)
-@describe_arguments
+@describe_dual
 def siglip(
     vision: Spec,
     text: Spec,
@@ -130,23 +122,12 @@ def siglip(
     """A dual encoder with a learnt bias, for the loss ``sigmoid``; so its cosines are calibrated.
 
     Args:
-        text: the text backbone's component: any that needs no image.
-        tokenizer: a WordPiece vocabulary's folder, file or hub id, or ``hf/`` and the folder or hub
-            id of any tokenizer; None is an ``hf/*`` tower's own, or the small one of the package.
-        embed_width: width E of the joint space; None is that of the image tower.
-        max_length: tokens that a text is cut to; None is all that the text tower holds.
-        vision_projection: from the pooled image to the joint space: ``linear``, ``affine`` (with a
-            bias), or ``none`` where the tower ends there.
-        text_projection: likewise of the text.
-        temperature: what similarities are divided by at first; it is learnt.
-        min_temperature: it is kept from falling below; 0 is no bound.
         logit_bias: what is added to a pair's logit at first; it is learnt.
-        gradient_cache: rows of a batch that are encoded at a time in training, for batches whose
-            activations don't fit into memory: the same numbers for one more forward pass. 0: all.
 
     Reference: SigLIP, https://arxiv.org/abs/2303.15343.
     """
-    parts = build_parts(
+    return build_dual(
+        Siglip,
         vision,
         text,
         image_size,
@@ -155,14 +136,9 @@ def siglip(
         max_length,
         vision_projection,
         text_projection,
-    )
-    model = Siglip(
-        **parts._asdict(),
-        image_size=image_size,
+        losses,
         temperature=temperature,
         min_temperature=min_temperature,
         logit_bias=logit_bias,
         gradient_cache=gradient_cache,
     )
-    model.add_losses(losses)
-    return model

@@ -132,6 +132,15 @@ def test_info_of_a_name_says_where_it_is_and_what_it_takes(lavis_lite_: Command)
     )
 
 
+def test_info_of_a_dataset_explains_the_arguments_of_all(lavis_lite_: Command) -> None:
+    output = lavis_lite_("info", "scenes")
+    assert "noise=None, level='easy', limit=None, where=None, fold=None, slice=None" in output.out
+    assert "arguments of several datasets:\n  limit: at most so many rows" in output.out
+    assert all(
+        len(line) <= 100 for line in output.out.partition("several datasets:")[2].split("\n")
+    )
+
+
 def test_info_of_a_model_lists_its_types_and_weights(lavis_lite_: Command) -> None:
     for name in ("blip_retrieval", "blip_retrieval.coco"):
         output = lavis_lite_("info", name)

@@ -97,6 +97,23 @@ def captions(folder: Path, name: str) -> Fed:
     return Fed({**files, "split": "train"}, good=3, bad=1, excluded=2)
 
 
+@source("flickr8k")
+def flickr8k(folder: Path, name: str) -> Fed:
+    captions = "a.png#0\tx\na.png#1\ty\nb.png#0\tz\n"
+    files = [written(folder / "token.txt", captions), written(folder / "train.txt", "a.png\n")]
+    arguments = {"images": pictures(folder, "a.png"), "annotations": files, "split": "train"}
+    return Fed(arguments, good=2, bad=0, excluded=1)
+
+
+@source("flickr8k_judgements")
+def judgements(folder: Path, name: str) -> Fed:
+    judged = "a.png\tb.png#0\t1\t1\t2\na.png\tb.png#9\t1\t1\t2\na.png\ta.png#0\t4\t4\n"
+    captions = written(folder / "token.txt", "a.png#0\tx\nb.png#0\tz\n")
+    files = [captions, written(folder / "expert.txt", judged)]
+    arguments = {"images": pictures(folder, "a.png"), "annotations": files, "split": "expert"}
+    return Fed(arguments, good=1, bad=2, excluded=0)
+
+
 @source("vg_caption")
 def regions(folder: Path, name: str) -> Fed:
     rows = [pair(), pair(), {"image": "a.png"}]

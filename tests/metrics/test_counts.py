@@ -45,6 +45,7 @@ class Rows:
             "label": index,
             "question_id": index,
             "references": [text] if text else [],
+            "scores": [[1, 2, 1], [4, 4, 3]][index % 2] if text else [],
         }
 
     def __getitem__(self, index: int) -> dict[str, Any]:
@@ -158,6 +159,7 @@ def test_every_metric_accounts_for_every_sample(name: str, batch_size: int) -> N
         ("classification", {}),
         ("nlvr", {}),
         ("zero_shot_classification", {}),
+        ("judgements", {"no judgement": 1}),
     ],
 )
 def test_what_has_nothing_to_judge_is_left_out_by_a_named_rule(name: str, left_out: dict) -> None:

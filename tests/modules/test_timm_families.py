@@ -256,7 +256,7 @@ def test_a_tower_is_one_graph(family: str) -> None:
 
 
 def test_one_flag_takes_timms_released_weights(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hub_answers: None
 ) -> None:
     released = timm.create_model("vit_base_patch16_224", **VIT)
     for parameter in released.parameters():

@@ -13,8 +13,9 @@ from omegaconf import OmegaConf
 
 from lavis_lite import config as configs
 from lavis_lite import runners
+from lavis_lite.projects.blip.capfilt.executors import Place
 from lavis_lite.projects.blip.capfilt.job import Folder, Job
-from lavis_lite.projects.blip.capfilt.worker import Place, _order
+from lavis_lite.projects.blip.capfilt.worker import _order
 
 TOY = Path(__file__).parents[1] / "projects" / "blip" / "capfilt" / "toy_capfilt.py"
 

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import functools
 import itertools
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 from lavis_lite import registry
 from lavis_lite.data.files.bad_rows import BadRow
 from lavis_lite.data.files.cells import is_nothing, row_id
 from lavis_lite.data.files.encodings import ADVICE, has_bytes
-from lavis_lite.data.files.images import MAX_PIXELS, decode
-from lavis_lite.data.files.rows import PackedRows, Rows
+from lavis_lite.data.files.rows import FileOptions, FileRows, PackedRows
 from lavis_lite.data.files.tables import foreign, read
 from lavis_lite.errors import DataError, listed, suggest
 from lavis_lite.io.paths import here, local_path
@@ -25,7 +23,7 @@ TEXT_COLUMNS = ("caption", "text", "text_input", "sentence", "captions", "senten
 _LOOKED_AT = 20
 
 
-class Annotations(Rows):
+class Annotations(FileRows):
     """Image-text pairs from annotation files; a list of captions becomes a row for each.
 
     LAVIS's annotation files are read as they are: a list of {image, caption, image_id}.
@@ -43,9 +41,8 @@ class Annotations(Rows):
         image_id: the column that says which rows show the same image; by default `image_id`
             where there is one, else the path of the image.
         split: keep the rows whose column `split` has this value, or one of a list of values.
-        exif: turn images as their EXIF tag says (the originals ignore it).
-        max_pixels: images larger than this are quarantined.
-        limit, where, fold: a choice of the rows, see `Rows._choose`.
+        options: how images are decoded and which rows are taken, as of every dataset of files,
+            see `FileOptions`.
 
     Raises:
         DataError: missing files or columns, or nothing in them.
@@ -63,16 +60,13 @@ class Annotations(Rows):
         key: str | None = None,
         image_id: str | None = None,
         split: str | list[str] | None = None,
-        exif: bool = False,
-        max_pixels: int = MAX_PIXELS,
-        limit: int | None = None,
-        where: dict[str, Any] | None = None,
-        fold: dict[str, Any] | None = None,
+        *,
         encoding: str | None = None,
+        **options: Unpack[FileOptions],
     ):
         rows = read(path, self.kind, encoding=encoding)
         self._read(rows, path, images, (image, text, key, image_id))
-        self._finish(split, exif, max_pixels, limit, where, fold)
+        self._finish(split, **options)
 
     def _read(
         self,
@@ -97,15 +91,12 @@ class Annotations(Rows):
 
     def _finish(
         self,
-        split: str | list[str] | None,
-        exif: bool,
-        max_pixels: int,
-        limit: int | None,
-        where: dict[str, Any] | None,
-        fold: dict[str, Any] | None,
+        split: str | list[str] | None = None,
+        **options: Unpack[FileOptions],
     ) -> None:
-        self.decode = functools.partial(decode, exif=exif, max_pixels=max_pixels)
-        self._choose(limit, {**(where or {}), **({"split": split} if split else {})}, fold)
+        if split:
+            options["where"] = {**(options.get("where") or {}), "split": split}
+        super()._finish(**options)
 
     def _count(self) -> int:
         return len(self._rows)
@@ -143,12 +134,12 @@ class Json(Annotations):
     """
     kind = "json"
 
-    def _finish(self, split: Any, *others: Any) -> None:
+    def _finish(self, split: str | list[str] | None = None, **options: Unpack[FileOptions]) -> None:
         numbers = (number for number in range(len(self._rows)) if number not in self._bad)
         splits = Counter(str(self._rows[number].get("split")) for number in numbers)
         if not split and {"train", "test"} <= splits.keys():
             raise DataError(f"{self.name}: holds several splits; give split: one of {dict(splits)}")
-        super()._finish(split, *others)
+        super()._finish(split, **options)
 
 
 @registry.register("dataset", "jsonl")
@@ -175,17 +166,14 @@ class Csv(Annotations):
         key: str | None = None,
         image_id: str | None = None,
         split: str | list[str] | None = None,
-        exif: bool = False,
-        max_pixels: int = MAX_PIXELS,
-        limit: int | None = None,
-        where: dict[str, Any] | None = None,
-        fold: dict[str, Any] | None = None,
+        *,
         encoding: str | None = None,
         delimiter: str | None = None,
+        **options: Unpack[FileOptions],
     ):
         rows = read(path, self.kind, delimiter, encoding)
         self._read(rows, path, images, (image, text, key, image_id))
-        self._finish(split, exif, max_pixels, limit, where, fold)
+        self._finish(split, **options)
 
 
 @registry.register("dataset", "parquet")
@@ -308,6 +296,20 @@ def _picture(value: object) -> object:
 def num_captions(row: dict[str, Any]) -> int:
     """Return how many rows of a dataset a row of an annotation file makes."""
     return len(_captions(next((row[name] for name in TEXT_COLUMNS if name in row), None)))
+
+
+def captions_of(row: dict[str, Any], where: str, column: str | None = None) -> list[str]:
+    """Return the texts of a row of an annotation file.
+
+    Args:
+        row: as it was read.
+        where: the file, for messages.
+        column: of the texts; by default the first one that datasets would read.
+
+    Raises:
+        DataError: no such column.
+    """
+    return _captions(row[_column("text", column, TEXT_COLUMNS, row, where)])
 
 
 def _captions(value: object) -> list[str]:

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import functools
 import re
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 from lavis_lite import registry
 from lavis_lite.data.files.encodings import read_text
 from lavis_lite.data.files.image_files import is_image_name, list_images
-from lavis_lite.data.files.images import MAX_PIXELS, decode
-from lavis_lite.data.files.rows import PackedRows, Rows
+from lavis_lite.data.files.rows import FileOptions, FileRows, PackedRows
 from lavis_lite.data.files.tables import find, load_json
 from lavis_lite.data.published import cards
 from lavis_lite.errors import DataError, suggest
@@ -24,7 +22,7 @@ _WORDNET = re.compile(r"n\d{8}")
 
 
 @registry.register("dataset", "class_folders")
-class ClassFolders(Rows):
+class ClassFolders(FileRows):
     """Images of a folder per class; `label` is the number of the class among the sorted folders.
 
     `class_names` has a name for each class, and `text_input` is that name. Folders and files whose
@@ -36,7 +34,7 @@ class ClassFolders(Rows):
             between (`n01440764 tench, Tinca tinca`), of which the first is taken, or a JSON object
             folder -> name, or a JSON list in the order of the folders; by default the names of
             the folders.
-        exif, max_pixels, limit, where, fold: as for `json`.
+        options: as for `json`.
 
     Raises:
         DataError: no such folder, no images in it, or a class without a name.
@@ -46,11 +44,7 @@ class ClassFolders(Rows):
         self,
         path: str,
         classes: str | None = None,
-        exif: bool = False,
-        max_pixels: int = MAX_PIXELS,
-        limit: int | None = None,
-        where: dict[str, Any] | None = None,
-        fold: dict[str, Any] | None = None,
+        **options: Unpack[FileOptions],
     ):
         self._folder = Path(here(path))
         if not self._folder.is_dir():
@@ -71,8 +65,7 @@ class ClassFolders(Rows):
         self._never = dict(never)
         if not len(self._rows):
             raise DataError(f"{path}: no images in its {len(folders)} folders")
-        self.decode = functools.partial(decode, exif=exif, max_pixels=max_pixels)
-        self._choose(limit, where, fold)
+        self._finish(**options)
 
     def _labelled(self, folders: list[str], never: Counter[str]) -> Iterator[dict[str, Any]]:
         for label, folder in enumerate(folders):
@@ -113,7 +106,7 @@ class ImageNet(ClassFolders):
         images: the folder of the classes' folders; by default `imagenet/val` below `root`.
         classes: as for `class_folders`.
         root: the folder of all data.
-        exif, max_pixels, limit, where, fold: as for `json`.
+        options: as for `json`.
 
     Raises:
         DataError: as for `class_folders`.
@@ -127,16 +120,12 @@ class ImageNet(ClassFolders):
         images: str | None = None,
         classes: str | None = None,
         root: str = cards.ROOT,
-        exif: bool = False,
-        max_pixels: int = MAX_PIXELS,
-        limit: int | None = None,
-        where: dict[str, Any] | None = None,
-        fold: dict[str, Any] | None = None,
+        **options: Unpack[FileOptions],
     ):
         card = cards.card("imagenet")
         card.check_split(split)
         folder = card.images_folder(images, root)
-        super().__init__(folder, classes, exif, max_pixels, limit, where, fold)
+        super().__init__(folder, classes, **options)
 
     def _names(self, folders: list[str], classes: str | None) -> list[str]:
         if classes is not None or not all(map(_WORDNET.fullmatch, folders)):

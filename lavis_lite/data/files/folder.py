@@ -6,16 +6,15 @@ import logging
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Unpack
 
 from lavis_lite import registry
 from lavis_lite.data.files.annotations import TEXT_COLUMNS, Annotations, Expansion
 from lavis_lite.data.files.bad_rows import BadRow, PlacedRow
 from lavis_lite.data.files.encodings import open_text, read_text
 from lavis_lite.data.files.image_files import list_images, names_and_rest
-from lavis_lite.data.files.images import MAX_PIXELS
 from lavis_lite.data.files.json_text import parse_json
-from lavis_lite.data.files.rows import PackedRows
+from lavis_lite.data.files.rows import FileOptions, PackedRows
 from lavis_lite.data.files.tables import Row, find, foreign, read
 from lavis_lite.errors import DataError, suggest
 from lavis_lite.io.paths import here
@@ -46,7 +45,7 @@ class Folder(Annotations):
             one. An image without text has an empty one, which training refuses. A named file is
             the only one: what it does not list is left out.
         image, text, key, image_id: columns of that file, as for `json`.
-        split, exif, max_pixels, limit, where, fold, encoding: as for `json`.
+        split, encoding, options: as for `json`.
         delimiter: as for `csv`.
 
     Raises:
@@ -62,13 +61,10 @@ class Folder(Annotations):
         key: str | None = None,
         image_id: str | None = None,
         split: str | list[str] | None = None,
-        exif: bool = False,
-        max_pixels: int = MAX_PIXELS,
-        limit: int | None = None,
-        where: dict[str, Any] | None = None,
-        fold: dict[str, Any] | None = None,
+        *,
         encoding: str | None = None,
         delimiter: str | None = None,
+        **options: Unpack[FileOptions],
     ):
         path = here(path)
         if not os.path.isdir(path):
@@ -89,7 +85,7 @@ class Folder(Annotations):
             raise DataError(f"{path}: no images in it {names_and_rest(self._found)}")
         self._refuse_nothing(path)
         self._check_images()
-        self._finish(split, exif, max_pixels, limit, where, fold)
+        self._finish(split, **options)
 
     def _tables(self, captions: str | None) -> list[Path]:
         """The named file of captions; else the first of each folder that has images below it."""

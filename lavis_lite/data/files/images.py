@@ -10,13 +10,14 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
+from typing import IO, Annotated, TypedDict
 
 from PIL import Image, ImageFile, ImageOps
 
 from lavis_lite.data.files.deep_grey import to_rgb
 from lavis_lite.data.quiet import silence_decoders
 from lavis_lite.errors import DataError
+from lavis_lite.registry.shared_arguments import Argument
 
 MAX_PIXELS = 50_000_000
 # PIL's other plug-ins are left out: EPS starts a program, others take almost any bytes for theirs.
@@ -29,6 +30,15 @@ SUFFIXES = {
     *(".ppm", ".pgm", ".pbm", ".pnm", ".pfm"),
 }
 _strict_lock = threading.Lock()
+
+
+class ImageOptions(TypedDict, total=False):
+    """The arguments of datasets that say how images are decoded, see ``decode``."""
+
+    exif: Annotated[
+        bool, Argument("turn images as their EXIF tag says (the originals ignore it).", False)
+    ]
+    max_pixels: Annotated[int, Argument("images larger than this are quarantined.", MAX_PIXELS)]
 
 
 def decode(

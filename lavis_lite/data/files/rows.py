@@ -1,21 +1,23 @@
-"""Map-style datasets of image-text rows: the contract, compact storage, and choosing rows."""
+"""Map-style datasets of image-text rows: the contract, a choice of rows, and compact storage."""
 
 from __future__ import annotations
 
+import functools
 import logging
 import pickle
 from array import array
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Unpack
 
 import numpy
 
+from lavis_lite.data.choice import Choice, choose
 from lavis_lite.data.counts import Counts
 from lavis_lite.data.files.bad_rows import BadRow
-from lavis_lite.data.seeding import stable_hash
-from lavis_lite.errors import ConfigError, DataError, listed, suggest
+from lavis_lite.data.files.images import MAX_PIXELS, ImageOptions, decode
+from lavis_lite.errors import DataError
 
 logger = logging.getLogger(__name__)
 
@@ -109,106 +111,30 @@ class Rows:
             more = f" (all {len(self._bad)} entries are damaged)" * (len(self._bad) > 1)
             raise DataError(f"{next(iter(self._bad.values()))}{more}")
 
-    def _choose(
-        self,
-        limit: int | None = None,
-        where: Mapping[str, Any] | None = None,
-        fold: Mapping[str, Any] | None = None,
-    ) -> None:
-        """Keep only some rows; the arguments that every dataset takes, in this order.
-
-        Args:
-            limit: at most so many, the first ones, of what the others leave.
-            where: `{label: "true"}`: rows whose field has the value, or one of a list of values.
-            fold: `{by: image_group, of: 6, take: [0, 1]}`: rows are dealt into `of` parts by a
-                hash of the field `by` (default image_id), so that rows with an equal value stay
-                together; keep the parts in `take`.
-        """
-        dropped = Counter[str]()
-        if where or fold:
-            self._chosen = _matching(self, where or {}, fold, dropped)
-        if limit is not None:
-            if limit < 1:
-                raise ConfigError(f"limit: {limit}; at least 1, or null for all rows")
-            dropped["limit"] = max(0, len(self) - limit)
-            self._chosen = numpy.arange(len(self)) if self._chosen is None else self._chosen
-            self._chosen = self._chosen[:limit]
-        self._dropped = dict(+dropped)
+    def _choose(self, **choice: Unpack[Choice]) -> None:
+        """Keep only the chosen rows; a subclass calls it when it knows all of them."""
+        self._chosen, self._dropped = choose(
+            choice, self.name, self._count(), lambda number: self._annotation(self._good(number))
+        )
         counts = self.counts
         if counts.used < counts.seen:
             unasked = bool(counts.set_aside or self._never)
             logger.log(logging.WARNING if unasked else logging.INFO, "%s: %s", self.name, counts)
 
 
-def _matching(
-    rows: Rows,
-    where: Mapping[str, Any],
-    fold: Mapping[str, Any] | None,
-    dropped: Counter[str],
-) -> numpy.ndarray:
-    """Return the numbers of the chosen rows; count the others by the rule that left them out."""
-    by, parts, take = _fold(fold)
-    allowed = {name: _texts(value) for name, value in where.items()}
-    seen: dict[str, Counter] = {name: Counter() for name in allowed}
-    chosen: list[int] = []
-    fields: set[str] = set()
-    for number in range(rows._count()):
-        try:
-            row = rows._annotation(rows._good(number))
-        except DataError:  # kept, so that reading it puts it into quarantine
-            chosen.append(number)
-            continue
-        fields.update(row)
-        for name in allowed:
-            seen[name][_text(row.get(name))] += 1
-        other = next((n for n, values in allowed.items() if _text(row.get(n)) not in values), None)
-        if other is not None:
-            dropped[f"another {other}"] += 1
-        elif by and stable_hash(str(row.get(by))) % parts not in take:
-            dropped["fold"] += 1
-        else:
-            chosen.append(number)
-    for name in [*allowed, *filter(None, [by])]:
-        if name not in fields:
-            raise DataError(
-                f"{rows.name}: no row has a field {name!r}.{suggest(name, fields)}"
-                f" Fields: {listed(sorted(fields))}"
-            )
-    if not chosen:
-        values = {name: dict(counts.most_common(5)) for name, counts in seen.items()}
-        raise DataError(
-            f"{rows.name}: where={dict(where)}, fold={dict(fold or {})} leave none of"
-            f" {rows._count()} rows. Values seen: {values}"
-        )
-    return numpy.array(chosen)
+class FileOptions(ImageOptions, Choice, total=False):
+    """The arguments of datasets of image files: how images are decoded, and a choice of rows."""
 
 
-def _fold(fold: Mapping[str, Any] | None) -> tuple[str | None, int, set[int]]:
-    if not fold:
-        return None, 1, {0}
-    known = ("by", "of", "take")
-    for name in fold:
-        if name not in known:
-            raise ConfigError(
-                f"fold.{name}: unknown key.{suggest(name, known)} Known: by, of, take"
-            )
-    parts, take = fold.get("of", 0), fold.get("take", [])
-    take = {take} if isinstance(take, int) else set(take)
-    if not isinstance(parts, int) or parts < 2 or not take <= set(range(parts)) or not take:
-        raise ConfigError(
-            f"fold: of={parts!r}, take={sorted(take)}; `of` is a number of parts, 2 or more,"
-            " `take` lists some of 0 ... of - 1"
-        )
-    return fold.get("by", "image_id"), parts, take
+class FileRows(Rows):
+    """Rows with images that are decoded from files or bytes."""
 
-
-def _texts(value: object) -> set[str]:
-    return {_text(one) for one in (value if isinstance(value, list | tuple | set) else [value])}
-
-
-def _text(value: object) -> str:
-    """Return a value as text to compare: `true` in a config equals "true" in a JSON file."""
-    return str(value).lower() if isinstance(value, bool | str) else str(value)
+    def _finish(
+        self, *, exif: bool = False, max_pixels: int = MAX_PIXELS, **choice: Unpack[Choice]
+    ) -> None:
+        """Set how images are decoded, and keep only the chosen rows."""
+        self.decode = functools.partial(decode, exif=exif, max_pixels=max_pixels)
+        self._choose(**choice)
 
 
 class PackedRows:

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import functools
 import logging
 import os
 from collections import Counter, OrderedDict
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 from lavis_lite import registry
 from lavis_lite.data.files.cells import is_nothing, row_id
 from lavis_lite.data.files.encodings import decode_text
-from lavis_lite.data.files.images import MAX_PIXELS, SUFFIXES, decode
+from lavis_lite.data.files.images import SUFFIXES
 from lavis_lite.data.files.json_text import parse_json
-from lavis_lite.data.files.rows import PackedRows, Rows
+from lavis_lite.data.files.rows import FileOptions, FileRows, PackedRows
 from lavis_lite.data.files.tar_index import Members, find_shards, index_shard, packed_shards
 from lavis_lite.data.files.tar_samples import samples_of
 from lavis_lite.errors import DataError, listed, suggest
@@ -25,7 +24,7 @@ _MAX_OPEN = 64
 
 
 @registry.register("dataset", "webdataset")
-class WebDataset(Rows):
+class WebDataset(FileRows):
     """Tar shards of `KEY.jpg`, `KEY.txt`, `KEY.json` and the like; img2dataset's output as it is.
 
     Each shard's headers are read once, at the beginning; samples are then read by position, so
@@ -43,10 +42,8 @@ class WebDataset(Rows):
             sample has its own.
         cache: a folder that keeps the indices of the shards for the next run.
         missing_ok: go on without shards that are missing or no tar files.
-        exif: turn images as their EXIF tag says (the originals ignore it).
-        max_pixels: images larger than this are quarantined.
-        limit, where, fold: a choice of the rows, see `Rows._choose`; they read the texts once.
         encoding: of texts that are neither UTF-8 nor UTF-16 with its mark, such as cp1252.
+        options: as for `json`; `where` and `fold` read the texts once.
 
     Raises:
         DataError: shards that are missing, none or no tar files, an address that would run a
@@ -61,12 +58,9 @@ class WebDataset(Rows):
         image_id: str | None = None,
         cache: str | None = None,
         missing_ok: bool = False,
-        exif: bool = False,
-        max_pixels: int = MAX_PIXELS,
-        limit: int | None = None,
-        where: dict[str, Any] | None = None,
-        fold: dict[str, Any] | None = None,
+        *,
         encoding: str | None = None,
+        **options: Unpack[FileOptions],
     ):
         self._paths, missing = find_shards(shards, missing_ok)
         first = self._paths[0]
@@ -90,8 +84,7 @@ class WebDataset(Rows):
         if not len(self._samples):
             raise DataError(f"{shards}: no samples in {len(self._paths)} shards")
         self._check_text()
-        self.decode = functools.partial(decode, exif=exif, max_pixels=max_pixels)
-        self._choose(limit, where, fold)
+        self._finish(**options)
 
     @property
     def files(self) -> list[Path]:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Unpack
 
 from lavis_lite.data.files.annotations import Annotations
 from lavis_lite.data.files.bad_rows import BadRow
-from lavis_lite.data.files.images import MAX_PIXELS
+from lavis_lite.data.files.rows import FileOptions
 from lavis_lite.data.files.tables import find, foreign, load_json, read
 from lavis_lite.data.published import cards
 from lavis_lite.errors import DataError, listed
@@ -22,7 +22,7 @@ ARGUMENTS = """
         annotations: the annotation file or files, or their folder; by default the card's, below
             `root`, and fetched where they have an address and are not there.
         root: the folder of all data.
-        exif, max_pixels, limit, where, fold: as for `json`.
+        options: as for `json`.
 
     Raises:
         ConfigError: no such split.
@@ -52,11 +52,7 @@ class Published(Annotations):
         images: str | None = None,
         annotations: str | list[str] | None = None,
         root: str = cards.ROOT,
-        exif: bool = False,
-        max_pixels: int = MAX_PIXELS,
-        limit: int | None = None,
-        where: dict[str, Any] | None = None,
-        fold: dict[str, Any] | None = None,
+        **options: Unpack[FileOptions],
     ):
         self.split = self.card.check_split(split)
         folder = self.card.images_folder(images, root)
@@ -68,7 +64,7 @@ class Published(Annotations):
                 self._read(self.rows_of(files), files, folder, self.columns, name)
         except DataError as error:
             raise DataError(f"{self.card.name}: {error}\n  {self.card.advice()}") from None
-        self._finish(None, exif, max_pixels, limit, where, fold)
+        self._finish(**options)
 
     def rows_of(self, files: list[str]) -> Iterator[Row | BadRow]:
         """The rows of annotation files, with the fields that ``columns`` names.

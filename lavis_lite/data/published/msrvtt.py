@@ -5,12 +5,12 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Unpack
 
 from lavis_lite import registry
 from lavis_lite.data.files.bad_rows import BadRow, each
 from lavis_lite.data.files.image_files import is_image_name
-from lavis_lite.data.files.images import MAX_PIXELS
+from lavis_lite.data.files.rows import FileOptions
 from lavis_lite.data.files.tables import read
 from lavis_lite.data.published import cards
 from lavis_lite.data.published.base import Published, Row, demand
@@ -33,16 +33,12 @@ class MsrvttRetrieval(Published, card="msrvtt_retrieval"):
         annotations: str | list[str] | None = None,
         root: str = cards.ROOT,
         num_frames: int = 8,
-        exif: bool = False,
-        max_pixels: int = MAX_PIXELS,
-        limit: int | None = None,
-        where: dict[str, Any] | None = None,
-        fold: dict[str, Any] | None = None,
+        **options: Unpack[FileOptions],
     ):
         if num_frames < 1:
             raise ConfigError(f"msrvtt_retrieval: num_frames: {num_frames}; at least 1")
         self.num_frames = num_frames
-        super().__init__(split, images, annotations, root, exif, max_pixels, limit, where, fold)
+        super().__init__(split, images, annotations, root, **options)
 
     def rows_of(self, files: list[str]) -> Iterator[Row | BadRow]:
         """Rows of BLIP's JSON lines (`clip_name`) and LAVIS's JSON list (`video`)."""

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Unpack
 
 from lavis_lite import registry
 from lavis_lite.data.files.bad_rows import BadRow, each
 from lavis_lite.data.files.cells import row_id
 from lavis_lite.data.files.encodings import ADVICE, has_bytes
-from lavis_lite.data.files.images import MAX_PIXELS
+from lavis_lite.data.files.rows import FileOptions
 from lavis_lite.data.published import cards
 from lavis_lite.data.published.answers import weigh
 from lavis_lite.data.published.base import Published, Row, demand
@@ -125,14 +125,10 @@ class VgVqa(Questions, card="vg_vqa"):
         annotations: str | list[str] | None = None,
         root: str = cards.ROOT,
         answer_weight: float = 0.2,
-        exif: bool = False,
-        max_pixels: int = MAX_PIXELS,
-        limit: int | None = None,
-        where: dict[str, Any] | None = None,
-        fold: dict[str, Any] | None = None,
+        **options: Unpack[FileOptions],
     ):
         self.answer_weight = answer_weight
-        super().__init__(split, images, annotations, root, exif, max_pixels, limit, where, fold)
+        super().__init__(split, images, annotations, root, **options)
 
     def weigh(self, references: list[str]) -> tuple[list[str], list[float]]:
         """The answer and its weight."""

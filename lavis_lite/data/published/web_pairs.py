@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Unpack
 
 from lavis_lite import registry
 from lavis_lite.data.counts import Counts
-from lavis_lite.data.files.images import MAX_PIXELS
-from lavis_lite.data.files.rows import Rows
+from lavis_lite.data.files.rows import FileOptions, Rows
 from lavis_lite.data.files.shards import WebDataset
 from lavis_lite.data.published import cards
 from lavis_lite.data.published.base import Published, Row
@@ -19,7 +18,7 @@ _ARGUMENTS = """
         shards: tar shards, see `webdataset`; by default the card's, below `root`.
         images, annotations: in place of shards, a folder and a JSON list of {image, caption}.
         root: the folder of all data.
-        exif, max_pixels, limit, where, fold: as for `json`.
+        options: as for `json`.
 
     Raises:
         DataError: missing or broken shards, files or images.
@@ -53,18 +52,12 @@ class WebPairs(Rows):
         images: str | None = None,
         annotations: str | list[str] | None = None,
         root: str = cards.ROOT,
-        exif: bool = False,
-        max_pixels: int = MAX_PIXELS,
-        limit: int | None = None,
-        where: dict[str, Any] | None = None,
-        fold: dict[str, Any] | None = None,
+        **options: Unpack[FileOptions],
     ):
         self.card.check_split(split)
-        chosen: dict[str, Any] = {"exif": exif, "max_pixels": max_pixels}
-        chosen |= {"limit": limit, "where": where, "fold": fold}
         self._pairs: WebDataset | _Listed
         if images is None and annotations is None:
-            self._pairs = self._in_shards(shards or f"{root}/{self.card.shards}", chosen)
+            self._pairs = self._in_shards(shards or f"{root}/{self.card.shards}", options)
         elif self.card.images is None or shards is not None:
             raise ConfigError(
                 f"{self.card.name}: give shards, or images and annotations, not both"
@@ -73,13 +66,13 @@ class WebPairs(Rows):
             )
         else:
             where_from = {"images": images, "annotations": annotations, "root": root}
-            self._pairs = _Listed(self.card, **where_from, **chosen)
+            self._pairs = _Listed(self.card, **where_from, **options)
         self.name, self.decode = self.card.name, self._pairs.decode
         self.problems: list[str] = getattr(self._pairs, "problems", [])
 
-    def _in_shards(self, shards: str | list[str], chosen: dict[str, Any]) -> WebDataset:
+    def _in_shards(self, shards: str | list[str], options: FileOptions) -> WebDataset:
         try:
-            return WebDataset(shards, **chosen)
+            return WebDataset(shards, **options)
         except DataError as error:
             raise DataError(f"{self.card.name}: {error}\n  {self.card.advice()}") from None
 

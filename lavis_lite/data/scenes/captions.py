@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Unpack
 
 import numpy
 
 from lavis_lite import registry
+from lavis_lite.data.choice import Choice
 from lavis_lite.data.scenes import language, world
 from lavis_lite.data.scenes.splits import SceneRows, in_split, scenes_of
 from lavis_lite.data.scenes.world import Scene
@@ -35,7 +36,7 @@ class Scenes(SceneRows):
         noise: share of noisy captions; by default 0.45 for `web`, 0 else.
         level: `easy` has two things, six colours, 18,432 scenes. `hard` has three things, nine
             colours, inverted sentences, and captions with things mixed up.
-        limit, where, fold: a choice of the rows, see `Rows._choose`.
+        choice: which rows are taken, as of every dataset, see `Choice`.
 
     Raises:
         ConfigError: on a value out of range.
@@ -51,9 +52,7 @@ class Scenes(SceneRows):
         seed: int = 0,
         noise: float | None = None,
         level: str = "easy",
-        limit: int | None = None,
-        where: dict[str, Any] | None = None,
-        fold: dict[str, Any] | None = None,
+        **choice: Unpack[Choice],
     ):
         super().__init__("scenes", SIZES, split, size, image_size, seed, level)
         noise = (sum(_NOISE[level]) if split == "web" else 0.0) if noise is None else noise
@@ -62,7 +61,7 @@ class Scenes(SceneRows):
         shares = numpy.array(_NOISE[level])
         self._noise_bounds = numpy.cumsum(shares * noise / shares.sum())
         self._scenes = scenes_of(self._level, split, self._size, seed)
-        self._choose(limit, where, fold)
+        self._choose(**choice)
 
     def facts(self, text: str) -> frozenset[str] | None:
         """Return the facts that a text states, such as ``first.colour=red``; None for junk."""

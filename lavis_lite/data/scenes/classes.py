@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Literal, Unpack
 
 from lavis_lite import registry
+from lavis_lite.data.choice import Choice
 from lavis_lite.data.scenes.splits import SceneRows, scenes_of
 from lavis_lite.data.scenes.world import BACKGROUNDS, SHAPES, SIZES, Scene
 from lavis_lite.errors import ConfigError, suggest
@@ -28,7 +29,7 @@ class ScenesClasses(SceneRows):
         image_size: of the pictures, in pixels.
         seed: another seed, other rows.
         level: `easy` or `hard`, as for `scenes`.
-        limit, where, fold: a choice of the rows, see `Rows._choose`.
+        choice: which rows are taken, as of every dataset, see `Choice`.
 
     Raises:
         ConfigError: on a value out of range.
@@ -44,9 +45,7 @@ class ScenesClasses(SceneRows):
         image_size: int = 64,
         seed: int = 0,
         level: str = "easy",
-        limit: int | None = None,
-        where: dict[str, Any] | None = None,
-        fold: dict[str, Any] | None = None,
+        **choice: Unpack[Choice],
     ):
         super().__init__("scenes_classes", SPLITS, split, size, image_size, seed, level)
         colours = self._level.colours
@@ -66,7 +65,7 @@ class ScenesClasses(SceneRows):
         self._of = of
         self.name = f"scenes-{level}-{split}-{seed}"  # the pictures are the same
         self._scenes = scenes_of(self._level, split, self._size, seed)
-        self._choose(limit, where, fold)
+        self._choose(**choice)
 
     def _scene(self, number: int) -> Scene:
         return self._level.scene(int(self._scenes[number % len(self._scenes)]))

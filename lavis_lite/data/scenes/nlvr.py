@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Unpack
 
 import numpy
 
 from lavis_lite import registry
+from lavis_lite.data.choice import Choice
 from lavis_lite.data.published.nlvr2 import exchange
 from lavis_lite.data.scenes.splits import SceneRows, scenes_of
 from lavis_lite.data.scenes.statements import Pair, Statement, state
@@ -29,7 +30,7 @@ class ScenesNlvr(SceneRows):
         image_size: of the pictures, in pixels.
         seed: another seed, other rows.
         level: `easy` or `hard`, as for `scenes`.
-        limit, where, fold: a choice of the rows, see `Rows._choose`.
+        choice: which rows are taken, as of every dataset, see `Choice`.
 
     Raises:
         ConfigError: on a value out of range.
@@ -46,14 +47,12 @@ class ScenesNlvr(SceneRows):
         image_size: int = 64,
         seed: int = 0,
         level: str = "easy",
-        limit: int | None = None,
-        where: dict[str, Any] | None = None,
-        fold: dict[str, Any] | None = None,
+        **choice: Unpack[Choice],
     ):
         super().__init__("scenes_nlvr", SIZES, split, size, image_size, seed, level)
         # Of a fixed number of scenes, or a larger size would change the rows before it.
         self._scenes = scenes_of(self._level, split, _POOL, seed)
-        self._choose(limit, where, fold)
+        self._choose(**choice)
 
     def statement(self, index: int) -> tuple[Pair, Statement, bool]:
         """The scenes of a row, what is stated about them, and whether it is so."""

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Unpack
 
 from lavis_lite import registry
+from lavis_lite.data.choice import Choice
 from lavis_lite.data.published.answers import weigh
 from lavis_lite.data.scenes.questions import Question, all_answers, ask, people_answer
 from lavis_lite.data.scenes.splits import SceneRows, scenes_of
@@ -28,7 +29,7 @@ class ScenesVqa(SceneRows):
         image_size: of the pictures, in pixels.
         seed: another seed, other rows.
         level: `easy` or `hard`, as for `scenes`.
-        limit, where, fold: a choice of the rows, see `Rows._choose`.
+        choice: which rows are taken, as of every dataset, see `Choice`.
 
     Raises:
         ConfigError: on a value out of range.
@@ -43,14 +44,12 @@ class ScenesVqa(SceneRows):
         image_size: int = 64,
         seed: int = 0,
         level: str = "easy",
-        limit: int | None = None,
-        where: dict[str, Any] | None = None,
-        fold: dict[str, Any] | None = None,
+        **choice: Unpack[Choice],
     ):
         super().__init__("scenes_vqa", SIZES, split, size, image_size, seed, level)
         self.answer_list = all_answers(self._level)
         self._scenes = scenes_of(self._level, split, self._size, seed)
-        self._choose(limit, where, fold)
+        self._choose(**choice)
 
     def question(self, index: int) -> tuple[Scene, Question]:
         """The scene of a row, and what is asked about it."""

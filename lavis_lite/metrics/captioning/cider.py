@@ -32,6 +32,14 @@ def cider_d(
 
     Reference: Vedantam et al., CVPR 2015, https://arxiv.org/abs/1411.5726.
     """
+    scores = cider_d_each(candidates, references)
+    return sum(scores) / len(scores)
+
+
+def cider_d_each(
+    candidates: Sequence[Sequence[str]], references: Sequence[Sequence[Sequence[str]]]
+) -> list[float]:
+    """Return the CIDEr-D of each caption, in [0, 10], see `cider_d`."""
     counted = [[count_ngrams(words, _ORDERS) for words in texts] for texts in references]
     document_frequency: Ngrams = Counter()
     for texts in counted:
@@ -46,7 +54,7 @@ def cider_d(
         candidate = vector(count_ngrams(words, _ORDERS))
         similarity = sum(_similarity(candidate, vector(text)) for text in texts)
         scores.append(10 * similarity / len(texts))
-    return sum(scores) / len(scores)
+    return scores
 
 
 def _tf_idf(ngrams: Ngrams, document_frequency: Ngrams, log_documents: float) -> _Vector:

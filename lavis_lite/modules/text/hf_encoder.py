@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from lavis_lite import registry
 from lavis_lite.errors import ConfigError
+from lavis_lite.io.hub import hub_client, offline
 from lavis_lite.io.packages import naming_torchvision
-from lavis_lite.io.paths import hub_client, offline
 from lavis_lite.modules.layers.modes import eval_mode
 from lavis_lite.modules.text.config_checks import length_problems, path_problem, tokenizer_problems
 from lavis_lite.modules.text.hf_tokenizer import PREFIX
@@ -113,7 +113,7 @@ def hf_problems(spec: Mapping[str, Any], model: Mapping[str, Any]) -> Iterator[s
     name = spec["name"].removeprefix("hf/")
     yield from tokenizer_problems(model)
     try:
-        with naming_torchvision(), hub_client():
+        with naming_torchvision(), hub_client(only_look=True):
             from transformers import AutoConfig, AutoModel
 
             config = AutoConfig.from_pretrained(
@@ -179,13 +179,14 @@ def hf_encoder(
 
     options = {"revision": revision, "trust_remote_code": False, "local_files_only": offline()}
     try:
-        with naming_torchvision(), hub_client():
+        with naming_torchvision(), hub_client(name):
             if pretrained:
                 model = AutoModel.from_pretrained(name, dtype=torch.float32, **options)
             else:
                 model = AutoModel.from_config(AutoConfig.from_pretrained(name, **options))
     except OSError as error:
-        raise hub_error(f"hf/{name}", name, error) from None
+        instead = "`hf/FOLDER` as name, a folder that holds config.json and model.safetensors"
+        raise hub_error(f"hf/{name}", name, error, instead) from None
     except ValueError as error:
         raise ConfigError(f"hf/{name}: {first_line(error)}") from None
     if problem := kind_problem(model):

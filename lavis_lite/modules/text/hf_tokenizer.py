@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from lavis_lite.errors import ConfigError
-from lavis_lite.io.paths import hub_client, offline
+from lavis_lite.io.hub import hub_client, offline
 from lavis_lite.modules.text.hub_files import first_line, hub_error
 from lavis_lite.modules.text.text_batch import ADDED, TextBatch, characters, padded
 
@@ -109,12 +109,16 @@ def _load(name: str, revision: str | None) -> Any:
     from transformers import AutoTokenizer
 
     try:
-        with hub_client():
+        with hub_client(name):
             return AutoTokenizer.from_pretrained(
                 name, revision=revision, trust_remote_code=False, local_files_only=offline()
             )
     except OSError as error:
-        raise hub_error(f"tokenizer: hf/{name}", name, error) from None
+        instead = (
+            "`tokenizer=hf/FOLDER` (in a config `model.tokenizer`), a folder that holds "
+            "tokenizer.json and tokenizer_config.json"
+        )
+        raise hub_error(f"tokenizer: hf/{name}", name, error, instead) from None
     except (ValueError, KeyError, ImportError) as error:
         raise ConfigError(f"tokenizer: hf/{name}: {first_line(error)}") from None
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from lavis_lite.errors import ConfigError, DownloadError
-from lavis_lite.io.paths import fetch_elsewhere, hub_client, local_path, offline
+from lavis_lite.io.hub import fetch_elsewhere, hub_client, offline, why_no_hub
+from lavis_lite.io.paths import local_path
 
 
 def locate(source: str | Path, names: tuple[str, ...], what: str) -> Path:
@@ -65,7 +66,7 @@ def from_hub(repo: str, names: tuple[str, ...], what: str) -> Path:
                 return Path(cached)
         for name in names:
             try:
-                with hub_client():
+                with hub_client(repo):
                     return Path(hf_hub_download(repo, name, local_files_only=offline()))
             except LocalEntryNotFoundError:  # no network: the other names would fail alike
                 raise
@@ -73,10 +74,9 @@ def from_hub(repo: str, names: tuple[str, ...], what: str) -> Path:
                 reason = error
     except (OSError, HFValidationError) as error:
         reason = error
-    if offline():
-        raise DownloadError(
-            f"{what}: {' or '.join(names)} of {repo!r}: {fetch_elsewhere(repo)}"
-        ) from reason
+    if why_no_hub() is not None:
+        advice = fetch_elsewhere(repo, instead(names, what))
+        raise DownloadError(f"{what}: {' or '.join(names)} of {repo!r}: {advice}") from reason
     raise DownloadError(
         f"{what}: no {' or '.join(names)} of the hub repository {repo!r} "
         f"({type(reason).__name__}: {first_line(reason)}). Without a network, download it "
@@ -84,23 +84,27 @@ def from_hub(repo: str, names: tuple[str, ...], what: str) -> Path:
     ) from reason
 
 
-def hub_error(what: str, name: str, error: Exception) -> ConfigError | DownloadError:
+def instead(names: tuple[str, ...], what: str) -> str:
+    """Name the folder to give in place of a hub id, by the key where there is one."""
+    key = "`tokenizer=FOLDER` (in a config `model.tokenizer`)" if what == "tokenizer" else "FOLDER"
+    return f"{key}, a folder that holds {' or '.join(names)}"
+
+
+def hub_error(what: str, name: str, error: Exception, instead: str) -> ConfigError | DownloadError:
     """Return the error to raise for a failed load by transformers.
 
     Args:
         what: a name for the thing to load, for the message.
         name: hub id or folder.
         error: the error that transformers raised.
+        instead: what to give in place of the name once it was fetched elsewhere.
     """
     if Path(name).exists():
         return ConfigError(f"{what}: {first_line(error)}")
-    if offline():
-        return DownloadError(f"{what}: {fetch_elsewhere(name)}")
+    if why_no_hub() is not None:
+        return DownloadError(f"{what}: {fetch_elsewhere(name, instead)}")
     if _is_unreachable(error):
-        return DownloadError(
-            f"{what}: {first_line(error)} Fetch it elsewhere and give the path of its folder in "
-            "place of its name"
-        )
+        return DownloadError(f"{what}: {first_line(error)} Fetch it elsewhere and give {instead}")
     return ConfigError(f"{what}: {first_line(error)} A folder works too: hf//path")
 
 

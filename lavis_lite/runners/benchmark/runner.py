@@ -24,6 +24,7 @@ from lavis_lite.runners.benchmark.config import (
     Case,
 )
 from lavis_lite.runners.benchmark.page import bound, not_timed, write_csv, write_page
+from lavis_lite.runners.heap import keep_freed_memory
 from lavis_lite.runners.run_folder import RunFolder, read_json, write_json
 from lavis_lite.runners.signals import StopSignals
 
@@ -58,6 +59,7 @@ class BenchmarkRunner:
             ConfigError: after all others, cases and baselines that could not run.
         """
         run = self.config.run
+        keep_freed_memory(run.keep_memory)
         if run.num_threads:
             torch.set_num_threads(run.num_threads)
         device = choose(run.device)

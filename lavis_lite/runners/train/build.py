@@ -35,6 +35,7 @@ from lavis_lite.runners.train.nonfinite import SkippedSteps
 from lavis_lite.runners.train.optimizer import build_optimizer, learning_rate
 from lavis_lite.runners.train.resume import Start, find_start
 from lavis_lite.runners.train.training import Progress, Training
+from lavis_lite.runners.train.vocabulary import tell_unknown_words
 from lavis_lite.runners.train.weight_average import WeightAverage
 
 
@@ -86,6 +87,9 @@ def build_training(
     precision = Precision(run.precision, device)
     quarantine = Quarantine(str(folder.quarantine), run.max_bad_fraction)
     workers = config.data.num_workers
+    if run.max_steps and start.checkpoint is None:
+        process = build_processors(config.data, "train", model).text
+        tell_unknown_words(model, datasets.train, process)
     training = Training(
         config=config,
         folder=folder,

@@ -7,6 +7,7 @@ job.py        what may not change             tars.py       the images of a shar
 claims.py     who works on a shard            stats.py      counts that add up
 layout.py     names of the output's files     report.py     the page
 captioner.py  filter.py  source.py            bootstrapped.py  the output as a dataset
+table.py      records as a parquet table      tabulate.py   tables of a whole run
 
 Reference: BLIP, https://arxiv.org/abs/2201.12086, section 3.3. Its code was never released.
 """

@@ -8,9 +8,10 @@ import os
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 from lavis_lite import registry
+from lavis_lite.data.choice import Choice
 from lavis_lite.data.files.images import MAX_PIXELS, decode
 from lavis_lite.data.files.rows import PackedRows, Rows
 from lavis_lite.data.files.tables import foreign
@@ -20,8 +21,12 @@ from lavis_lite.errors import ConfigError, DataError, suggest
 from lavis_lite.io.paths import here
 from lavis_lite.io.redaction import REDACTED
 from lavis_lite.modules.interfaces import RowDataset
-from lavis_lite.projects.blip.capfilt.layout import IMAGES, JOB, RECORDS, SHARDS, shard_name
-from lavis_lite.projects.blip.capfilt.reading import finished_shards, read_job, read_lines
+from lavis_lite.projects.blip.capfilt.layout import IMAGES, JOB, SHARDS, shard_name
+from lavis_lite.projects.blip.capfilt.moved_images import MovedImages
+from lavis_lite.projects.blip.capfilt.reading import finished_shards, read_job
+from lavis_lite.projects.blip.capfilt.tabulate import shard_records
+from lavis_lite.projects.blip.selection.layout import is_selection
+from lavis_lite.projects.blip.selection.reading import Selection
 
 _TEXTS = {  # which texts of a record: (web, synthetic, only those that were kept)
     "kept": (True, True, True),
@@ -42,13 +47,17 @@ class Bootstrapped(Rows):
     was no filter), `kept` and the fields that its sample had in the source. Images come from the
     run's tar shards where it wrote some, else from where the source has them.
 
+    A selection (the runner `select`) is read in the same way: the texts that it chose are the ones
+    that are kept, whatever the run's filter said of them.
+
     Args:
-        path: the run's output folder.
+        path: the run's output folder, or that of a selection.
         texts: `kept`, `kept_web`, `kept_synthetic`; or, whatever the filter said, `web`,
             `synthetic`, `all`; or `web_at_random`, as many web texts as were kept, by chance: what
             a filter is to be compared with.
         unfinished_ok: read the shards that are done of a run that is not.
-        limit, where, fold: a choice of the rows, see `Rows._choose`.
+        images: where the images lie now, if the source's folder has moved since the run.
+        choice: which rows are taken, as of every dataset, see `Choice`.
 
     Raises:
         ConfigError: on an unknown choice of texts.
@@ -60,9 +69,8 @@ class Bootstrapped(Rows):
         path: str,
         texts: str = "kept",
         unfinished_ok: bool = False,
-        limit: int | None = None,
-        where: dict[str, Any] | None = None,
-        fold: dict[str, Any] | None = None,
+        images: str | None = None,
+        **choice: Unpack[Choice],
     ):
         if texts not in _TEXTS:
             raise ConfigError(
@@ -70,9 +78,20 @@ class Bootstrapped(Rows):
             )
         self._folder = Path(here(path))
         self.name = f"bootstrapped-{self._folder.name}-{texts}"
+        self._selection = Selection(self._folder) if is_selection(self._folder) else None
+        if self._selection is not None:
+            if not texts.startswith("kept"):
+                raise ConfigError(
+                    f"bootstrapped.texts: {texts!r} of a selection; it has only texts that are "
+                    f"kept. For the others read the run, {self._selection.records}"
+                )
+            self._folder = self._selection.records
+            unfinished_ok = unfinished_ok or self._selection.manifest["unfinished_ok"]
         job = read_job(self._folder)
         self._source: dict[str, Any] = job["source"]
         numbers = finished_shards(self._folder, job["num_shards"], unfinished_ok)
+        if self._selection is not None:  # of shards that were done then
+            numbers = [n for part in self._selection.manifest["parts"] for n in part["shards"]]
         self._tars = {n: tar for n in numbers if (tar := self._path(n, IMAGES)).is_file()}
         self._texts = Counter[str]()
         with foreign(self._folder / SHARDS, "the output of a bootstrapping run"):
@@ -85,8 +104,9 @@ class Bootstrapped(Rows):
         if not len(self._rows):
             raise DataError(f"{path}: no texts ({texts}) in its {len(numbers)} shards")
         arguments = {k: v for k, v in self._source.items() if k in ("exif", "max_pixels")}
+        self._moved = MovedImages(self._source, images) if images else None
         self.decode = functools.partial(decode, **{"max_pixels": MAX_PIXELS, **arguments})
-        self._choose(limit, where, fold)
+        self._choose(**choice)
 
     def _path(self, number: int, suffix: str) -> Path:
         return self._folder / SHARDS / f"{shard_name(number)}{suffix}"
@@ -94,15 +114,24 @@ class Bootstrapped(Rows):
     def _all(self, numbers: list[int], texts: str) -> Iterator[dict[str, Any]]:
         self._keys: set[str] = set()
         self._texts.clear()
+        if self._selection is not None:
+            for number, chosen in self._selection.places():
+                yield from self._read(number, *_TEXTS[texts], chosen)
+            return
         for number in numbers:
             yield from self._read(number, *_TEXTS[texts])
 
     def _read(
-        self, number: int, web: bool, synthetic: bool, only_kept: bool
+        self,
+        number: int,
+        web: bool,
+        synthetic: bool,
+        only_kept: bool,
+        chosen: dict[int, set[int]] | None = None,
     ) -> Iterator[dict[str, Any]]:
-        """A row for each wanted text of a shard."""
+        """A row for each wanted text of a shard; ``chosen`` are those of a selection, by row."""
         members = self._members(number)
-        for record in read_lines(self._path(number, RECORDS)):
+        for record in shard_records(self._folder, number):
             shared = {
                 **record["fields"],
                 "image": record["image"],
@@ -112,14 +141,18 @@ class Bootstrapped(Rows):
             if members is not None:
                 shared["member"] = (number, members.get(f"{record['index']:09d}"))
             key = self._unique(record["key"], record["index"])
-            for text_row in _texts_of(record):
+            for place, text_row in enumerate(_texts_of(record)):
+                if chosen is not None:
+                    text_row["kept"] = place in chosen.get(record["index"], ())
                 is_asked_for = web if text_row["origin"] == "web" else synthetic
                 if not is_asked_for:
                     self._texts[f"{text_row['origin']} texts, which are not asked for"] += 1
                 elif not text_row["text_input"].strip():
                     self._texts["empty text"] += 1
                 elif only_kept and not text_row["kept"]:
-                    self._texts["not kept by the filter"] += 1
+                    self._texts[
+                        "not selected" if chosen is not None else "not kept by the filter"
+                    ] += 1
                 else:
                     yield {**shared, **text_row, "key": f"{key}/{text_row['key']}"}
 
@@ -147,7 +180,7 @@ class Bootstrapped(Rows):
         if row.get("member") and row["member"][1]:
             image: object = self._from_tar(*row["member"])
         elif row["image"] is not None:
-            image = row["image"]
+            image = self._moved(row["image"]) if self._moved else row["image"]
         else:
             image = self._dataset[row["index"]]["image"]
         return {"image": image, **self._annotation(number)}

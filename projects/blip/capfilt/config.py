@@ -100,6 +100,11 @@ class OutputConfig:
     images: bool = key(
         "Also write tar shards (webdataset) with the images of samples that keep a text.", False
     )
+    table: bool = key(
+        "Also write each shard's records as a parquet table; needs the extra `curation`. "
+        "`lavis-lite tabulate` does so later.",
+        False,
+    )
 
 
 @dataclass(frozen=True)
@@ -112,6 +117,12 @@ class CapfiltRunConfig:
     precision: Literal["fp32", "bf16", "fp16"] = key("Autocast type of forward passes.", "fp32")
     num_threads: int = key(
         "Threads of each worker. A part of the fingerprint: sums depend on it.", 1, at_least=1
+    )
+    keep_memory: bool = key(
+        "Keep freed memory for the next tensors, where glibc would hand it back to the system: "
+        "faster, and the process holds the most that it ever needed until it ends. "
+        "`LAVIS_LITE_KEEP_MEMORY=0` switches it off everywhere.",
+        True,
     )
     prepack: bool = key(
         "Lay weights out as the CPU multiplies fastest; takes the memory of one more copy.", True
@@ -134,6 +145,7 @@ class CapfiltConfig:
         "runner.executor",  # how work is spread over processes
         "runner.workers",
         "data.right",  # which texts are known to be right: what is counted afterwards
+        "output.table",  # the same records once more
     )
 
     runner: Component = key("The runner, with `shard_size` and `executor`.", kind="runner")

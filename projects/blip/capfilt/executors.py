@@ -1,4 +1,7 @@
-"""Executors that start workers. All run the same function; nothing coordinates the data."""
+"""Executors that start workers. All run the same function; nothing coordinates the data.
+
+Imports no torch: what a worker needs, its task imports.
+"""
 
 from __future__ import annotations
 
@@ -9,31 +12,48 @@ import signal
 import threading
 from collections.abc import Callable
 from multiprocessing.connection import Connection, wait
-from typing import Any
+from typing import Any, NamedTuple, TypeAlias
 
 from lavis_lite import errors
 from lavis_lite.errors import ConfigError
 from lavis_lite.io.redaction import log_to_stderr
-from lavis_lite.projects.blip.capfilt.config import CapfiltConfig
-from lavis_lite.projects.blip.capfilt.worker import Place, work
 
 log = logging.getLogger(__name__)
 _USER_ERRORS = ("ConfigError", "DataError", "CheckpointError", "DownloadError", "UnknownName")
 
 
-def serial(config: CapfiltConfig, shard_size: int, workers: int) -> None:
+class Place(NamedTuple):
+    """The number of a worker, of how many, and its number on its machine (for its GPU)."""
+
+    number: int = 0
+    workers: int = 1
+    local: int = 0
+
+
+class Needs(NamedTuple):
+    """The share of a machine that a worker takes: cores and GPUs."""
+
+    num_cpus: int = 1
+    num_gpus: int = 0
+
+
+# What a worker does; it can be pickled. It returns when the work of all workers is done.
+Task: TypeAlias = Callable[[Place], object]
+
+
+def serial(task: Task, workers: int, needs: Needs) -> None:
     """Work in this process; several such processes, started by any means, share the shards."""
-    work(config, shard_size, torchrun_place())
+    task(torchrun_place())
 
 
-def torchrun(config: CapfiltConfig, shard_size: int, workers: int) -> None:
+def torchrun(task: Task, workers: int, needs: Needs) -> None:
     """One worker per process that torchrun started. They meet in the output folder alone."""
     if "WORLD_SIZE" not in os.environ:
         raise ConfigError(
             "runner.executor: torchrun, but this process was not started by it; start with "
             "torchrun --nproc-per-node N run.py ..., or choose process"
         )
-    work(config, shard_size, torchrun_place())
+    task(torchrun_place())
 
 
 def torchrun_place() -> Place:
@@ -44,7 +64,7 @@ def torchrun_place() -> Place:
     )
 
 
-def process(config: CapfiltConfig, shard_size: int, workers: int) -> None:
+def process(task: Task, workers: int, needs: Needs) -> None:
     """Start processes on this machine. If one dies, the others finish its shard."""
     if torchrun_place().workers > 1:
         raise ConfigError("runner.executor: process, under torchrun; choose torchrun or serial")
@@ -52,7 +72,7 @@ def process(config: CapfiltConfig, shard_size: int, workers: int) -> None:
     running: dict[Any, tuple[Any, Connection]] = {}
     for number in range(workers):
         ours, theirs = context.Pipe(duplex=False)
-        arguments = (config, shard_size, Place(number, workers, number), theirs)
+        arguments = (task, Place(number, workers, number), theirs)
         child = context.Process(target=_worker, args=arguments, name=f"capfilt-{number}")
         child.start()
         theirs.close()
@@ -83,12 +103,12 @@ def _raise_user_error(pipe: Connection) -> None:
         raise getattr(errors, kind)(message)
 
 
-def _worker(config: CapfiltConfig, shard_size: int, place: Place, pipe: Connection) -> None:
+def _worker(task: Task, place: Place, pipe: Connection) -> None:
     log_to_stderr(logging.INFO, f"worker {place.number}: %(message)s")
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent, which ends us
     threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
-        work(config, shard_size, place)
+        task(place)
     except Exception as error:
         if type(error).__name__ not in _USER_ERRORS:
             raise
@@ -103,7 +123,7 @@ def _end_with_parent() -> None:
     os._exit(1)
 
 
-def ray(config: CapfiltConfig, shard_size: int, workers: int) -> None:
+def ray(task: Task, workers: int, needs: Needs) -> None:
     """Start Ray tasks on all machines of a cluster that see the output folder and the source.
 
     Raises:
@@ -120,17 +140,20 @@ def ray(config: CapfiltConfig, shard_size: int, workers: int) -> None:
     started = not cluster.is_initialized()
     if started:
         cluster.init(include_dashboard=False, log_to_driver=False)
-    gpus = 1 if config.run.device.startswith("cuda") else 0
     try:
         # A task that dies with its machine starts again and finds what is done.
-        task = cluster.remote(num_cpus=config.run.num_threads, num_gpus=gpus, max_retries=3)(work)
-        cluster.get([task.remote(config, shard_size, Place(n, workers)) for n in range(workers)])
+        remote = cluster.remote(**needs._asdict(), max_retries=3)(_call)
+        cluster.get([remote.remote(task, Place(n, workers)) for n in range(workers)])
     finally:
         if started:
             cluster.shutdown()
 
 
-EXECUTORS: dict[str, Callable[[CapfiltConfig, int, int], None]] = {
+def _call(task: Task, place: Place) -> object:
+    return task(place)  # a cluster takes functions alone, and a task may be a partial one
+
+
+EXECUTORS: dict[str, Callable[[Task, int, Needs], None]] = {
     "serial": serial,
     "process": process,
     "torchrun": torchrun,

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import inspect
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy
 import torch
 from torch import Tensor, nn
 
 from lavis_lite import registry
-from lavis_lite.errors import CheckpointError, DownloadError
-from lavis_lite.io import paths
+from lavis_lite.config.calls import checked_options
+from lavis_lite.errors import CheckpointError, ConfigError, DownloadError
+from lavis_lite.io import hub
 from lavis_lite.io.packages import naming_torchvision
+from lavis_lite.models.images import images_of
+from lavis_lite.modules.generation.rules import Rules
 from lavis_lite.modules.generation.sampling import sample
 from lavis_lite.modules.output import Samples
 from lavis_lite.modules.text.hub_files import first_line
@@ -48,11 +51,12 @@ class HfCaptioner(nn.Module):
         """The device of the weights."""
         return next(self.parameters()).device
 
+    @checked_options
     @torch.no_grad()
     def generate(
         self,
         samples: Samples,
-        method: str = "nucleus",
+        method: Literal["nucleus", "beam", "greedy"] = "nucleus",
         num_captions: int = 1,
         top_p: float = 0.9,
         temperature: float = 1.0,
@@ -75,8 +79,19 @@ class HfCaptioner(nn.Module):
 
         Returns:
             B * num_captions texts, image-major.
+
+        Raises:
+            ConfigError: options that contradict each other, or no images.
         """
-        pixels = (samples["image"].float() * 255).round().clamp(0, 255).to(torch.uint8).cpu()
+        rules = Rules(
+            method, num_beams, num_captions, max_new_tokens, 0, top_p, 0, temperature,
+            1.0, 1.0, 0, 0,
+        )  # fmt: skip
+        rules.check(0)
+        images = images_of(samples, self)
+        if seeds is not None and len(seeds) != len(images):
+            raise ConfigError(f"seeds: {len(seeds)} of them for {len(images)} images")
+        pixels = (images.float() * 255).round().clamp(0, 255).to(torch.uint8).cpu()
         beams = {"num_beams": num_beams, "num_return_sequences": num_captions}
         repeats = 1
         options: dict[str, Any] = {"max_new_tokens": max_new_tokens, "do_sample": False}
@@ -86,8 +101,8 @@ class HfCaptioner(nn.Module):
             repeats = num_captions
             drawn = _numbers(seeds, len(pixels), num_captions, max_new_tokens)
             options["logits_processor"] = [SeededNucleus(drawn, top_p, temperature)]
-        images = [image for image in pixels for _ in range(repeats)]
-        inputs = self._inputs(images).to(self.device)
+        rows = [image for image in pixels for _ in range(repeats)]
+        inputs = self._inputs(rows).to(self.device)
         found = self.model.generate(**inputs, **options)
         texts = self.processor.batch_decode(found, skip_special_tokens=True)
         asked = ""
@@ -150,16 +165,14 @@ def _load(source: str) -> tuple[nn.Module, Any]:
     with naming_torchvision():
         from transformers import AutoModelForImageTextToText, AutoProcessor
 
-    options = {"trust_remote_code": False, "local_files_only": paths.offline()}
+    options = {"trust_remote_code": False, "local_files_only": hub.offline()}
     try:
-        with naming_torchvision(), paths.hub_client():
+        with naming_torchvision(), hub.hub_client(source):
             processor = AutoProcessor.from_pretrained(source, **options)
             model = AutoModelForImageTextToText.from_pretrained(source, **options)
     except (OSError, ValueError) as error:
-        if paths.offline() and not Path(source).exists():
-            raise DownloadError(
-                f"model.source: {source}: {paths.fetch_elsewhere(source)}"
-            ) from None
+        if not Path(source).exists() and hub.why_no_hub() is not None:
+            raise DownloadError(f"model.source: {source}: {hub.fetch_elsewhere(source)}") from None
         raise CheckpointError(
             f"model.source: {source}: no image-text-to-text model of transformers: "
             f"{first_line(error)}"

@@ -31,7 +31,8 @@ from lavis_lite.runners.settings import (
     without_effect,
 )
 
-QUARANTINE = ".quarantine.jsonl"
+QUARANTINE = ".quarantine"  # not .jsonl: who reads shards/*.jsonl wants records
+EARLIER_QUARANTINE = ".quarantine.jsonl"
 STATS = ".stats.json"
 # The records are the same whatever these are; weights are told by their hash, not by their path.
 _NOT_IN_RECORDS = ("captioner.checkpoint", "filter.checkpoint", "run.report")
@@ -51,6 +52,11 @@ class Folder:
     def file(self, shard: int, suffix: str) -> Path:
         """``shards/shard-000007.jsonl`` for 7 and RECORDS."""
         return self.shards / f"{shard_name(shard)}{suffix}"
+
+    def quarantined(self, shard: int) -> Path:
+        """Return the file of a shard's quarantine, also under the name it had earlier."""
+        file, earlier = self.file(shard, QUARANTINE), self.file(shard, EARLIER_QUARANTINE)
+        return earlier if earlier.is_file() and not file.is_file() else file
 
     def done(self, shard: int, fingerprint: str) -> dict[str, Any] | None:
         """Return the record of a finished shard; None if it is not finished, or its files are cut.

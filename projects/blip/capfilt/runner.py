@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import logging
 import time
@@ -19,9 +20,8 @@ from lavis_lite.projects.blip.capfilt import report
 from lavis_lite.projects.blip.capfilt.captioner import option_problems
 from lavis_lite.projects.blip.capfilt.claims import locked
 from lavis_lite.projects.blip.capfilt.config import CapfiltConfig, SourceConfig
-from lavis_lite.projects.blip.capfilt.executors import EXECUTORS, torchrun_place
+from lavis_lite.projects.blip.capfilt.executors import EXECUTORS, Needs, torchrun_place
 from lavis_lite.projects.blip.capfilt.job import (
-    QUARANTINE,
     RECORDS,
     STATS,
     Folder,
@@ -29,8 +29,11 @@ from lavis_lite.projects.blip.capfilt.job import (
     refuse_changed,
 )
 from lavis_lite.projects.blip.capfilt.stats import add
+from lavis_lite.projects.blip.capfilt.table import need_pyarrow
+from lavis_lite.projects.blip.capfilt.tabulate import tabulate
 from lavis_lite.projects.blip.capfilt.throughput import bytes_written, read_timings
 from lavis_lite.projects.blip.capfilt.truth import judge_filter
+from lavis_lite.projects.blip.capfilt.worker import work
 from lavis_lite.report import Section
 from lavis_lite.runners.run_folder import RunFolder, read_json, write_json, write_text
 from lavis_lite.runners.signals import StopSignals
@@ -81,11 +84,15 @@ class CapfiltRunner:
             if is_main() or distributed.world_size() > 1:
                 folder.path.mkdir(parents=True, exist_ok=True)
                 run.claim(config, choose(config.run.device))
-            EXECUTORS[self.executor](config, self.shard_size, self.workers)
+            task = functools.partial(work, config, self.shard_size)
+            needs = Needs(config.run.num_threads, int(config.run.device.startswith("cuda")))
+            EXECUTORS[self.executor](task, self.workers, needs)
             if is_main():
                 # Runs that shared the work may end at the same moment: one after the other.
                 with locked(folder.path / ".collect.lock", wait=True):
                     total = collect(folder, config.data)
+                    if config.output.table:  # of shards that were done before it was asked for
+                        tabulate(folder.path)
                     self._finish(folder, total, round(time.perf_counter() - begin, 1))
             else:
                 total = read_totals(folder)
@@ -155,6 +162,8 @@ def check(config: CapfiltConfig, shard_size: int, workers: int) -> None:
         if model is not None and hasattr(model, "generate"):
             problems += option_problems(model, config.captioner.generate)
     problems += _filter_problems(config)
+    if config.output.table:
+        need_pyarrow("output.table")
     if problems:
         raise ConfigError("\n".join(problems))
 
@@ -193,7 +202,7 @@ def collect(folder: Folder, data: SourceConfig) -> dict[str, Any]:
     with temporary.open("w", encoding="utf-8") as quarantine:
         for shard in range(num_shards):
             total = add(total, read_json(folder.file(shard, STATS)))
-            quarantine.write(folder.file(shard, QUARANTINE).read_text("utf-8"))
+            quarantine.write(folder.quarantined(shard).read_text("utf-8"))
     temporary.replace(folder.quarantine)
     total["shards"] = num_shards
     total["keys_in_several_shards"] = repeated_keys(folder, num_shards, total["images"])

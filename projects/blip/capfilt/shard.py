@@ -37,6 +37,7 @@ from lavis_lite.projects.blip.capfilt.records import (
 )
 from lavis_lite.projects.blip.capfilt.source import PrepareImages, Source, as_it_is
 from lavis_lite.projects.blip.capfilt.stats import count
+from lavis_lite.projects.blip.capfilt.table import TABLE, table_of, write_table
 from lavis_lite.projects.blip.capfilt.tars import Spool, write_tar
 from lavis_lite.runners.precision import Precision
 
@@ -245,9 +246,20 @@ def _publish(
         name = job.folder.file(shard, suffix).name
         note["files"][name] = {"size": path.stat().st_size, "sha256": sha256_of(path)}
         publish(path, job.folder.file(shard, suffix))
+    if config.output.table:
+        _publish_table(job, shard, config, records)
     mark = temporary(job.folder.file(shard, jobs.DONE))
     mark.write_text(json.dumps(note, indent=1, sort_keys=True) + "\n", "utf-8")
     publish(mark, job.folder.file(shard, jobs.DONE))
+
+
+def _publish_table(job: jobs.Job, shard: int, config: CapfiltConfig, records: list[Record]) -> None:
+    """Write the records as a table too; the mark names it not, since it may be written anew."""
+    lines, path = job.folder.file(shard, jobs.RECORDS), job.folder.file(shard, TABLE)
+    kind = config.filter.score if config.filter else None
+    table = table_of(records, lines, score=kind, sha256=sha256_of(lines))
+    write_table(table, temporary(path))
+    publish(temporary(path), path)
 
 
 def _lines(rows: list[Record]) -> Iterator[str]:

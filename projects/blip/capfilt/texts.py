@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from lavis_lite.errors import DataError
+from lavis_lite.io.json_files import read_json
 from lavis_lite.io.paths import here
 from lavis_lite.projects.blip.capfilt.layout import DONE, JOB, RECORDS, SCORES, SHARDS, shard_name
 from lavis_lite.projects.blip.capfilt.reading import finished_shards, read_job, read_lines
-from lavis_lite.runners.run_folder import read_json
 
 Record = dict[str, Any]
 WEB = "web"  # the source of the text that came with the image

@@ -7,7 +7,7 @@ import json
 import logging
 import time
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import nn
@@ -20,6 +20,7 @@ from lavis_lite.modules.layers.prepack import prepack
 from lavis_lite.projects.blip.capfilt.captioner import CaptionWriter, check_options
 from lavis_lite.projects.blip.capfilt.claims import locked
 from lavis_lite.projects.blip.capfilt.config import CapfiltConfig
+from lavis_lite.projects.blip.capfilt.executors import Place
 from lavis_lite.projects.blip.capfilt.filter import TextJudge
 from lavis_lite.projects.blip.capfilt.job import Job, config_settings, facts, open_job
 from lavis_lite.projects.blip.capfilt.shard import BadSamples, Tools, process_shard
@@ -27,18 +28,11 @@ from lavis_lite.projects.blip.capfilt.source import PrepareImages, Source
 from lavis_lite.registry import cards
 from lavis_lite.registry.component import ModelComponent
 from lavis_lite.registry.plugins import load_plugin
+from lavis_lite.runners.heap import keep_freed_memory
 from lavis_lite.runners.precision import Precision
 from lavis_lite.runners.process import seed_everything
 
 log = logging.getLogger(__name__)
-
-
-class Place(NamedTuple):
-    """The number of a worker, of how many, and its number on its machine (for its GPU)."""
-
-    number: int = 0
-    workers: int = 1
-    local: int = 0
 
 
 def work(config: CapfiltConfig, shard_size: int, place: Place) -> int:
@@ -50,6 +44,7 @@ def work(config: CapfiltConfig, shard_size: int, place: Place) -> int:
     """
     for plugin in config.plugins:
         load_plugin(plugin)
+    keep_freed_memory(config.run.keep_memory)
     torch.set_num_threads(config.run.num_threads)
     device = choose(config.run.device, place.local)
     tools, settings = load_tools(config, shard_size, device)

@@ -626,3 +626,52 @@ def test_classes_without_names_are_refused(root, content, message):
     (root.path / "empty").mkdir()
     with pytest.raises(DataError, match="no folders in it; each class has its own"):
         registry.build("dataset", {"name": "class_folders", "path": str(root.path / "empty")})
+
+
+def test_flickr8k_is_read_as_published_and_as_json_lines(root):
+    root.images("flickr8k/Flicker8k_Dataset", "1.jpg", "2.jpg")
+    captions = "".join(f"{n}.jpg#{i}\tcaption {n}{i} .\n" for n in (1, 2) for i in range(2))
+    root.write("flickr8k/Flickr8k_text/Flickr8k.token.txt", captions)
+    root.write("flickr8k/Flickr8k_text/Flickr_8k.trainImages.txt", "2.jpg\n")
+    published = root.build("flickr8k", split="train")
+    assert texts(published) == ["caption 20 .", "caption 21 ."]
+    readable(published)
+
+    rows = [
+        {"image": f"{n}.jpg", "captions": [f"{n}0", f"{n}1"], "split": s}
+        for n, s in [(1, "dev"), (2, "train")]
+    ]
+    lines = root.write("captions.jsonl", "\n".join(map(json.dumps, rows)))
+    assert texts(root.build("flickr8k", split="dev", annotations=lines)) == ["10", "11"]
+
+
+@pytest.mark.parametrize("published", [True, False])
+def test_judgements_come_with_the_captions_that_were_written_for_the_image(root, published):
+    root.images("flickr8k/Flicker8k_Dataset", "1.jpg", "2.jpg")
+    own = {"1.jpg": ["a dog", "the dog"], "2.jpg": ["a cat", "the cat"]}
+    if published:
+        token = "".join(f"{n}#{i}\t{t}\n" for n, ts in own.items() for i, t in enumerate(ts))
+        root.write("flickr8k/Flickr8k_text/Flickr8k.token.txt", token)
+        expert = "1.jpg\t2.jpg#1\t1\t2\t1\n1.jpg\t1.jpg#0\t4\t4\t4\n"
+        root.write("flickr8k/Flickr8k_text/ExpertAnnotations.txt", expert)
+        root.write("flickr8k/Flickr8k_text/CrowdFlowerAnnotations.txt", "2.jpg\t2.jpg#0\t1\t3\t0\n")
+        files = None
+    else:
+        rows = [{"image": image, "captions": texts} for image, texts in own.items()]
+        shared = {"image": "1.jpg", "kind": "expert"}
+        rows += [
+            {**shared, "caption": "the cat", "own": False, "scores": [1, 2, 1]},
+            {**shared, "caption": "a dog", "own": True, "scores": [4, 4, 4]},
+            {"image": "2.jpg", "kind": "crowd", "caption": "a cat", "own": True, "yes": 3, "no": 0},
+        ]
+        files = root.write("all.jsonl", "\n".join(map(json.dumps, rows)))
+    expert = root.build("flickr8k_judgements", split="expert", annotations=files)
+    found = [expert.annotation(n) for n in range(len(expert))]
+    assert [row["text_input"] for row in found] == ["the cat", "a dog"]
+    assert [row["scores"] for row in found] == [[1, 2, 1], [4, 4, 4]]
+    assert [row["own"] for row in found] == [False, True]
+    assert found[0]["references"] == own["1.jpg"]
+    crowd = root.build("flickr8k_judgements", split="crowd", annotations=files)
+    assert (crowd.annotation(0)["yes"], crowd.annotation(0)["no"]) == (3, 0)
+    with pytest.raises(ConfigError, match="Did you mean 'crowd'"):
+        root.build("flickr8k_judgements", split="crowds", annotations=files)

@@ -272,7 +272,7 @@ def test_a_path_that_does_not_exist_says_what_is_expected() -> None:
 
 
 def test_a_hub_id_without_a_network_says_how_to_pass_a_folder(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, hub_answers: None
 ) -> None:
     import huggingface_hub
     from huggingface_hub.errors import LocalEntryNotFoundError

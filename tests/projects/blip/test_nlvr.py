@@ -151,7 +151,7 @@ def test_pairs_without_labels_or_with_one_statement_are_predicted() -> None:
     assert found["predictions"].shape == (2, 2)
     with pytest.raises(ConfigError, match="text_input: 3 texts for 2 images"):
         model.predict(batch | {"text_input": STATEMENTS[:3]})
-    with pytest.raises(ConfigError, match="predict: the samples have no image1"):
+    with pytest.raises(ConfigError, match="samples have no 'image1'"):
         model.predict({"image0": batch["image0"], "text_input": STATEMENTS[0]})
 
 

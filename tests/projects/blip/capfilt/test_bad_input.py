@@ -203,3 +203,14 @@ def test_commands_and_missing_shards_are_refused(capfilt, hostile, tmp_path, sha
     with pytest.raises(DataError, match=message):
         capfilt("out", f"data.source={{name: webdataset, shards: {shards}}}")
     assert not mark.exists()
+
+
+def test_the_shards_quarantine_is_no_file_of_records_and_its_earlier_name_is_read(tmp_path):
+    from lavis_lite.projects.blip.capfilt.job import Folder
+
+    folder = Folder(tmp_path)
+    folder.shards.mkdir()
+    assert not folder.quarantined(0).match("*.jsonl")
+    earlier = folder.shards / "shard-000000.quarantine.jsonl"
+    earlier.write_text("{}")
+    assert folder.quarantined(0) == earlier

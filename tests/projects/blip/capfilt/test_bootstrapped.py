@@ -112,3 +112,35 @@ def test_a_choice_of_rows_works_as_for_any_dataset(folder):
     where = {"origin": "web"}
     rows = registry.build("dataset", {**spec, "where": where, "limit": 1})
     assert [rows[n]["text_input"] for n in range(len(rows))] == ["zero"]
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_images_are_found_where_they_lie_now(folder, tmp_path, named):
+    earlier, now = tmp_path / "earlier", tmp_path / "now"
+    source = {"name": "json", "path": str(earlier / "pairs.json")}
+    if named:
+        source["images"] = str(earlier)
+    (folder / "job.json").write_text(json.dumps({"source": source, "num_shards": 2}))
+    for number, index in enumerate((0, 2)):
+        shard = folder / "shards" / f"shard-{number:06d}.jsonl"
+        rows = [record(index, "web", True, [], []), record(9, "other", False, [], [])]
+        rows[0]["image"] = str(earlier / "a" / f"{index}.jpg")
+        shard.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (now / "a").mkdir(parents=True)
+    spec = {"name": "bootstrapped", "path": str(folder), "images": str(now)}
+    rows = registry.build("dataset", spec)
+    assert [rows[n]["image"] for n in range(2)] == [str(now / "a" / f"{n}.jpg") for n in (0, 2)]
+    with pytest.raises(DataError, match="no such folder"):
+        registry.build("dataset", spec | {"images": str(tmp_path / "none")})
+
+
+def test_images_outside_of_the_sources_folders_are_named(folder, tmp_path):
+    job = {"source": {"name": "folder", "path": str(tmp_path / "pictures")}, "num_shards": 2}
+    (folder / "job.json").write_text(json.dumps(job))
+    row = record(0, "web", True, [], []) | {"image": "/elsewhere/0.jpg"}
+    (folder / "shards" / "shard-000000.jsonl").write_text(json.dumps(row) + "\n")
+    rows = registry.build(
+        "dataset", {"name": "bootstrapped", "path": str(folder), "images": str(folder)}
+    )
+    with pytest.raises(DataError, match=r"not below the source's folders: /elsewhere/0.jpg"):
+        rows[0]

@@ -192,7 +192,7 @@ def test_speed_and_sizes_are_summed_up(capfilt):
     assert done["seconds_by_stage"]["caption"] == pytest.approx(
         sum(one["caption"] for one in seconds), abs=1e-3
     )
-    written = {suffix: 0 for suffix in ("jsonl", "quarantine.jsonl", "stats.json", "tar")}
+    written = {suffix: 0 for suffix in ("jsonl", "quarantine", "stats.json", "tar")}
     for suffix in written:
         written[suffix] = sum(
             f.stat().st_size for f in (folder / "shards").glob(f"shard-??????.{suffix}")
