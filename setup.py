@@ -13,7 +13,8 @@ from setuptools import find_packages, setup
 ROOT = Path(__file__).resolve().parent
 
 PROJECTS = find_packages(str(ROOT / "projects"))
-DATA = ["py.typed", "*.yaml", "*.md", "*.txt", "*.json", "*.safetensors", "templates/*.jinja"]
+DATA = ["py.typed", "*.yaml", "*.md", "*.txt", "*.json", "*.safetensors"]
+DATA += ["templates/*.jinja", "templates/*.css", "templates/*.js"]
 
 EXTRAS = {
     "data": ["pyarrow>=15"],
@@ -25,6 +26,7 @@ EXTRAS = {
     "siglip": ["sentencepiece>=0.2", "protobuf>=4.25"],
     # selections of CapFilt's texts, and tables of its records
     "curation": ["duckdb>=1.4", "pyarrow>=15"],
+    "app": ["starlette>=1", "uvicorn>=0.40", "gradio>=6"],
     "docs": ["sphinx>=8", "furo>=2024.8.6", "myst-parser>=4"],
 }
 EXTRAS["test"] = [
@@ -36,7 +38,8 @@ EXTRAS["test"] = [
     "scipy>=1.11",  # of the metric `judgements`
     "polars>=1",  # reads what selections write, as do datasets and pandas
     "datasets>=4",
-    *(needed for extra in ("data", "log", "peft", "siglip") for needed in EXTRAS[extra]),
+    "selenium>=4.30",  # drives a browser where there is one
+    *(needed for extra in ("data", "log", "peft", "siglip", "app") for needed in EXTRAS[extra]),
     *EXTRAS["curation"],
 ]
 EXTRAS["dev"] = [*EXTRAS["test"], *EXTRAS["docs"], "ruff>=0.12", "mypy>=1.15"]
@@ -87,7 +90,6 @@ setup(
     package_data={
         "": DATA,
         "lavis_lite.cli": ["templates/**/*.txt"],
-        "lavis_lite.report": ["templates/*.css"],
         "lavis_lite.configs": ["**/*.yaml"],
         "lavis_lite.data": ["**/*.txt"],
         "lavis_lite.modules.text": ["**/*.txt"],
