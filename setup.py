@@ -21,6 +21,8 @@ EXTRAS = {
     "metrics": ["pycocoevalcap>=1.2"],
     "log": ["tensorboard>=2.17"],
     "peft": ["peft>=0.18"],
+    # perceptual hashes of images
+    "curation": ["imagehash>=4.3"],
     # what SigLIP's published vocabulary is read with
     "siglip": ["sentencepiece>=0.2", "protobuf>=4.25"],
     "docs": ["sphinx>=8", "furo>=2024.8.6", "myst-parser>=4"],
@@ -31,7 +33,11 @@ EXTRAS["test"] = [
     "hypothesis>=6.100",
     "setuptools>=77",  # the packaging test builds a wheel without fetching anything
     "webdataset>=0.2.100",  # a peer of the benchmark of reading
-    *(needed for extra in ("data", "log", "peft", "siglip") for needed in EXTRAS[extra]),
+    *(
+        needed
+        for extra in ("data", "log", "peft", "siglip", "curation")
+        for needed in EXTRAS[extra]
+    ),
 ]
 EXTRAS["dev"] = [*EXTRAS["test"], *EXTRAS["docs"], "ruff>=0.12", "mypy>=1.15"]
 # Every test runs; the two are large and serve a few of them.
