@@ -118,8 +118,7 @@ class Endpoint(nn.Module):
         pixels = (samples["image"].float() * 255).round().clamp(0, 255).to(torch.uint8).cpu()
         pictures = [_picture(one) for one in pixels]
         drawn = seeds or torch.randint(2**62, (len(pictures),)).tolist()
-        options = {"num_captions": num_captions, "temperature": temperature, "top_p": top_p}
-        answers = self.ask(pictures, drawn, **options, max_tokens=max_tokens, extra=extra)
+        answers = self.ask(pictures, drawn, num_captions, temperature, top_p, max_tokens, extra)
         texts: list[str] = []
         for answer in answers:
             if isinstance(answer, str):

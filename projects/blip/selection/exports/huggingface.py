@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import logging
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +24,12 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 _GROUP = 100  # images in a group of rows: readers take a group at a time
-_MODELS = ("captioner", "filter", "captioners", "scorers")
+# The settings of a run that say what models it had; their sizes are elsewhere.
+_MODELS = re.compile(
+    r"(captioner|filter|scorers)(\[\d+\])?\.(model\.)?"
+    r"(name|called|type|checkpoint|source|score|threshold|keep_fraction|generate\.\S+)"
+    r"|weights of .*"
+)
 
 
 def write_dataset(selection: Selection, target: Path, options: Options) -> int:
@@ -118,7 +124,7 @@ def card(selection: Selection, number: int, options: Options) -> str:
     manifest = selection.manifest
     counts, job = manifest["counts"], read_job(selection.records)
     settings = job.get("settings", {})
-    models = {k: v for k, v in settings.items() if k.startswith(_MODELS) and v is not None}
+    models = {k: v for k, v in settings.items() if _MODELS.fullmatch(k) and v is not None}
     rules = [f"1. {rule['title']}: {_count(own):,} texts dropped" for rule, own in _rules(manifest)]
     source = json.dumps(redacted(job["source"]))
     lines = [
