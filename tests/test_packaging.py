@@ -89,6 +89,7 @@ def test_the_metadata_names_licence_dependencies_and_command(wheel: zipfile.ZipF
         "metrics",
         "log",
         "peft",
+        "curation",
         "siglip",
         "test",
         "docs",

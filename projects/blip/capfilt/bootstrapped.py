@@ -150,9 +150,8 @@ class Bootstrapped(Rows):
                 elif not text_row["text_input"].strip():
                     self._texts["empty text"] += 1
                 elif only_kept and not text_row["kept"]:
-                    self._texts[
-                        "not selected" if chosen is not None else "not kept by the filter"
-                    ] += 1
+                    by = "filter" if chosen is None else "selection"
+                    self._texts[f"not kept by the {by}"] += 1
                 else:
                     yield {**shared, **text_row, "key": f"{key}/{text_row['key']}"}
 

@@ -20,6 +20,7 @@ from lavis_lite.errors import ConfigError, DataError
 from lavis_lite.io.paths import here
 from lavis_lite.io.redaction import REDACTED
 from lavis_lite.projects.blip.capfilt import names
+from lavis_lite.projects.blip.capfilt.executors import Place
 from lavis_lite.projects.blip.capfilt.job import (
     RECORDS,
     STATS,
@@ -45,7 +46,7 @@ from lavis_lite.projects.blip.capfilt.scoring import (
 from lavis_lite.projects.blip.capfilt.shard import BadSamples, Clock, lines_of, publish_shard
 from lavis_lite.projects.blip.capfilt.source import PrepareImages, Source, as_it_is
 from lavis_lite.projects.blip.capfilt.texts import records_hash
-from lavis_lite.projects.blip.capfilt.worker import Place, Task, take_shards
+from lavis_lite.projects.blip.capfilt.worker import Task, take_shards
 from lavis_lite.runners.precision import Precision
 from lavis_lite.runners.settings import Settings, flatten, named_in, without_effect
 

@@ -208,7 +208,9 @@ def _version(records: Sequence[Record], where: str | Path) -> int:
 
 
 def _check(record: Record, where: str | Path) -> None:
-    """Check that all lists about the captions are as long, and that scores are numbers."""
+    """Check that texts are there, lists about the captions as long, and scores numbers."""
+    if not all(isinstance(text, str) for text in (record["web_text"], *record["synthetic"])):
+        raise DataError(f"{where}: record {record['key']!r}: not all of its texts are texts")
     number = len(record["synthetic"])
     parts = [record["scores"], record["kept"], record["reason"]]
     parts += record.get("text_scores", {}).values()
