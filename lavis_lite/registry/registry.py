@@ -118,7 +118,7 @@ class Registry:
         """Return sorted names that match a shell pattern; import only for a wildcard."""
         if not isinstance(pattern, str):
             raise ConfigError(
-                f"pattern: {pattern!r:.60}; a text with wildcards is expected, such as 'blip*'"
+                f"pattern: {pattern!r:.60}; a text with wildcards is expected, such as 'my_*'"
             )
         family = self._kind(kind)
         listed = {*dict(family), *self.index.names(kind)}
