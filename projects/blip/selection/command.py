@@ -24,7 +24,7 @@ def select(words: Sequence[str]) -> int:
     Raises:
         ConfigError: options that make no rules.
     """
-    arguments = _select_parser().parse_args(words)
+    arguments = select_arguments(words)
     log_to_stderr(logging.INFO)
     from lavis_lite import runners
     from lavis_lite.config.loading import load_and_bind
@@ -37,6 +37,11 @@ def select(words: Sequence[str]) -> int:
         kind, target = arguments.export
         return _export(folder, kind, target, arguments)
     return 0
+
+
+def select_arguments(words: Sequence[str]) -> argparse.Namespace:
+    """Parse the words of ``lavis-lite select``; overrides may stand on both sides of options."""
+    return _select_parser().parse_intermixed_args(words)
 
 
 def values_of(arguments: argparse.Namespace) -> dict[str, Any]:
