@@ -6,6 +6,8 @@ import json
 
 import pytest
 
+from lavis_lite import config as configs
+from lavis_lite import runners
 from lavis_lite.data.several_texts import Texts
 from lavis_lite.errors import ConfigError, DataError
 from lavis_lite.projects.blip.capfilt.bootstrapped import Bootstrapped
@@ -86,3 +88,28 @@ def test_sources_without_any_text_are_said(capfilt):
     folder = capfilt("out", "captioner=null")
     with pytest.raises(DataError, match="no texts"):
         Bootstrapped(str(folder), texts={"synthetic": 1.0})
+
+
+def test_of_a_selection_only_the_texts_that_it_chose_are_drawn(run, tmp_path, records):
+    path = tmp_path / "select.yaml"
+    path.write_text(
+        f"runner: {{name: select}}\ndata: {{records: {run}}}\n"
+        f"rules: [{{score: itm, min: 0.6}}]\nrun: {{output_dir: {tmp_path / 'chosen'}}}\n"
+    )
+    runners.run(configs.load_and_bind(path, []))
+    dataset = Bootstrapped(str(tmp_path / "chosen"), texts={"web": 0.5, "synthetic": 0.5})
+    good = {
+        record["key"]: [
+            text
+            for text, score in zip(
+                [record["web_text"], *record["synthetic"]],
+                [record["scores"]["web"], *record["scores"]["synthetic"]],
+                strict=True,
+            )
+            if score is not None and score >= 0.6
+        ]
+        for record in records(run)
+    }
+    found = {(row := dataset.annotation(n))["key"]: row["texts"].texts for n in range(len(dataset))}
+    assert found == {key: texts for key, texts in good.items() if texts}
+    assert len(found) < 24

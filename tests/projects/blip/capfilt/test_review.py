@@ -170,7 +170,7 @@ def test_a_cut_that_is_taken_is_the_config_of_a_selection(run):
         taken = server.ask("/api/take", {"score": "itm", "cut": 0.25, "of": "web"})[1]
         path = taken["path"]
         config = OmegaConf.to_container(OmegaConf.load(path))
-        assert config["base"] == "blip/select.yaml"
+        assert config["_base_"] == "blip/select.yaml"
         assert config["data"]["records"] == str(run)
         assert config["rules"] == [{"score": "itm", "min": 0.25, "of": "web"}]
         assert path in taken["command"]
