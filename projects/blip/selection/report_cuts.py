@@ -1,4 +1,4 @@
-"""What the page shows around the cuts: texts on either side, and what judged texts say of them."""
+"""The page around the cuts: texts on either side, and what judged texts say of them."""
 
 from __future__ import annotations
 
