@@ -217,7 +217,7 @@ def _contradictions(rules: list[Rule]) -> list[str]:
     return problems
 
 
-def parse_keep(keep: Any) -> Keep:
+def parse_keep(keep: object) -> Keep:
     """Return the choice of texts of an image.
 
     Raises:

@@ -134,7 +134,7 @@ class ImageFiles:
         return registry.build("dataset", source)
 
 
-def _bytes_of(image: Any) -> bytes:
+def _bytes_of(image: bytes | str | Image.Image) -> bytes:
     if isinstance(image, bytes):
         return image
     if isinstance(image, Image.Image):

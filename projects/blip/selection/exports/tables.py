@@ -73,7 +73,9 @@ def write_recap(selection: Selection, target: Path, options: Options) -> int:
 
 def _recap(sample: Sample, names: list[str], by: str | None) -> dict[str, Any]:
     written = [row for row in sample.texts if row["place"] > 0]
-    best = max(written, key=lambda row: row.get(f"score_{by}") or float("-inf"), default={})
+    best: dict[str, Any] = max(
+        written, key=lambda row: row.get(f"score_{by}") or float("-inf"), default={}
+    )
     web: dict[str, Any] = next((row for row in sample.texts if row["place"] == 0), {})
     hashed = sample.record.get("image_scores", {}).get("sha256") or _field(sample, "sha256")
     row = {
