@@ -31,7 +31,7 @@ from lavis_lite.modules.text.text_batch import TextBatch
 
 
 class ImageReading(NamedTuple):
-    """What the queries have read of B images, and what they read it from.
+    """The reading of B images by the queries, with what they read it from.
 
     Attributes:
         image_kv: keys and values of the image tokens, per layer with cross-attention.

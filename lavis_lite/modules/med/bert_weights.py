@@ -6,7 +6,7 @@ import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -67,7 +67,7 @@ def load_bert(model: nn.Module, source: str | Path) -> None:
     if WORDS not in weights or POSITIONS not in weights:
         some = ", ".join(sorted(weights)[:3])
         raise CheckpointError(f"{where}: not a BERT: no {WORDS} in it, but {some}")
-    tower: Any = getattr(model, "bert", model)
+    tower = cast(Any, getattr(model, "bert", model))
     config = read_config(source)
     heads = tower.encoder.layer[0].attention.self.num_heads
     arguments = {"num_heads": heads, "layer_norm_eps": tower.embeddings.LayerNorm.eps}
