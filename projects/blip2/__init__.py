@@ -1,4 +1,7 @@
-"""BLIP-2: frozen vision towers and language models joined by a Q-Former (arXiv 2301.12597).
+"""BLIP-2: a Q-Former between frozen vision encoders and language models (arXiv 2301.12597).
 
-towers.py             the vision tower and the norm between it and the Q-Former
+towers.py    vision towers and the norm between them and the Q-Former
+qformer.py   learnt queries that read an image, beside a BERT that reads and writes texts
+build.py     qformer, its parts from a config
+zoo.yaml     model cards: types, presets, weights, sources
 """

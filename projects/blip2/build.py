@@ -1,0 +1,58 @@
+"""Parts of BLIP-2's models from a config."""
+
+from __future__ import annotations
+
+from lavis_lite import registry
+from lavis_lite.modules.layers.init import init_linear_
+from lavis_lite.modules.med.bert_weights import load_bert
+from lavis_lite.modules.med.builder import med_problems
+from lavis_lite.projects.blip2.qformer import QFormer
+
+
+@registry.register("text_backbone", "qformer", check=med_problems)
+def qformer(
+    width: int = 768,
+    depth: int = 12,
+    num_heads: int = 12,
+    mlp_width: int = 3072,
+    num_queries: int = 32,
+    cross_attention_every: int = 2,
+    max_length: int = 512,
+    dropout: float = 0.1,
+    layer_norm_eps: float = 1e-12,
+    head: bool = True,
+    init_scale: float | None = None,
+    pretrained: str | None = None,
+    *,
+    vocab_size: int | None = None,
+    encoder_width: int,
+) -> QFormer:
+    """Build a Q-Former; beside the arguments of the class there are two for its first weights.
+
+    Args:
+        init_scale: draw the matrices with deviation ``init_scale / sqrt(fan-in)``; for small
+            towers, which BERT's fixed 0.02 keeps from learning.
+        pretrained: folder or hub id of a BERT to start from, whose feed-forward layers and head
+            the queries' and the Q-Former's start from too.
+    """
+    built = QFormer(
+        width=width,
+        depth=depth,
+        num_heads=num_heads,
+        mlp_width=mlp_width,
+        num_queries=num_queries,
+        encoder_width=encoder_width,
+        cross_attention_every=cross_attention_every,
+        vocab_size=vocab_size,
+        head=head,
+        max_length=max_length,
+        dropout=dropout,
+        layer_norm_eps=layer_norm_eps,
+    )
+    if init_scale is not None:
+        init_linear_(built.bert, init_scale)
+    if pretrained is not None:
+        load_bert(built, pretrained)
+    if vocab_size is not None:
+        built.start_from_text()
+    return built
