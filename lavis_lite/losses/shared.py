@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from lavis_lite import distributed
+from lavis_lite.data.collate import image_number
 from lavis_lite.losses.step_info import StepInfo
 from lavis_lite.modules.interfaces import ImageContext
 from lavis_lite.modules.layers.similarity import cosines
@@ -91,7 +92,10 @@ class Shared(Generic[M]):
 
     @cached_property
     def image_features(self) -> Tensor:
-        """(B, E) unit length, fp32."""
+        """(B, E) unit length, fp32; (B, Q, E) where several vectors embed an image."""
+        of_context = getattr(self.model, "context_features", None)
+        if of_context is not None:  # one pass over the image for both
+            return self._compute(lambda: of_context(self.image_context))
         return self._compute(lambda: self._able.image_features(self.image_tokens))
 
     @cached_property
@@ -132,7 +136,9 @@ class Shared(Generic[M]):
         if ids is None:
             own = torch.arange(len(self.samples["text_input"]), device=device)
             return own + (distributed.rank() << 32)
-        return torch.as_tensor(ids, device=device)
+        if not isinstance(ids, Tensor):
+            ids = torch.tensor([image_number(number) for number in ids])
+        return ids.to(device)
 
     @cached_property
     def momentum(self) -> Shared[M]:
@@ -195,7 +201,7 @@ def rows_of(context: ImageContext, index: Tensor) -> ImageContext:
 def similarities(rows: Tensor, columns: Tensor, temperature: Tensor | float) -> Tensor:
     """(B, E) and (C, E) unit vectors to (B, C) cosines over the temperature.
 
-    In fp32 also under autocast.
+    In fp32 also under autocast; several vectors of each are compared as ``cosines`` does.
     """
     return cosines(rows, columns) / temperature
 

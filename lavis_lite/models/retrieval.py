@@ -118,12 +118,7 @@ class Retrieval(GroundedModel):
         Raises:
             ConfigError: more or fewer texts than images.
         """
-        batch = text if isinstance(text, TextBatch) else self.tokenize(text)
-        if len(batch.ids) != len(image_tokens):
-            raise ConfigError(
-                f"match: {len(batch.ids)} texts for {len(image_tokens)} images; it takes one "
-                "for each, `rank` takes several"
-            )
+        batch = one_each(text, len(image_tokens), self.tokenize)
         return self.match_pairs(
             self.text_tower.image_context(image_tokens, batch.ids.shape[1]), batch
         )
@@ -143,11 +138,7 @@ class Retrieval(GroundedModel):
             ConfigError: not the same number of texts for every image.
         """
         num_images = len(image_tokens)
-        if is_one_list(texts):
-            own = self.tokenize(list(texts))
-            batch = TextBatch(*(x.repeat(num_images, 1) for x in own))
-        else:
-            batch = image_major(texts, num_images, self.tokenize)
+        batch = image_major(texts, num_images, self.tokenize)
         if not len(batch.ids):
             return image_tokens.new_zeros(num_images, 0, dtype=torch.float32)
         rows = pack_texts(self._started(batch), num_images)
@@ -178,6 +169,21 @@ class Retrieval(GroundedModel):
         return torch.stack([rows[1] for rows in maps])
 
 
+def one_each(text: Texts, num_images: int, tokenize: Callable[[list[str]], TextBatch]) -> TextBatch:
+    """The texts that ``match`` is given, one for each image, tokenised.
+
+    Raises:
+        ConfigError: more or fewer texts than images.
+    """
+    batch = text if isinstance(text, TextBatch) else tokenize(text)
+    if len(batch.ids) != num_images:
+        raise ConfigError(
+            f"match: {len(batch.ids)} texts for {num_images} images; it takes one "
+            "for each, `rank` takes several"
+        )
+    return batch
+
+
 def is_one_list(texts: RankTexts) -> TypeGuard[Sequence[str]]:
     """Tell whether the candidates that ``rank`` is given are texts for all images alike."""
     return (
@@ -195,6 +201,8 @@ def image_major(
     Raises:
         ConfigError: not the same number of texts for every image.
     """
+    if is_one_list(texts):
+        return TextBatch(*(x.repeat(num_images, 1) for x in tokenize(list(texts))))
     if isinstance(texts, TextBatch):
         batch, even = texts, len(texts.ids) % num_images == 0
     else:

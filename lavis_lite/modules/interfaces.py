@@ -127,7 +127,12 @@ class Tokenizes(Protocol):
 
 
 class Embeds(EncodesImage, Protocol):
-    """A model with a joint space of images and texts; all features unit length, fp32."""
+    """A model with a joint space of images and texts; all features unit length, fp32.
+
+    An image may be embedded by several vectors, (B, Q, E): the closest to a text counts. Optional:
+    ``context_features``, from an image context to the features of the images, where both come of
+    one pass over the image.
+    """
 
     def encode_text(self, text: list[str] | TextBatch) -> Tensor:
         """Map B texts to states (B, T, D)."""

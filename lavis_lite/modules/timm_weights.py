@@ -10,10 +10,12 @@ from typing import Any, cast
 
 from torch import Tensor, nn
 
+from lavis_lite import registry
 from lavis_lite.checkpoint.load_state import load_state
 from lavis_lite.checkpoint.weights import read_weights
 from lavis_lite.errors import DownloadError
 from lavis_lite.io.paths import cache_dir, offline
+from lavis_lite.registry import cards
 
 TOWER = "visual_encoder."  # where models of the zoo keep their vision encoder
 _POSITIONS = ("pos_embed", "positional_embedding", "visual.positional_embedding")
@@ -33,8 +35,9 @@ def load_encoder(
 
     Args:
         model: as ``timm.create_model`` builds it, without a classifier.
-        source: a file, a folder, a run's output folder, a URL or ``hf://owner/repo``. From a
-            model of the zoo, such as a BLIP checkpoint, its vision encoder is taken.
+        source: a file, a folder, a run's output folder, a URL or ``hf://owner/repo``; or the
+            ``name.type`` of a model with released weights. From a model of the zoo, such as a
+            BLIP checkpoint, its vision encoder is taken.
         cut: the model stops early: blocks after its last one, and what follows on the last, are
             left out too.
         resample: fits position embeddings (1, N, D) to the model, in place of timm's way.
@@ -43,7 +46,7 @@ def load_encoder(
         CheckpointError: nothing readable there, or weights that do not fit; none is loaded then.
         DownloadError: ``source`` cannot be fetched.
     """
-    weights = read_weights(source)
+    weights = read_weights(released_or(source))
     if tower := {k.removeprefix(TOWER): w for k, w in weights.items() if k.startswith(TOWER)}:
         weights = tower
     if "class_embedding" in weights:
@@ -62,6 +65,14 @@ def load_encoder(
     weights = _without_classifier(model, weights)
     weights = _without_the_end(model, weights) if cut else weights
     load_state(model, weights, adapt=False, source=source)
+
+
+def released_or(source: str) -> str:
+    """Return the address of a model type's released weights, ``name.type``; any other as it is."""
+    name, _, type = source.partition(".")
+    if Path(source).exists() or registry.problem("model", name) is not None:
+        return source
+    return cards.released_weights(name, type) if type in cards.types(name) else source
 
 
 def _without_the_end(model: nn.Module, weights: dict[str, Tensor]) -> dict[str, Tensor]:

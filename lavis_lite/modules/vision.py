@@ -120,8 +120,9 @@ def timm_encoder(
     Args:
         name: timm's name, with or without its pretrained tag.
         pretrained: start from timm's released weights; or from a file, folder, URL or
-            ``hf://owner/repo`` with weights in timm's names, or from a model of the zoo, whose
-            vision encoder is taken. Position embeddings are resampled to the image size.
+            ``hf://owner/repo`` with weights in timm's names, or from a model of the zoo (also by
+            its ``name.type``), whose vision encoder is taken. Position embeddings are resampled
+            to the image size.
         position_std: standard deviation to draw learned position embeddings with. timm's 0.02
             drowns position in tiny models, whose token embeddings are as small.
         init_scale: draw the matrices with deviation ``init_scale / sqrt(fan-in)``; for small

@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+from torch import nn
+
 from lavis_lite import registry
+from lavis_lite.config.image_size import ImageSize
+from lavis_lite.errors import ConfigError
+from lavis_lite.models.base import Spec
+from lavis_lite.models.build import width_of
 from lavis_lite.modules.layers.init import init_linear_
 from lavis_lite.modules.med.bert_weights import load_bert
 from lavis_lite.modules.med.builder import med_problems
+from lavis_lite.modules.text.load_tokenizer import load_tokenizer
 from lavis_lite.projects.blip2.qformer import QFormer
+from lavis_lite.projects.blip2.towers import build_towers
+
+ADDED_TOKENS = ("[DEC]",)  # texts that are read, also with an image, start with [CLS]
 
 
 @registry.register("text_backbone", "qformer", check=med_problems)
@@ -56,3 +68,57 @@ def qformer(
     if vocab_size is not None:
         built.start_from_text()
     return built
+
+
+def build_qformer(text: Spec, vocab_size: int | None, encoder_width: int) -> QFormer:
+    """Build the Q-Former of a model.
+
+    Args:
+        text: its component.
+        vocab_size: number of words; None: it reads images alone.
+        encoder_width: width of the image tokens.
+
+    Raises:
+        ConfigError: a text backbone without queries.
+    """
+    built = registry.build(
+        "text_backbone", text, vocab_size=vocab_size, encoder_width=encoder_width
+    )
+    if not isinstance(built, QFormer):
+        raise ConfigError(
+            f"model.text: this model needs a text backbone with queries, 'qformer'; "
+            f"{text['name']!r} has none"
+        )
+    return built
+
+
+def stage1_parts(
+    vision: Spec,
+    text: Spec,
+    *,
+    image_size: ImageSize,
+    tokenizer: str | None,
+    embed_width: int,
+    freeze_vision: bool,
+) -> dict[str, Any]:
+    """Build the parts of a model of the first stage, as arguments of its class.
+
+    The arguments are those of ``blip2``.
+    """
+    words = load_tokenizer(tokenizer, ADDED_TOKENS)
+    encoder, norm = build_towers(vision, image_size, freeze_vision)
+    qformer = build_qformer(text, len(words), width_of(encoder))
+    elsewhere = {}
+    if source := vision.get("pretrained"):
+        elsewhere["visual_encoder."] = str(vision["name"] if source is True else source)
+    return {
+        "visual_encoder": encoder,
+        "ln_vision": norm,
+        "qformer": qformer,
+        "tokenizer": words,
+        "vision_proj": nn.Linear(qformer.width, embed_width),
+        "text_proj": nn.Linear(qformer.width, embed_width),
+        "itm_head": nn.Linear(qformer.width, 2),
+        "image_size": image_size,
+        "kept_elsewhere": elsewhere,
+    }

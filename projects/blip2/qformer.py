@@ -238,6 +238,15 @@ class QFormer(nn.Module):
         layers = [layer for layer in self.bert.encoder if hasattr(layer, "crossattention")]
         return [layer.crossattention.self.project(image_tokens) for layer in layers]
 
+    def image_context(
+        self, image_tokens: Tensor, num_queries: int, num_steps: int = 1
+    ) -> list[Source]:
+        """Return what queries look at of image tokens (B, N, C), as ``Med.image_context`` does.
+
+        There are too many queries for absorbed projections to pay.
+        """
+        return self.project(image_tokens)
+
     def read_image(self, image_tokens: Tensor) -> ImageReading:
         """Read image tokens (B, N, C) with the queries alone."""
         image_kv = self.project(image_tokens)
