@@ -4,4 +4,14 @@ towers.py    vision towers and the norm between them and the Q-Former
 qformer.py   learnt queries that read an image, beside a BERT that reads and writes texts
 build.py     qformer, its parts from a config
 zoo.yaml     model cards: types, presets, weights, sources
+
+The second stage, with a language model:
+
+language.py          the model: image -> text, image and question -> answer
+opt.py, t5.py        blip2_opt, blip2_t5: registered builders
+instruct.py          InstructBLIP: the Q-Former reads the instruction too
+build_language.py    its parts from a config
+language_formats.py  layouts of weights that are read and written
+huggingface.py       those of transformers
+names.py             one tensor's key in each dialect
 """

@@ -535,11 +535,12 @@ def test_a_plugin_that_fails_is_named_with_the_cause_and_can_be_mended(tmp_path:
 # ---- the kinds
 
 
-def test_there_are_nine_kinds_and_each_states_its_contract() -> None:
+def test_there_are_ten_kinds_and_each_states_its_contract() -> None:
     assert list(registry_module.kinds()) == [
         "model",
         "vision_encoder",
         "text_backbone",
+        "language_model",
         "loss",
         "dataset",
         "processor",
