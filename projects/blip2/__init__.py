@@ -3,6 +3,10 @@
 towers.py    vision towers and the norm between them and the Q-Former
 qformer.py   learnt queries that read an image, beside a BERT that reads and writes texts
 build.py     qformer, its parts from a config
+model.py     blip2, blip2_feature_extractor: contrast, matching and writing
+matching.py  blip2_image_text_matching
+formats.py, convert.py, huggingface_retrieval.py  weights of the first stage, in and out
+processors.py  LAVIS's image processor for training
 zoo.yaml     model cards: types, presets, weights, sources
 
 The second stage, with a language model:

@@ -140,7 +140,7 @@ def as_transformers(model: QueriedParts, image_id: int) -> PreTrainedModel:
     text["vocab_size"] = max(rows, image_id + 1)
     name = "InstructBlip" if instructed else "Blip2"
     config = getattr(transformers, f"{name}Config")(
-        vision_config=_vision_config(model),
+        vision_config=vision_config(model),
         qformer_config=qformer_config(model),
         text_config=text,
         num_query_tokens=model.Qformer.num_queries,
@@ -191,7 +191,12 @@ def _heads(model: QueriedParts) -> int | None:
     return None if blocks is None else blocks[0].attn.num_heads
 
 
-def _vision_config(model: QueriedParts) -> dict[str, object]:
+def vision_config(model: QueriedParts) -> dict[str, object]:
+    """Return the arguments of transformers' vision config.
+
+    Raises:
+        ConfigError: a tower that is no ViT of EVA's kind, or images that are not square.
+    """
     encoder = cast("EvaTower", model.visual_encoder)
     height, width = height_width(model.image_size)
     try:

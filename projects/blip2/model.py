@@ -53,6 +53,9 @@ class Blip2Qformer(VisionLanguageModel):
     """
 
     formats = Blip2Formats()
+    tokenizer: WordPiece
+    max_length: int
+    embed_width: int
     text_towers = ("Qformer",)
     prompt = ""
     prompt_ids = captioning.prompt_ids
