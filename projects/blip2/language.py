@@ -7,17 +7,17 @@ text tokens, D width of the language model, V vocabulary.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from lavis_lite.config.calls import checked_options
 from lavis_lite.config.image_size import ImageSize
-from lavis_lite.errors import ConfigError, suggest
 from lavis_lite.models.base import Losses, VisionLanguageModel
 from lavis_lite.models.images import tokens_of
 from lavis_lite.models.texts import one_each, texts_of
-from lavis_lite.models.vqa import METHODS, checked_answers
+from lavis_lite.models.vqa import checked_answers
 from lavis_lite.modules.generation import generate as generate_ids
 from lavis_lite.modules.language.loading import Language
 from lavis_lite.modules.language.tokens import IGNORED
@@ -191,7 +191,7 @@ class QueriedLanguage(VisionLanguageModel):
         self,
         samples: Samples,
         num_beams: int = 5,
-        inference_method: str = "generate",
+        inference_method: Literal["generate", "rank"] = "generate",
         max_len: int = 10,
         min_len: int = 1,
         num_ans_candidates: int = 128,
@@ -220,11 +220,6 @@ class QueriedLanguage(VisionLanguageModel):
         Raises:
             ConfigError: another method, or no answers to rank.
         """
-        if inference_method not in METHODS:
-            raise ConfigError(
-                f"inference_method: {inference_method!r}.{suggest(inference_method, METHODS)} "
-                f"Known: {', '.join(METHODS)}"
-            )
         form = prompt or self.answer_prompt
         with eval_mode(self):
             tokens = self._image_tokens(samples)

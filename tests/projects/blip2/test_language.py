@@ -163,7 +163,7 @@ def test_a_prompt_in_front_of_a_text_is_given_whichever_language_model_writes() 
 
 def test_prompts_of_another_number_than_images_are_refused() -> None:
     model: Any = create_model("blip2_opt", "tiny").eval()
-    for prompt, words in [(["a", "b", "c"], "3 of them for 2 images"), ([1, 2], "a int")]:
+    for prompt, words in [(["a", "b", "c"], "3 texts for 2 images"), ([1, 2], "an int")]:
         with pytest.raises(ConfigError, match=words):
             model.generate({"image": images(2, 1), "prompt": prompt})
 
