@@ -14,6 +14,7 @@ The second stage, with a language model:
 language.py          the model: image -> text, image and question -> answer
 opt.py, t5.py        blip2_opt, blip2_t5: registered builders
 instruct.py          InstructBLIP: the Q-Former reads the instruction too
+text_only.py         text_language, a language model by itself, which trains on texts
 build_language.py    its parts from a config
 language_formats.py  layouts of weights that are read and written
 huggingface.py       those of transformers

@@ -9,11 +9,11 @@ from torch import nn
 
 from lavis_lite import registry
 from lavis_lite.config.image_size import ImageSize
-from lavis_lite.errors import ConfigError
 from lavis_lite.models.base import Spec
 from lavis_lite.models.build import width_of
 from lavis_lite.modules.language.loading import Language
 from lavis_lite.modules.layers.modes import freeze_module
+from lavis_lite.projects.blip2.build import build_qformer
 from lavis_lite.projects.blip2.qformer import QFormer
 from lavis_lite.projects.blip2.towers import VisionNorm, build_towers
 
@@ -50,18 +50,12 @@ def build_parts(
         ConfigError: parts that don't fit each other, or that cannot be built.
     """
     encoder, norm = build_towers(vision, image_size, freeze_vision)
-    qformer = registry.build(
-        "text_backbone", text, vocab_size=vocab_size, encoder_width=width_of(encoder)
-    )
-    if not isinstance(qformer, QFormer):
-        raise ConfigError(
-            f"model.text: this model needs a Q-Former, {{name: qformer}}; {text['name']!r} is none"
-        )
+    qformer = build_qformer(text, vocab_size, width_of(encoder))
     writer = registry.build("language_model", language)
     if freeze_language:
         freeze_module(writer)
     elsewhere = {}
-    if freeze_vision and (source := vision.get("pretrained")):
+    if source := vision.get("pretrained"):
         elsewhere["visual_encoder."] = str(vision["name"] if source is True else source)
     if freeze_language and language.get("pretrained"):
         elsewhere["language."] = str(language["name"])

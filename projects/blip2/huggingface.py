@@ -25,12 +25,18 @@ IMAGE = "<image>"
 _BIAS = ".attn.qkv.bias"
 
 
+class PatchEmbed(Protocol):
+    """The part of a timm tower that cuts images into patches."""
+
+    patch_size: tuple[int, int]
+
+
 class EvaTower(Protocol):
-    """What is read of a timm tower."""
+    """A timm tower as far as it is read here."""
 
     width: int
     blocks: Sequence[Any]
-    patch_embed: Any
+    patch_embed: PatchEmbed
 
 
 class QueriedParts(Protocol):

@@ -39,7 +39,7 @@ class EncoderDecoderLanguage(nn.Module):
         self.model = model
         self.tokens = tokens
         self.width: int = model.get_input_embeddings().embedding_dim
-        first = model.config.decoder_start_token_id
+        first = getattr(model.config, "decoder_start_token_id", None)
         self.start_id: int = tokens.pad_id if first is None else first
 
     def text_logits(

@@ -62,6 +62,8 @@ def hf_language(
     with naming_torchvision():
         from transformers import AutoConfig
 
+    if problem := path_problem(name):
+        raise ConfigError(f"hf/{name}: {problem}")
     options = {"revision": revision, "trust_remote_code": False, "local_files_only": offline()}
     try:
         with naming_torchvision(), hub_client():
