@@ -161,15 +161,18 @@ def timm_encoder(
     model.map_pool = _map_pool(probe, tokens)
     model.grid = _grid(model, tokens, prefix)
     _warn_of_cut(name, model, size)
-    if init_scale is not None and not pretrained:
-        init_linear_(model, init_scale)
-    if (
-        position_std is not None
-        and not pretrained
-        and isinstance(getattr(model, "pos_embed", None), nn.Parameter)
-    ):
-        nn.init.normal_(model.pos_embed, std=position_std)
+    if not pretrained:
+        _draw_first_weights(model, position_std, init_scale)
     return model
+
+
+def _draw_first_weights(
+    model: nn.Module, position_std: float | None, init_scale: float | None
+) -> None:
+    if init_scale is not None:
+        init_linear_(model, init_scale)
+    if position_std is not None and isinstance(getattr(model, "pos_embed", None), nn.Parameter):
+        nn.init.normal_(cast(Tensor, model.pos_embed), std=position_std)
 
 
 def _remove_final_norm(model: nn.Module, name: str) -> None:

@@ -177,7 +177,7 @@ class Blip2Qformer(VisionLanguageModel):
         return torch.cat(logits, dim=1)
 
     def decode_logits(self, image_context: ImageReading, text: TextBatch) -> Tensor:
-        """The queries' reading of B images and B texts (B, T) -> (B, T, V) logits of each next token.
+        """The reading of B images and B texts (B, T) -> (B, T, V) logits of each next token.
 
         ``[DEC]`` takes the place of ``[CLS]``. A text sees what the queries read, not the image.
         """
