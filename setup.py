@@ -55,11 +55,20 @@ def version() -> str:
     return found[1]
 
 
+def long_description() -> str:
+    """The README for a package's page: links and pictures that need a checkout are plain text."""
+    parts = (ROOT / "README.md").read_text(encoding="utf-8").split("```")
+    for place in range(0, len(parts), 2):  # those between are code
+        part = re.sub(r"!\[[^\]]*\]\((?!https?:)[^)]*\)\n\n", "", parts[place])
+        parts[place] = re.sub(r"\[([^\]]*)\]\((?!https?:)([^)]*)\)", r"\1 (`\2`)", part)
+    return "```".join(parts)
+
+
 setup(
     name="lavis_lite",
     version=version(),
     description="A pluggable vision-language model zoo with BLIP and its CapFilt inside",
-    long_description=(ROOT / "README.md").read_text(encoding="utf-8"),
+    long_description=long_description(),
     long_description_content_type="text/markdown",
     author="The lavis_lite authors",
     license_expression="BSD-3-Clause",

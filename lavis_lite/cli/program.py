@@ -53,8 +53,11 @@ def _tell_torchrun(error: Exception) -> None:
     """
     if path := os.environ.get("TORCHELASTIC_ERROR_FILE"):
         message = redacted_urls(f"{type(error).__name__}: {error}")
+        # In this form torchrun takes it without warnings, and prints it in place of a traceback.
+        shown = {"py_callstack": message, "timestamp": str(int(time.time()))}
+        report = {"message": {"message": message, "extraInfo": shown}}
         with contextlib.suppress(OSError):  # the report is poorer then, and the error is the same
-            Path(path).write_text(json.dumps({"message": message, "timestamp": int(time.time())}))
+            Path(path).write_text(json.dumps(report))
 
 
 def _show(error: Exception, debug: bool) -> None:

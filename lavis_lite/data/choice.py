@@ -50,8 +50,7 @@ def _fold_problems(fold: Mapping[str, Any] | None) -> Iterator[Problem]:
     yield from _unknown_keys(fold, ("by", "of", "take"))
     if wrong := problem_of(fold.get("by", "image_id"), str):
         yield ("by",), wrong
-    parts: Any = fold.get("of")
-    take: Any = fold.get("take", [])
+    parts, take = fold.get("of", 0), fold.get("take", [])
     parts_listed = isinstance(take, list | tuple | set) and not problem_of([*take], list[int])
     if problem_of(take, int) and not parts_listed:
         yield ("take",), f"a number or a list of numbers is expected, not {seen(take)}"

@@ -31,7 +31,7 @@ class Argument:
     """
 
     text: str
-    default: Any = None
+    default: object = None
     check: Callable[[Any], Iterable[tuple[tuple[str, ...], str]]] = lambda value: ()
 
 
@@ -60,7 +60,7 @@ def _hints(parameter: inspect.Parameter) -> dict[str, Any]:
     return typing.get_type_hints(typing.get_args(parameter.annotation)[0], include_extras=True)
 
 
-def _split(hint: Any) -> tuple[Any, Argument]:
+def _split(hint: object) -> tuple[Any, Argument]:
     """Return the plain type of a key, and what is stated beside it."""
     if typing.get_origin(hint) is not typing.Annotated:
         return hint, Argument("")

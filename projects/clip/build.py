@@ -42,7 +42,7 @@ def describe_dual(builder: B) -> B:
 
 
 def build_dual(
-    model: type[D],
+    model: Callable[..., D],
     vision: Spec,
     text: Spec,
     image_size: ImageSize,
@@ -51,14 +51,15 @@ def build_dual(
     max_length: int | None,
     vision_projection: Projection,
     text_projection: Projection,
+    temperature: float,
+    min_temperature: float,
+    gradient_cache: int,
     losses: LossSpecs | None,
-    **numbers: Any,
 ) -> D:
     """A dual encoder from its components: towers, then the projections to where they meet.
 
     Args:
-        model: the class that is built.
-        numbers: what else its constructor takes: ``temperature``, ``gradient_cache`` ...
+        model: the class that is built, or a partial of it.
 
     The others are those of the registered builders, such as ``clip``.
 
@@ -82,7 +83,9 @@ def build_dual(
         embed_width=joint_width,
         image_size=image_size,
         max_length=length,
-        **numbers,
+        temperature=temperature,
+        min_temperature=min_temperature,
+        gradient_cache=gradient_cache,
     )
     built.add_losses(losses)
     return built

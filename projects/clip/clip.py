@@ -46,8 +46,8 @@ def clip(
         max_length,
         vision_projection,
         text_projection,
+        temperature,
+        min_temperature,
+        gradient_cache,
         losses,
-        temperature=temperature,
-        min_temperature=min_temperature,
-        gradient_cache=gradient_cache,
     )

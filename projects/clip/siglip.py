@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import torch
 from torch import Tensor, nn
 
@@ -127,7 +129,7 @@ def siglip(
     Reference: SigLIP, https://arxiv.org/abs/2303.15343.
     """
     return build_dual(
-        Siglip,
+        functools.partial(Siglip, logit_bias=logit_bias),
         vision,
         text,
         image_size,
@@ -136,9 +138,8 @@ def siglip(
         max_length,
         vision_projection,
         text_projection,
+        temperature,
+        min_temperature,
+        gradient_cache,
         losses,
-        temperature=temperature,
-        min_temperature=min_temperature,
-        logit_bias=logit_bias,
-        gradient_cache=gradient_cache,
     )

@@ -106,7 +106,7 @@ def test_an_empty_slice_is_refused(ends: list[int | None]) -> None:
         ({"fold": {"of": 2, "take": "0"}}, r"fold\.take: a number or a list of numbers is"),
         ({"fold": {"by": None, "of": 2, "take": 0}}, r"fold\.by: str is expected"),
         ({"fold": {"of": True, "take": 0}}, r"fold: of=True, take=\[0\]; `of` is a number"),
-        ({"fold": {"take": 0}}, r"fold: of=None, take=\[0\]; `of` is a number"),
+        ({"fold": {"take": 0}}, r"fold: of=0, take=\[0\]; `of` is a number"),
     ],
 )
 def test_a_value_of_another_type_is_explained(choice: Any, message: str) -> None:

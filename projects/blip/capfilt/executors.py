@@ -37,6 +37,11 @@ class Needs(NamedTuple):
     num_gpus: int = 0
 
 
+def needs_of(num_threads: int, device: str) -> Needs:
+    """Return the share of a machine that a worker with a model takes."""
+    return Needs(num_threads, int(device.startswith("cuda")))
+
+
 # What a worker does; it can be pickled. It returns when the work of all workers is done.
 Task: TypeAlias = Callable[[Place], object]
 

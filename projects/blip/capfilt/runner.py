@@ -20,7 +20,7 @@ from lavis_lite.projects.blip.capfilt import report
 from lavis_lite.projects.blip.capfilt.captioner import option_problems
 from lavis_lite.projects.blip.capfilt.claims import locked
 from lavis_lite.projects.blip.capfilt.config import CapfiltConfig, SourceConfig
-from lavis_lite.projects.blip.capfilt.executors import EXECUTORS, Needs, torchrun_place
+from lavis_lite.projects.blip.capfilt.executors import EXECUTORS, needs_of, torchrun_place
 from lavis_lite.projects.blip.capfilt.job import (
     RECORDS,
     STATS,
@@ -86,7 +86,7 @@ class CapfiltRunner:
                 folder.path.mkdir(parents=True, exist_ok=True)
                 run.claim(config, choose(config.run.device))
             task = functools.partial(work, config, self.shard_size)
-            needs = Needs(config.run.num_threads, int(config.run.device.startswith("cuda")))
+            needs = needs_of(config.run.num_threads, config.run.device)
             EXECUTORS[self.executor](task, self.workers, needs)
             if is_main():
                 # Runs that shared the work may end at the same moment: one after the other.

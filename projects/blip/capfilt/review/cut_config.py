@@ -33,7 +33,7 @@ def write_cut(folder: Path, score: str, limit: float, of: str) -> Path:
     output = folder.with_name(f"{folder.name}_{name}")
     text = (
         "# Chosen with `lavis-lite review`; every key can be changed.\n"
-        "base: blip/select.yaml\n"
+        "_base_: blip/select.yaml\n"
         f"data: {{records: {json.dumps(str(folder))}, label: null, right: []}}\n"
         f"rules:\n  - {json.dumps(rule)}\n"
         f"run: {{output_dir: {json.dumps(str(output))}}}\n"

@@ -170,7 +170,7 @@ def test_a_cut_that_is_taken_is_the_config_of_a_selection(run):
         taken = server.ask("/api/take", {"score": "itm", "cut": 0.25, "of": "web"})[1]
         path = taken["path"]
         config = OmegaConf.to_container(OmegaConf.load(path))
-        assert config["base"] == "blip/select.yaml"
+        assert config["_base_"] == "blip/select.yaml"
         assert config["data"]["records"] == str(run)
         assert config["rules"] == [{"score": "itm", "min": 0.25, "of": "web"}]
         assert path in taken["command"]
@@ -186,6 +186,8 @@ def test_pictures_come_from_the_source_or_the_run_s_own_tars(capfilt):
     with served(capfilt("plain")) as server:
         status, data, headers = server.ask("/images/5")
         assert (status, headers["content-type"]) == (200, "image/png")
+        assert headers["cache-control"] == "private, max-age=600"
+        assert server.ask("/api/run")[2]["cache-control"] == "no-store"
         assert Image.open(io.BytesIO(data)).getpixel((0, 0))[0] == 37 * 5 % 256
     folder = capfilt("tars", "output.images=true")
     job = json.loads((folder / "job.json").read_text())
