@@ -12,7 +12,7 @@ import re
 import types
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import safetensors
@@ -136,7 +136,8 @@ def _fills(model: nn.Module, weights: Mapping[str, Tensor]) -> bool:
     """Tell whether weights have all of a model's tensors but those that it has from elsewhere."""
     elsewhere = tuple(getattr(model, "kept_elsewhere", ()))
     if elsewhere:  # large files, worth a second look under the names that the model will get
-        weights = model.rename_weights(dict(weights))
+        rename = cast("Callable[[dict[str, Tensor]], dict[str, Tensor]]", model.rename_weights)
+        weights = rename(dict(weights))
     return all(
         (key in weights and weights[key].shape == tensor.shape)
         or (elsewhere and key.startswith(elsewhere))
