@@ -121,7 +121,7 @@ print(json.dumps(outcomes))
 def test_the_pages_are_found() -> None:
     assert {p.stem for p in HOWTOS} == {
         *("backbone", "loss", "dataset", "project", "own_data"),
-        *("command_line", "tasks", "dual_encoders"),
+        *("command_line", "tasks", "dual_encoders", "blip2"),
     }
     assert all(blocks(page) for page in WITH_CODE)
 

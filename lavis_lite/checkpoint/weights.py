@@ -136,8 +136,7 @@ def _fills(model: nn.Module, weights: Mapping[str, Tensor]) -> bool:
     """Tell whether weights have all of a model's tensors but those that it has from elsewhere."""
     elsewhere = tuple(getattr(model, "kept_elsewhere", ()))
     if elsewhere:  # large files, worth a second look under the names that the model will get
-        rename = cast("Callable[[dict[str, Tensor]], dict[str, Tensor]]", model.rename_weights)
-        weights = rename(dict(weights))
+        weights = cast(Any, model).rename_weights(dict(weights))
     return all(
         (key in weights and weights[key].shape == tensor.shape)
         or (elsewhere and key.startswith(elsewhere))

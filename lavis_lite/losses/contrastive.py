@@ -310,10 +310,14 @@ class InfoNce(nn.Module):
             first = first_row(len(image))
             images = distributed.gather_with_grad(images, even=False)  # (G, E)
             texts = distributed.gather_with_grad(texts, even=False)  # (G, E)
-        given = shared.temperature, first, "sum", self._targets(shared), self.label_smoothing
-        total = row_contrast(image, texts, *given)
-        total += row_contrast(text, images, *given)
+        total = self._sum(shared, image, texts, first)
+        total += self._sum(shared, text, images, first)
         return global_mean(total / 2, len(image))
+
+    def _sum(self, shared: Shared, rows: Tensor, columns: Tensor, first: int) -> Tensor:
+        targets = self._targets(shared)
+        smoothing = self.label_smoothing
+        return row_contrast(rows, columns, shared.temperature, first, "sum", targets, smoothing)
 
     def _targets(self, shared: Shared) -> Tensor | None:
         if not self.same_image_positive:

@@ -126,7 +126,8 @@ def timm_encoder(
         position_std: standard deviation to draw learned position embeddings with. timm's 0.02
             drowns position in tiny models, whose token embeddings are as small.
         init_scale: draw the matrices with deviation ``init_scale / sqrt(fan-in)``; for small
-            models, which timm's fixed 0.02 keeps from learning.
+            models, which timm's fixed 0.02 keeps from learning. Both are of first weights alone:
+            they change nothing of ``pretrained`` ones.
         final_norm: normalise the last block's tokens. Without it they are given as they are, by a
             tower that stops early: of the weights at ``pretrained``, the norm and the blocks after
             its last one are left out.
@@ -160,11 +161,18 @@ def timm_encoder(
     model.map_pool = _map_pool(probe, tokens)
     model.grid = _grid(model, tokens, prefix)
     _warn_of_cut(name, model, size)
+    if not pretrained:
+        _draw_first_weights(model, position_std, init_scale)
+    return model
+
+
+def _draw_first_weights(
+    model: nn.Module, position_std: float | None, init_scale: float | None
+) -> None:
     if init_scale is not None:
         init_linear_(model, init_scale)
     if position_std is not None and isinstance(getattr(model, "pos_embed", None), nn.Parameter):
-        nn.init.normal_(model.pos_embed, std=position_std)
-    return model
+        nn.init.normal_(cast(Tensor, model.pos_embed), std=position_std)
 
 
 def _remove_final_norm(model: nn.Module, name: str) -> None:

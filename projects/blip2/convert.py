@@ -4,17 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING
 
 from torch import Tensor
 
 from lavis_lite.errors import CheckpointError
 from lavis_lite.models.published_weights import resample_positions
 from lavis_lite.projects.blip2 import huggingface, names
-from lavis_lite.projects.blip2.huggingface_retrieval import HERE_ALONE
-
-if TYPE_CHECKING:
-    from lavis_lite.projects.blip2.model import Blip2Qformer
+from lavis_lite.projects.blip2.huggingface_retrieval import HERE_ALONE, FirstStage
 
 log = logging.getLogger(__name__)
 
@@ -33,7 +29,7 @@ def rename(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return ours
 
 
-def adapt(model: Blip2Qformer, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def adapt(model: FirstStage, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Renamed weights of the first stage, with positions resampled to the image size of ``model``.
 
     Temperature and the head over words start anew from files of transformers, which have neither.

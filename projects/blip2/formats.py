@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
 from torch import Tensor, nn
 
 from lavis_lite.models.formats import Formats
 from lavis_lite.projects.blip2 import convert, huggingface_retrieval
-
-if TYPE_CHECKING:
-    from lavis_lite.projects.blip2.model import Blip2Qformer
+from lavis_lite.projects.blip2.huggingface_retrieval import FirstStage
 
 
 class Blip2Formats(Formats):
@@ -24,11 +22,11 @@ class Blip2Formats(Formats):
 
     def adapt_weights(self, model: nn.Module, weights: dict[str, Tensor]) -> dict[str, Tensor]:
         """Weights of the first stage in the sizes of the model."""
-        return convert.adapt(cast("Blip2Qformer", model), weights)
+        return convert.adapt(cast(FirstStage, model), weights)
 
     def check_config(self, model: nn.Module, config: Mapping[str, object], source: str) -> None:
         """Refuse weights that a ``config.json`` beside them says are of another model."""
-        huggingface_retrieval.check_config(cast("Blip2Qformer", model), config, source)
+        huggingface_retrieval.check_config(cast(FirstStage, model), config, source)
 
     def save_transformers(self, model: nn.Module, folder: str | Path) -> Path:
         """Write the model as a folder that transformers' ``from_pretrained`` reads.
@@ -36,4 +34,4 @@ class Blip2Formats(Formats):
         Raises:
             ConfigError: transformers has no such model.
         """
-        return huggingface_retrieval.save(cast("Blip2Qformer", model), folder)
+        return huggingface_retrieval.save(cast(FirstStage, model), folder)

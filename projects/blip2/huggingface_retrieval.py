@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Protocol, cast
 
 from torch import Tensor, nn
 
-from lavis_lite.config.image_size import height_width
+from lavis_lite.config.image_size import ImageSize, height_width
 from lavis_lite.errors import CheckpointError, ConfigError
 from lavis_lite.modules.text.wordpiece import WordPiece
 from lavis_lite.projects.blip2 import huggingface, names
@@ -20,14 +20,28 @@ from lavis_lite.projects.blip2 import huggingface, names
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-    from lavis_lite.projects.blip2.model import Blip2Qformer
     from lavis_lite.projects.blip2.qformer import QFormer
 
 HERE_ALONE = ("temp", "Qformer.cls.")  # what transformers has no place for
 _TOWER, _THEIRS = "Qformer.bert.", "qformer."
 
 
-def save(model: Blip2Qformer, folder: str | Path) -> Path:
+class FirstStage(Protocol):
+    """The parts of a model of the first stage that are read and written."""
+
+    visual_encoder: nn.Module
+    Qformer: QFormer
+    tokenizer: WordPiece
+    image_size: ImageSize
+    embed_width: int
+    kept_elsewhere: Mapping[str, str]
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Return its tensors by key."""
+        ...
+
+
+def save(model: FirstStage, folder: str | Path) -> Path:
     """Write a model as ``Blip2ForImageTextRetrieval.from_pretrained`` reads it, with its processor.
 
     Args:
@@ -60,7 +74,7 @@ def save(model: Blip2Qformer, folder: str | Path) -> Path:
     return Path(folder)
 
 
-def as_transformers(model: Blip2Qformer) -> PreTrainedModel:
+def as_transformers(model: FirstStage) -> PreTrainedModel:
     """Return transformers' model for retrieval with the weights of ours, on the CPU.
 
     Raises:
@@ -109,7 +123,7 @@ def qformer_weights(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return found
 
 
-def check_config(model: Blip2Qformer, config: Mapping[str, object], source: str) -> None:
+def check_config(model: FirstStage, config: Mapping[str, object], source: str) -> None:
     """Compare a model with the ``config.json`` of the folder that its weights come from.
 
     Raises:

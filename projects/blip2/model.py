@@ -99,11 +99,11 @@ class Blip2Qformer(VisionLanguageModel):
         return self.tokenizer.encode(texts, self.max_length, device=self.device)
 
     def image_context(self, image_tokens: Tensor) -> ImageReading:
-        """(B, N, C) -> what the queries read of the images, and what they read it from."""
+        """(B, N, C) -> the queries' reading of the images, with what they read it from."""
         return self.Qformer.read_image(image_tokens)
 
     def context_features(self, image_context: ImageReading) -> Tensor:
-        """What the queries read of B images -> (B, Q, E) unit length, fp32, one for each query."""
+        """The queries' reading of B images -> (B, Q, E) unit length, fp32, one for each query."""
         return unit(self.vision_proj(image_context.states))
 
     def image_features(self, image_tokens: Tensor) -> Tensor:
@@ -177,7 +177,7 @@ class Blip2Qformer(VisionLanguageModel):
         return torch.cat(logits, dim=1)
 
     def decode_logits(self, image_context: ImageReading, text: TextBatch) -> Tensor:
-        """What was read of B images and B texts (B, T) -> (B, T, V) logits of each next token.
+        """The reading of B images and B texts (B, T) -> (B, T, V) logits of each next token.
 
         ``[DEC]`` takes the place of ``[CLS]``. A text sees what the queries read, not the image.
         """

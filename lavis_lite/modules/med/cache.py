@@ -72,8 +72,8 @@ class Cache:
         if num_texts == 1:
             return None
         if self.position == 0:
-            shape = (num_texts, self._used + num_texts)  # (P, F + P)
-            visible = torch.ones(shape, dtype=torch.bool, device=device).tril(self._used)
+            size = (num_texts, self._used + num_texts)  # (P, F + P)
+            visible = torch.ones(size, dtype=torch.bool, device=device).tril(self._used)
             return visible if self._used else None
         if self._visible is None:
             shape = (num_rows, num_texts, self.capacity)  # (B, K, C)

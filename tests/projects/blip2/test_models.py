@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from lavis_lite import cli, create_model, registry
+from lavis_lite import cli, create_model, load_model, registry
 from lavis_lite.data.image_processors import BlipImageTrain
 from lavis_lite.errors import ConfigError
 from lavis_lite.losses.shared import Shared
@@ -110,6 +110,15 @@ def test_negatives_show_another_image(monkeypatch: pytest.MonkeyPatch) -> None:
     for row in range(3):  # the only text of another image is the last
         assert torch.equal(both[row, 1], own[3])
     assert output.intermediate_output.itm_labels.tolist() == [1] * 4 + [0] * 8
+
+
+def test_the_encoder_of_a_model_of_the_zoo_is_a_start_by_its_name_and_type() -> None:
+    start = load_model("blip_pretrain", "scenes").visual_encoder.state_dict()
+    model: Any = create_model("blip2", "scenes", vision={"pretrained": "blip_pretrain.scenes"})
+    own = model.visual_encoder.state_dict()
+    assert own.keys() == start.keys()
+    assert all(torch.equal(own[key], tensor) for key, tensor in start.items())
+    assert model.kept_elsewhere == {"visual_encoder.": "blip_pretrain.scenes"}
 
 
 # ---- several vectors per image
