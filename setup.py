@@ -13,7 +13,8 @@ from setuptools import find_packages, setup
 ROOT = Path(__file__).resolve().parent
 
 PROJECTS = find_packages(str(ROOT / "projects"))
-DATA = ["py.typed", "*.yaml", "*.md", "*.txt", "*.json", "*.safetensors", "templates/*.jinja"]
+DATA = ["py.typed", "*.yaml", "*.md", "*.txt", "*.json", "*.safetensors"]
+DATA += ["templates/*.jinja", "templates/*.css", "templates/*.js"]
 
 EXTRAS = {
     "data": ["pyarrow>=15"],
@@ -23,6 +24,9 @@ EXTRAS = {
     "peft": ["peft>=0.18"],
     # what SigLIP's published vocabulary is read with
     "siglip": ["sentencepiece>=0.2", "protobuf>=4.25"],
+    # selections of CapFilt's texts, tables of its records, perceptual hashes of images
+    "curation": ["duckdb>=1.4", "pyarrow>=15", "imagehash>=4.3"],
+    "app": ["starlette>=1", "uvicorn>=0.40"],
     "docs": ["sphinx>=8", "furo>=2024.8.6", "myst-parser>=4"],
 }
 EXTRAS["test"] = [
@@ -32,7 +36,11 @@ EXTRAS["test"] = [
     "setuptools>=77",  # the packaging test builds a wheel without fetching anything
     "webdataset>=0.2.100",  # a peer of the benchmark of reading
     "scipy>=1.11",  # of the metric `judgements`
-    *(needed for extra in ("data", "log", "peft", "siglip") for needed in EXTRAS[extra]),
+    "polars>=1",  # reads what selections write, as do datasets and pandas
+    "datasets>=4",
+    "selenium>=4.30",  # drives a browser where there is one
+    *(needed for extra in ("data", "log", "peft", "siglip", "app") for needed in EXTRAS[extra]),
+    *EXTRAS["curation"],
 ]
 EXTRAS["dev"] = [*EXTRAS["test"], *EXTRAS["docs"], "ruff>=0.12", "mypy>=1.15"]
 # Every test runs; the two are large and serve a few of them.
@@ -47,11 +55,20 @@ def version() -> str:
     return found[1]
 
 
+def long_description() -> str:
+    """The README for a package's page: links and pictures that need a checkout are plain text."""
+    parts = (ROOT / "README.md").read_text(encoding="utf-8").split("```")
+    for place in range(0, len(parts), 2):  # those between are code
+        part = re.sub(r"!\[[^\]]*\]\((?!https?:)[^)]*\)\n\n", "", parts[place])
+        parts[place] = re.sub(r"\[([^\]]*)\]\((?!https?:)([^)]*)\)", r"\1 (`\2`)", part)
+    return "```".join(parts)
+
+
 setup(
     name="lavis_lite",
     version=version(),
     description="A pluggable vision-language model zoo with BLIP and its CapFilt inside",
-    long_description=(ROOT / "README.md").read_text(encoding="utf-8"),
+    long_description=long_description(),
     long_description_content_type="text/markdown",
     author="The lavis_lite authors",
     license_expression="BSD-3-Clause",
@@ -82,7 +99,6 @@ setup(
     package_data={
         "": DATA,
         "lavis_lite.cli": ["templates/**/*.txt"],
-        "lavis_lite.report": ["templates/*.css"],
         "lavis_lite.configs": ["**/*.yaml"],
         "lavis_lite.data": ["**/*.txt"],
         "lavis_lite.modules.text": ["**/*.txt"],

@@ -23,6 +23,7 @@ WITH_CODE = [
     *HOWTOS,
     *(DOCS / f"{page}.rst" for page in ("start", "concepts", "gallery", "from_lavis", "sweeps")),
     DOCS / "bootstrap_your_data.rst",
+    DOCS / "selections.rst",
     DOCS / "reference" / "config.rst",
     DOCS / "reference" / "datasets.rst",
 ]
@@ -67,8 +68,8 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def install_entry_point(folder: Path) -> None:
     """What pip would leave of the entry point that the project page shows."""
-    (text,) = (b.text for b in blocks(DOCS / "howto/project.rst") if b.language == "toml")
-    ((group, points),) = tomllib.loads(text)["project"]["entry-points"].items()
+    project = tomllib.loads((folder / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    ((group, points),) = project["entry-points"].items()
     info = folder / "acme_vlm-0.1.dist-info"
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: acme_vlm\nVersion: 0.1\n")
@@ -121,8 +122,8 @@ print(json.dumps(outcomes))
 
 def test_the_pages_are_found() -> None:
     assert {p.stem for p in HOWTOS} == {
-        *("backbone", "loss", "dataset", "project", "own_data"),
-        *("command_line", "tasks", "dual_encoders"),
+        *("backbone", "loss", "scorer", "dataset", "project", "own_data"),
+        *("command_line", "tasks", "dual_encoders", "blip2"),
     }
     assert all(blocks(page) for page in WITH_CODE)
 

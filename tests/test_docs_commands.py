@@ -42,7 +42,7 @@ def shown() -> list[tuple[str, str]]:
 
 def test_the_commands_are_found() -> None:
     pages = {page for page, _ in shown()}
-    assert {"README.md", "start.rst", "tasks.rst", "CONTRIBUTING.md"} <= pages
+    assert {"README.md", "start.rst", "tasks.rst", "bootstrap_your_data.rst"} <= pages
 
 
 @pytest.mark.parametrize(("page", "command"), shown())

@@ -70,6 +70,16 @@ def test_the_files_that_users_rely_on_are_in_the_wheel(wheel: zipfile.ZipFile) -
         assert name in packed
 
 
+def test_the_description_has_no_link_that_needs_a_checkout(wheel: zipfile.ZipFile) -> None:
+    info = f"lavis_lite-{version()}.dist-info"
+    text = str(email.message_from_bytes(wheel.read(f"{info}/METADATA")).get_payload())
+    prose = "".join(text.split("```")[::2])
+    targets = re.findall(r"\]\(([^)]*)\)", prose)
+    assert [target for target in targets if not target.startswith(("http://", "https://"))] == []
+    assert "(`docs/index.rst`)" in prose
+    assert 'vis_processors["eval"](pil_image)' in text
+
+
 def test_the_metadata_names_licence_dependencies_and_command(wheel: zipfile.ZipFile) -> None:
     info = f"lavis_lite-{version()}.dist-info"
     metadata = email.message_from_bytes(wheel.read(f"{info}/METADATA"))
@@ -89,6 +99,8 @@ def test_the_metadata_names_licence_dependencies_and_command(wheel: zipfile.ZipF
         "metrics",
         "log",
         "peft",
+        "curation",
+        "app",
         "siglip",
         "test",
         "docs",

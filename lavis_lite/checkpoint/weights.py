@@ -12,7 +12,7 @@ import re
 import types
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import safetensors
@@ -127,10 +127,21 @@ def build_with_weights(
     with WithoutDrawing():
         model = build()
     weights = _find(model, source, sha256)
-    state = model.state_dict()
-    if not all(k in weights and weights[k].shape == tensor.shape for k, tensor in state.items()):
+    if not _fills(model, weights):
         model = build()  # part of it may start anew
     return model, load_state(model, weights, source=str(source))
+
+
+def _fills(model: nn.Module, weights: Mapping[str, Tensor]) -> bool:
+    """Tell whether weights have all of a model's tensors but those that it has from elsewhere."""
+    elsewhere = tuple(getattr(model, "kept_elsewhere", ()))
+    if elsewhere:  # large files, worth a second look under the names that the model will get
+        weights = cast(Any, model).rename_weights(dict(weights))
+    return all(
+        (key in weights and weights[key].shape == tensor.shape)
+        or (elsewhere and key.startswith(elsewhere))
+        for key, tensor in model.state_dict().items()
+    )
 
 
 def _find(model: nn.Module, source: str | Path, sha256: str | None) -> dict[str, Tensor]:

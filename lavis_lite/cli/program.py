@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import functools
 import json
 import logging
 import os
@@ -52,8 +53,11 @@ def _tell_torchrun(error: Exception) -> None:
     """
     if path := os.environ.get("TORCHELASTIC_ERROR_FILE"):
         message = redacted_urls(f"{type(error).__name__}: {error}")
+        # In this form torchrun takes it without warnings, and prints it in place of a traceback.
+        shown = {"py_callstack": message, "timestamp": str(int(time.time()))}
+        report = {"message": {"message": message, "extraInfo": shown}}
         with contextlib.suppress(OSError):  # the report is poorer then, and the error is the same
-            Path(path).write_text(json.dumps({"message": message, "timestamp": int(time.time())}))
+            Path(path).write_text(json.dumps(report))
 
 
 def _show(error: Exception, debug: bool) -> None:
@@ -213,8 +217,12 @@ def env(arguments: argparse.Namespace) -> int:
 
 def _parse(argv: list[str], program: str) -> argparse.Namespace:
     """Like ``parse_args``, but overrides may stand on both sides of options."""
-    parser = _parser(program)
+    parser = _parser(program, argv)
     arguments, rest = parser.parse_known_args(argv)
+    if hasattr(arguments, "call"):  # of a project: it reads its words itself
+        arguments.debug = "--debug" in rest
+        arguments.command = functools.partial(_call, arguments.call, rest)
+        return arguments
     if any(word.startswith("-") or not hasattr(arguments, "overrides") for word in rest):
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
     if rest:
@@ -222,7 +230,13 @@ def _parse(argv: list[str], program: str) -> argparse.Namespace:
     return arguments
 
 
-def _parser(program: str) -> argparse.ArgumentParser:
+def _call(name: str, words: Sequence[str], arguments: argparse.Namespace) -> int:
+    call = registry.index.command(name)
+    assert call is not None  # it was listed when the command line was read
+    return call(words)
+
+
+def _parser(program: str, argv: Sequence[str]) -> argparse.ArgumentParser:
     if program == "run.py":
         parser = argparse.ArgumentParser(prog=program, description="Run a config.")
         _add_run(parser)
@@ -253,6 +267,11 @@ def _parser(program: str) -> argparse.ArgumentParser:
     creator.add_argument("name", help="of the package, like acme_vision")
     creator.add_argument("--into", default=".", metavar="FOLDER", help="where (default: here)")
     _add(commands, "env", env, "show versions, devices, folders; diagnose the installation")
+    if not set(argv[:1]) & set(commands.choices):  # reading them takes time
+        for name, about in registry.index.commands().items():
+            # It reads its own words: none of them is an option to this parser.
+            own = commands.add_parser(name, help=about, add_help=False, prefix_chars="\0")
+            own.set_defaults(call=name)
     return parser
 
 

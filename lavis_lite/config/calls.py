@@ -51,22 +51,25 @@ def checked_options(function: F) -> F:
     return typing.cast(F, call)
 
 
-def check_arguments(kind: str, name: str, arguments: Mapping[str, object]) -> None:
-    """Refuse arguments of a component that are not of the type that its builder says.
+def checked_arguments(kind: str, name: str, arguments: Mapping[str, object]) -> dict[str, Any]:
+    """Return arguments of a component that are of the types that its builder says.
 
     Args:
         kind: of the component, as in the registry.
         name: its registered name.
-        arguments: those that are given by hand; a config's are checked as a whole.
+        arguments: those that are given by hand; a config's are checked as a whole. Numbers of
+            NumPy become Python's.
 
     Raises:
         UnknownName: no such component.
         ConfigError: an argument of another type.
     """
     taken = registry.entry(kind, name).parameters
-    for key, value in arguments.items():
-        if key in taken and (problem := problem_of(_plain(value), taken[key].annotation)):
+    plain = {key: _plain(value) for key, value in arguments.items()}
+    for key, value in plain.items():
+        if key in taken and (problem := problem_of(value, taken[key].annotation)):
             raise ConfigError(f"{kind} {name!r}: {key}: {problem}")
+    return plain
 
 
 def _unbound(

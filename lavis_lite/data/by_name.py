@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from lavis_lite import registry
-from lavis_lite.config.calls import check_arguments, checked_options
+from lavis_lite.config.calls import checked_arguments, checked_options
 from lavis_lite.data.published import cards
 from lavis_lite.errors import ConfigError, DataError
 
@@ -39,7 +39,7 @@ def load_dataset(
         raise ConfigError(f"load_dataset: data_type {data_type!r}; there are only 'images'")
     name = cards.registered_name(name)
     arguments = {**_read(cfg_path), **({"images": vis_path} if vis_path else {}), **arguments}
-    check_arguments("dataset", name, arguments)
+    arguments = checked_arguments("dataset", name, arguments)
     splits = getattr(registry.get("dataset", name), "splits", None)
     if not splits or "split" in arguments:
         split = arguments.get("split", "train")
@@ -86,8 +86,9 @@ def load_processor(
         ConfigError: an argument that it doesn't take, or misses.
     """
     given = {**(cfg or {}), **arguments}
-    check_arguments("processor", name, given)
-    return registry.build("processor", {**given, "name": name})
+    return registry.build(
+        "processor", {**checked_arguments("processor", name, given), "name": name}
+    )
 
 
 def _read(path: str | None) -> dict[str, Any]:

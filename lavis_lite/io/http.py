@@ -1,4 +1,4 @@
-"""GET requests over http(s), bounded in time, in size, and in where they may lead.
+"""GET and POST requests over http(s), bounded in time, in size, and in where they may lead.
 
 For an address that a stranger may have chosen, ``public_only`` holds: behind it may stand a router,
 a cloud's metadata service or a database. A name is resolved once, every address that it has must be
@@ -9,6 +9,7 @@ nor a name whose answer changes leads into a private network. Imports no torch.
 from __future__ import annotations
 
 import contextlib
+import functools
 import ipaddress
 import queue
 import socket
@@ -86,6 +87,39 @@ def get(
     raise Refused(f"more than {max_redirects} redirects")
 
 
+@contextlib.contextmanager
+def post(
+    url: str,
+    body: bytes,
+    connect: float,
+    read: float,
+    total: float,
+    headers: Mapping[str, str] | None = None,
+) -> Iterator[httpx2.Response]:
+    """Yield the answer to a POST, of any status but a redirect, before its body is read.
+
+    Errors of reading the body inside of the block are translated, too.
+
+    Args:
+        url: http or https, without a password.
+        body: of the request.
+        connect: seconds for a connection, including TLS.
+        read: seconds without a byte, and for the whole head of an answer.
+        total: seconds for everything: names, redirects and the body.
+        headers: additional headers, such as the kind of the body; secret ones go nowhere else.
+
+    Raises:
+        Refused: the address, a redirect, or a certificate that is not trusted.
+        Unreachable: no answer, or only a part of it; `TimedOut` where time was the reason.
+    """
+    deadline = time.monotonic() + total
+    with _answer(url, connect, read, deadline, headers or {}, False, body) as response:
+        if response.has_redirect_location:  # where it leads may be none of the headers' business
+            target = redacted_urls(urljoin(url, response.headers["Location"]))
+            raise Refused(f"redirects to {target}; give that address if it is meant")
+        yield response
+
+
 def stated_length(response: httpx2.Response) -> int | None:
     """Return the length of a body that its head states; None if it states none."""
     length = response.headers.get("Content-Length")
@@ -145,7 +179,9 @@ def _answer(
     deadline: float,
     headers: Mapping[str, str],
     public_only: bool,
+    body: bytes | None = None,
 ) -> Iterator[httpx2.Response]:
+    """Yield the answer to a GET, or with a body to a POST."""
     import httpx2
 
     site = _checked(url)
@@ -167,9 +203,14 @@ def _answer(
             target = target.copy_with(host=public)
         # With a transport of its own it looks for no proxy.
         transport = httpx2.HTTPTransport() if public_only else None
-        with httpx2.Client(timeout=timeout, transport=transport) as client:
+        method, verify = ("GET", True) if body is None else ("POST", _certificates())
+        with httpx2.Client(timeout=timeout, transport=transport, verify=verify) as client:
             request = client.build_request(
-                "GET", target, headers={**base_headers, **headers}, extensions=extensions
+                method,
+                target,
+                content=body,
+                headers={**base_headers, **headers},
+                extensions=extensions,
             )
             watch.allow(min(read, left))
             with contextlib.closing(client.send(request, stream=True)) as response:
@@ -187,6 +228,14 @@ def _answer(
         raise _translated(error) from error
     finally:
         watch.stop()
+
+
+@functools.cache
+def _certificates() -> ssl.SSLContext:
+    """Those that are trusted, read once: requests to a server are many, and small."""
+    import httpx2
+
+    return httpx2.create_ssl_context()
 
 
 def _checked(url: str) -> SplitResult:

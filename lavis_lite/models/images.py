@@ -96,7 +96,8 @@ def as_images(image: object, model: TakesImages, name: str = "image") -> Tensor:
 
     Args:
         image: (B, 3, H, W), or one (3, H, W), of a tensor or an array of floats; a picture; or a
-            list of any of these, alike in size. ``VisionTokens`` (B, N, D) in their place stay.
+            list of any of these, alike in size. Tokens (B, N, D) where the vision encoder is an
+            ``nn.Identity``, or that are ``VisionTokens``.
         model: whose processor prepares pictures, by its ``card``.
         name: of the argument, for messages.
 
@@ -114,6 +115,8 @@ def as_images(image: object, model: TakesImages, name: str = "image") -> Tensor:
             "B, N, D",
             "the model's vision encoder",
         )
+    if isinstance(getattr(model, "visual_encoder", None), nn.Identity):
+        return as_states(image, None, name, "B, N, D", "a vision encoder elsewhere")
     if isinstance(image, list | tuple):
         if not image:
             raise ConfigError(f"{name}: an empty list; at least one image")

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from lavis_lite import registry
-from lavis_lite.config.calls import check_arguments, checked_options
+from lavis_lite.config.calls import checked_arguments, checked_options
 from lavis_lite.config.image_size import ImageSize
 from lavis_lite.errors import ConfigError, suggest
 from lavis_lite.registry import cards
@@ -80,10 +80,10 @@ def create_model(
         CheckpointError: weights that do not fit, for example after an override of their shape.
     """
     if saved := _saved(name, model_type, checkpoint):
-        check_arguments("model", saved.name, overrides)
+        overrides = checked_arguments("model", saved.name, overrides)
         return _build({**vars(saved), "args": merge(saved.args, overrides)}, checkpoint)
     name, model_type = _name_and_type(name, model_type)
-    check_arguments("model", name, overrides)
+    overrides = checked_arguments("model", name, overrides)
     if pretrained and checkpoint is None:
         checkpoint = cards.RELEASED
     model = ModelComponent(name=name, type=model_type, checkpoint=checkpoint, args=overrides)

@@ -8,6 +8,7 @@ plugins.py           where registered names come from
 component.py         a name with its arguments, and how two of them merge
 cards.py             model cards: types, presets, released weights
 weight_cards.py      cards of released weight files
+lavis_names.py       names of LAVIS's models that are not here
 """
 
 from lavis_lite.registry.entry import Entry, Kind

@@ -6,6 +6,8 @@ Each package that registers something has a ``zoo.yaml`` beside its ``__init__.p
       loss: {.contrastive: [itc]}
     runner_configs:             # runner name -> its Config dataclass
       capfilt: .capfilt_config:CapfiltConfig
+    commands:                   # sub-command of lavis-lite -> a function of its arguments, help
+      tidy: {call: ".tidy:main", help: "put a run in order"}
     models: ...                 # model cards, read by lavis_lite.registry.cards
     vocabularies:               # a tokenizer of the hub -> its tokens: a size without its files
       bert-base-uncased: 30522
@@ -20,7 +22,7 @@ import importlib.metadata
 import importlib.util
 import logging
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +31,7 @@ from lavis_lite.errors import ConfigError
 logger = logging.getLogger(__name__)
 ENTRY_POINT_GROUP = "lavis_lite.projects"
 FILE_PREFIX = "lavis_lite_plugin_"  # of the module that a file becomes
-SECTIONS = ("components", "runner_configs", "presets", "models", "vocabularies")
+SECTIONS = ("components", "runner_configs", "commands", "presets", "models", "vocabularies")
 
 
 class ComponentIndex:
@@ -121,6 +123,33 @@ class ComponentIndex:
                     ) from error
         return None
 
+    def commands(self) -> dict[str, str]:
+        """Return the sub-commands of the projects and plug-ins, with their help."""
+        return {
+            name: command["help"]
+            for zoo in self.zoos.values()
+            for name, command in zoo["commands"].items()
+        }
+
+    def command(self, name: str) -> Callable[[Sequence[str]], int] | None:
+        """Import a sub-command: a function from its words to an exit code; None if there is none.
+
+        Raises:
+            ConfigError: it cannot be imported.
+        """
+        for package, zoo in self.zoos.items():
+            if listed := zoo["commands"].get(name):
+                module, _, attribute = listed["call"].partition(":")
+                try:
+                    return getattr(importlib.import_module(package + module), attribute)
+                except Exception as error:
+                    self._fail(package + module, error)
+                    raise ConfigError(
+                        f"command {name!r} cannot be used: no {attribute} from {package + module} "
+                        f"({self.failures[package + module]})"
+                    ) from error
+        return None
+
     def _fail(self, module: str, error: Exception) -> None:
         why = f"{type(error).__name__}: {error}"
         if self.failures.get(module) != why:
@@ -204,4 +233,7 @@ def _checked(zoo: Any, path: Path) -> dict[str, Any]:
     for kind, modules in zoo["components"].items():
         if not isinstance(modules, dict) or not all(isinstance(n, list) for n in modules.values()):
             raise ConfigError(f"{path}: components.{kind}: module -> list of names is expected")
+    for name, command in zoo["commands"].items():
+        if not isinstance(command, dict) or sorted(command) != ["call", "help"]:
+            raise ConfigError(f"{path}: commands.{name}: `call` and `help` are expected")
     return zoo

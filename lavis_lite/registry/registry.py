@@ -22,6 +22,7 @@ from typing import Any, TypeVar
 from lavis_lite.errors import ConfigError, UnknownName, suggest
 from lavis_lite.registry.contracts import KINDS, Contract
 from lavis_lite.registry.entry import Check, Definition, Entry, Kind
+from lavis_lite.registry.lavis_names import remark
 from lavis_lite.registry.plugins import ComponentIndex
 
 T = TypeVar("T", bound=Callable[..., Any])
@@ -118,7 +119,7 @@ class Registry:
         """Return sorted names that match a shell pattern; import only for a wildcard."""
         if not isinstance(pattern, str):
             raise ConfigError(
-                f"pattern: {pattern!r:.60}; a text with wildcards is expected, such as 'blip*'"
+                f"pattern: {pattern!r:.60}; a text with wildcards is expected, such as 'my_*'"
             )
         family = self._kind(kind)
         listed = {*dict(family), *self.index.names(kind)}
@@ -177,8 +178,9 @@ class Registry:
             for wildcard in known
             if wildcard.endswith("/*")
         )
+        of_lavis = remark(name) if kind == "model" else ""
         lines = [
-            f"no {kind} named {name!r}.{suggest(name, known) or spelled}",
+            f"no {kind} named {name!r}.{of_lavis or suggest(name, known) or spelled}",
             f"  known: {', '.join(known) or 'none'}",
         ]
         if self.index.failures:

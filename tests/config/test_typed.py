@@ -134,6 +134,8 @@ def test_torchrun_finds_our_error_where_it_looks(
     monkeypatch.setenv("TORCHELASTIC_ERROR_FILE", str(tmp_path / "error.json"))
     assert main(["run", "--cfg", "quickstart", "run.outputdir=x"]) == 2
     left = json.loads((tmp_path / "error.json").read_text())
-    assert left["message"].startswith("ConfigError: ")
-    assert "Did you mean 'output_dir'" in left["message"]
-    assert left["timestamp"] > 0
+    shown = left["message"]["extraInfo"]
+    assert left["message"]["message"] == shown["py_callstack"]
+    assert shown["py_callstack"].startswith("ConfigError: ")
+    assert "Did you mean 'output_dir'" in shown["py_callstack"]
+    assert int(shown["timestamp"]) > 0

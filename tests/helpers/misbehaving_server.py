@@ -30,7 +30,7 @@ Answer = Callable[["Handler", int], None]
 
 
 class Handler(BaseHTTPRequestHandler):
-    """Hands every GET to the site's answer."""
+    """Hands every GET and POST to the site's answer."""
 
     protocol_version = "HTTP/1.1"
 
@@ -40,6 +40,12 @@ class Handler(BaseHTTPRequestHandler):
         self.close_connection = True
         with contextlib.suppress(ConnectionError):
             site.answer(self, len(site.requests))
+
+    def do_POST(self) -> None:
+        self.server.site.bodies.append(  # type: ignore[attr-defined]
+            self.rfile.read(int(self.headers["Content-Length"]))
+        )
+        self.do_GET()
 
     def head(self, status: int, **headers: Any) -> None:
         """Status line and headers; ``content_length=5`` becomes ``Content-Length: 5``."""
@@ -58,6 +64,7 @@ class Site:
     def __init__(self, answer: Answer, host: str = "127.0.0.1") -> None:
         self.answer, self.host = answer, host
         self.requests: list[tuple[str, dict[str, str]]] = []
+        self.bodies: list[bytes] = []  # of POSTs
         self.closing = threading.Event()
 
     def __enter__(self) -> Site:

@@ -540,6 +540,7 @@ def test_there_are_ten_kinds_and_each_states_its_contract() -> None:
         "model",
         "vision_encoder",
         "text_backbone",
+        "language_model",
         "loss",
         "dataset",
         "processor",
@@ -550,3 +551,28 @@ def test_there_are_ten_kinds_and_each_states_its_contract() -> None:
     ]
     assert all(len(text.split()) > 15 for text in registry_module.kinds().values())
     assert registry_module.everything.kinds["loss"].runtime == ("model",)
+
+
+def test_a_package_adds_commands_that_are_imported_when_they_are_called(
+    package: Callable[..., str],
+) -> None:
+    name = package(
+        "tidy",
+        "commands: {tidy: {call: '.own:main', help: put in order}, lost: {call: '.no:x', help: y}}",
+        own="def main(words): return len(words)",
+    )
+    index = ComponentIndex(packages=[name])
+    assert index.commands() == {"tidy": "put in order", "lost": "y"}
+    assert "tidy.own" not in sys.modules
+    call = index.command("tidy")
+    assert call is not None
+    assert call(["a", "b"]) == 2
+    assert index.command("other") is None
+    with pytest.raises(ConfigError, match=r"command 'lost' cannot be used: no x from tidy\.no"):
+        index.command("lost")
+
+
+def test_a_command_without_help_breaks_its_package_alone(package: Callable[..., str]) -> None:
+    index = ComponentIndex(packages=[package("bare", "commands: {bare: {call: '.own:main'}}")])
+    assert index.commands() == {}
+    assert "`call` and `help` are expected" in index.failures["bare"]

@@ -9,6 +9,8 @@ from torch import Tensor, nn
 from lavis_lite import registry
 from lavis_lite.models.base import VisionLanguageModel, unit
 from lavis_lite.models.build import build_vision, width_of
+from lavis_lite.models.images import as_images
+from lavis_lite.models.texts import as_texts, tokenized
 from lavis_lite.modules import vision as vision_tokens
 from lavis_lite.modules.text.load_tokenizer import tokenizer_for
 from lavis_lite.modules.text.pooling import pool
@@ -55,15 +57,15 @@ class DualEncoder(VisionLanguageModel):
 
     def tokenize(self, texts: list[str]) -> TextBatch:
         """B texts to ids and mask (B, T)."""
-        return self.tokenizer.encode(texts, self.max_length, device=self.device)
+        return self.tokenizer.encode(as_texts(texts), self.max_length, device=self.device)
 
     def encode_image(self, image: Tensor) -> Tensor:
         """(B, 3, H, W) -> (B, N, D)."""
-        return vision_tokens.encode(self.visual_encoder, image)
+        return vision_tokens.encode(self.visual_encoder, as_images(image, self))
 
     def encode_text(self, text: list[str] | TextBatch) -> Tensor:
         """B texts -> (B, 1, D): the state that speaks for each."""
-        batch = text if isinstance(text, TextBatch) else self.tokenize(text)
+        batch = tokenized(text, self)
         states = self.text_encoder(batch.ids, batch.mask)  # (B, T, D)
         return pool(self.text_encoder, states, batch.mask)[:, None]
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import itertools
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Unpack
 
 from lavis_lite import registry
@@ -15,7 +16,8 @@ from lavis_lite.data.files.cells import is_nothing, row_id
 from lavis_lite.data.files.encodings import ADVICE, has_bytes
 from lavis_lite.data.files.rows import FileOptions, FileRows, PackedRows
 from lavis_lite.data.files.tables import foreign, read
-from lavis_lite.errors import DataError, listed, suggest
+from lavis_lite.data.several_texts import draw_text, probabilities, text_fields
+from lavis_lite.errors import ConfigError, DataError, listed, suggest
 from lavis_lite.io.paths import here, local_path
 
 IMAGE_COLUMNS = ("image", "image_path", "file_name", "filename", "filepath", "path", "img")
@@ -35,6 +37,9 @@ class Annotations(FileRows):
             file_name, filename, filepath, path, img. Its values are paths or an image's bytes.
         text: the column of the texts, of strings or lists of them; by default the first of
             caption, text, text_input, sentence, captions, sentences, title. `""`: no texts.
+        texts: in place of `text`, columns with probabilities, `{caption: 0.3, caption_blip: 0.7}`:
+            an image is one row, and training draws one of its texts each time, see the page
+            "Several texts". Evaluations read the first.
         encoding: of a text file that is neither UTF-8 nor UTF-16 with its mark, such as cp1252.
         key: the column of keys, made unique where they repeat; by default `key` where there is one,
             else rows are numbered.
@@ -50,6 +55,7 @@ class Annotations(FileRows):
 
     kind: str
     _mixes_ids = False
+    _shares: Mapping[str, float] = MappingProxyType({})  # column of texts -> its probability
 
     def __init__(
         self,
@@ -62,11 +68,21 @@ class Annotations(FileRows):
         split: str | list[str] | None = None,
         *,
         encoding: str | None = None,
+        texts: dict[str, Any] | None = None,
         **options: Unpack[FileOptions],
     ):
+        self._share(texts, text)
         rows = read(path, self.kind, encoding=encoding)
         self._read(rows, path, images, (image, text, key, image_id))
         self._finish(split, **options)
+
+    def _share(self, texts: dict[str, Any] | None, text: str | None) -> None:
+        if texts is None:
+            return
+        if text is not None:
+            raise ConfigError(f"{self.kind}: `text` and `texts` say both where the texts are")
+        self._shares = probabilities(texts, f"{self.kind}.texts")
+        self.augment = draw_text
 
     def _read(
         self,
@@ -83,7 +99,7 @@ class Annotations(FileRows):
         if folder is not None and not self._folder.is_dir():
             raise DataError(f"images: {folder}: no such folder")
         with foreign(first, "rows of image-text pairs"):
-            expand = Expansion(self.name)
+            expand = Expansion(self.name, self._shares)
             self._rows = PackedRows(self._without_bad(expand(rows, str(path), columns)))
         self._mixes_ids = expand.mixes_ids
         self._refuse_nothing(f"{path}")
@@ -169,8 +185,10 @@ class Csv(Annotations):
         *,
         encoding: str | None = None,
         delimiter: str | None = None,
+        texts: dict[str, Any] | None = None,
         **options: Unpack[FileOptions],
     ):
+        self._share(texts, text)
         rows = read(path, self.kind, delimiter, encoding)
         self._read(rows, path, images, (image, text, key, image_id))
         self._finish(split, **options)
@@ -189,13 +207,15 @@ class Expansion:
 
     Args:
         name: of the dataset, which keys of rows without their own begin with.
+        shares: columns of texts with probabilities; where there are some, a row stays one.
 
     Attributes:
         number: captions so far.
     """
 
-    def __init__(self, name: str):
+    def __init__(self, name: str, shares: Mapping[str, float] = MappingProxyType({})):
         self._name, self.number, self._keys = name, 0, Counter[str]()
+        self._shares = shares
         self._kinds: set[bool] = set()  # of image ids that are numbers: whether written as texts
 
     @property
@@ -224,7 +244,7 @@ class Expansion:
                 continue
             if not has_columns:
                 image = _column("image", image, IMAGE_COLUMNS, row, where)
-                text = text if text == "" else _column("text", text, TEXT_COLUMNS, row, where)
+                text = self._text_column(text, row, where)
                 has_columns = True
             at = getattr(row, "place", f"{where}: row {place}")
             needed = [column for column in (image, text, key, image_id) if column]
@@ -236,6 +256,12 @@ class Expansion:
                 continue
             yield from self._row(row, at, str(image), text, (key, image_id))
 
+    def _text_column(self, text: str | None, row: dict[str, Any], where: str) -> str:
+        """Return the column of the texts; no name where there are none, or several columns."""
+        for name in self._shares:
+            _column("texts", name, (), row, where)
+        return "" if self._shares or text == "" else _column("text", text, TEXT_COLUMNS, row, where)
+
     def _row(
         self,
         row: dict[str, Any],
@@ -245,16 +271,21 @@ class Expansion:
         ids: tuple[str | None, str | None],
     ) -> Iterator[dict[str, Any] | BadRow]:
         given_key, shared = row.get(ids[0] or "key"), row.get(ids[1] or "image_id")
-        others = {name: value for name, value in row.items() if name not in (image, text)}
-        for caption in _captions(row[text]) if text else [""]:
+        own = (image, text, *self._shares)
+        others = {name: value for name, value in row.items() if name not in own}
+        several = {name: _captions(row.get(name)) for name in self._shares}
+        mixed = text_fields(several, self._shares)
+        for caption in _captions(row[text]) if text else [mixed.get("text_input", "")]:
             self.number += 1
-            if has_bytes(caption):
-                yield BadRow(f"damaged text: {at}: {ADVICE}: {caption[:60]!r}")
+            broken = next(filter(has_bytes, itertools.chain([caption], *several.values())), None)
+            if broken is not None:
+                yield BadRow(f"damaged text: {at}: {ADVICE}: {broken[:60]!r}")
                 continue
             yield {
                 **others,
                 "image": _picture(row[image]),
                 "text_input": caption,
+                **mixed,
                 "image_id": self._image_id(shared),
                 "key": self._key(given_key),
             }

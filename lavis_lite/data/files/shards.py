@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 from collections import Counter, OrderedDict
@@ -17,10 +18,12 @@ from lavis_lite.data.files.json_text import parse_json
 from lavis_lite.data.files.rows import FileOptions, FileRows, PackedRows
 from lavis_lite.data.files.tar_index import Members, find_shards, index_shard, packed_shards
 from lavis_lite.data.files.tar_samples import samples_of
-from lavis_lite.errors import DataError, listed, suggest
+from lavis_lite.data.several_texts import draw_text, probabilities, text_fields
+from lavis_lite.errors import ConfigError, DataError, listed, suggest
 
 logger = logging.getLogger(__name__)
 _MAX_OPEN = 64
+_LOOKED_AT = 20
 
 
 @registry.register("dataset", "webdataset")
@@ -36,8 +39,10 @@ class WebDataset(FileRows):
     Args:
         shards: a path, folder, URL, pattern (`*`, `{000..009}`), or a list of them.
         image: the extension of the images; `auto`: the first of a sample that is one.
-        text: the extension of the texts, or `json:FIELD`. A list of captions there is refused:
-            one sample is one row.
+        text: the extension of the texts, or `json:FIELD`. Of a list of captions there, training
+            draws one each time, and evaluations read the first: one sample is one row.
+        texts: in place of `text`, several of such with probabilities, as `{txt: 0.3,
+            "json:caption_blip": 0.7}`, see the page "Several texts".
         image_id: the JSON field that says which samples show the same image; by default each
             sample has its own.
         cache: a folder that keeps the indices of the shards for the next run.
@@ -60,8 +65,13 @@ class WebDataset(FileRows):
         missing_ok: bool = False,
         *,
         encoding: str | None = None,
+        texts: dict[str, Any] | None = None,
         **options: Unpack[FileOptions],
     ):
+        if texts is not None and text != "txt":
+            raise ConfigError("webdataset: `text` and `texts` say both where the texts are")
+        self._shares = {text: 1.0} if texts is None else probabilities(texts, "webdataset.texts")
+        self.augment = draw_text
         self._paths, missing = find_shards(shards, missing_ok)
         first = self._paths[0]
         self.name = first.stem if len(self._paths) == 1 else first.parent.name
@@ -74,7 +84,7 @@ class WebDataset(FileRows):
                     f"{folder}: {len(packed)} compressed shards are not read, such as"
                     f" {packed[0].name}; unpack them to read by position"
                 )
-        self._image_extension, self._text, self._image_id = image, text, image_id
+        self._image_extension, self._image_id = image, image_id
         self._encoding = encoding
         self._names = _shard_names(self._paths)
         never = Counter[str]()
@@ -84,6 +94,8 @@ class WebDataset(FileRows):
         if not len(self._samples):
             raise DataError(f"{shards}: no samples in {len(self._paths)} shards")
         self._check_text()
+        if texts is not None:
+            self._check_fields()
         self._finish(**options)
 
     @property
@@ -117,7 +129,8 @@ class WebDataset(FileRows):
     def _splits(self, members: Members) -> bool:
         """Tell whether keys may hold dots: not where an extension with some is asked for."""
         dotted = any("." in extension for extension in members)
-        return dotted and self._image_extension == "auto" and "." not in self._text
+        asked = any("." in name for name in self._shares)
+        return dotted and self._image_extension == "auto" and not asked
 
     def _warn(self, problem: str) -> None:
         self.problems.append(problem)
@@ -125,15 +138,32 @@ class WebDataset(FileRows):
 
     def _check_text(self) -> None:
         """An extension that no sample has is a mistake in the config, not a bad sample."""
-        text_extension = "json" if self._text.startswith("json:") else self._text
+        asked = ["json" if name.startswith("json:") else name for name in self._shares]
         seen: dict[str, None] = {}
         for number in range(min(100, len(self._samples))):
             seen |= dict.fromkeys(self._samples[number]["members"])
-        for what, extension in (("text", text_extension), ("image", self._image_extension)):
+        kinds = [*(("text", extension) for extension in asked), ("image", self._image_extension)]
+        for what, extension in kinds:
             if extension not in ("auto", "", *seen):
                 raise DataError(
                     f"{self._paths[0]}: no {what} {extension!r} in the first samples."
                     f"{suggest(extension, seen)} They have: {listed(seen)}"
+                )
+
+    def _check_fields(self) -> None:
+        """Refuse a source of texts that is a field of no `json` member: it would never be drawn."""
+        asked = [name for name in self._shares if name.startswith("json:")]
+        seen: dict[str, None] = {}
+        for number in range(min(_LOOKED_AT, len(self._samples))):
+            sample = self._samples[number]
+            if asked and "json" in sample["members"]:
+                with contextlib.suppress(DataError):  # a damaged sample, which reading it tells
+                    seen |= dict.fromkeys(f"json:{name}" for name in self._json(sample))
+        for name in asked:
+            if name not in seen:
+                raise DataError(
+                    f"{self._paths[0]}: no {name!r} in the first samples."
+                    f"{suggest(name, seen)} They have: {listed(seen)}"
                 )
 
     def _count(self) -> int:
@@ -149,24 +179,32 @@ class WebDataset(FileRows):
     def _texts(self, sample: dict[str, Any]) -> dict[str, Any]:
         members: Members = sample["members"]
         fields = self._json(sample) if "json" in members else {}
-        text: Any
-        if self._text.startswith("json:"):
-            text = fields.get(self._text.removeprefix("json:"))
-        else:
-            there = self._text in members
-            where = f"{self._names[sample['shard']]}/{sample['key']}.{self._text}"
-            data = self._read(sample, self._text) if there else b""
-            text = decode_text(data, where, self._encoding)
-        if isinstance(text, list | dict):
-            raise DataError(f"damaged text: {self._text} is a {type(text).__name__}, not a text")
+        found = {name: self._texts_at(name, sample, fields) for name in self._shares}
+        several = sum(map(len, found.values())) > 1
         key = f"{self._names[sample['shard']]}/{sample['key']}"
         shared = fields.get(self._image_id) if self._image_id else None
         return {
             **{name: value for name, value in fields.items() if name != "image"},
-            "text_input": "" if is_nothing(text) else str(text).strip(),
+            "text_input": next((texts[0] for texts in found.values() if texts), ""),
+            **(text_fields(found, self._shares) if several else {}),
             "image_id": key if shared is None else str(row_id(shared)),
             "key": key,
         }
+
+    def _texts_at(self, name: str, sample: dict[str, Any], fields: dict[str, Any]) -> list[str]:
+        """The texts that a sample has by an extension, or in a field of its `json` member."""
+        found: object
+        if name.startswith("json:"):
+            found = fields.get(name.removeprefix("json:"))
+        else:
+            where = f"{self._names[sample['shard']]}/{sample['key']}.{name}"
+            data = self._read(sample, name) if name in sample["members"] else b""
+            found = decode_text(data, where, self._encoding)
+        texts = found if isinstance(found, list) else [found]
+        for text in texts:
+            if isinstance(text, list | dict):
+                raise DataError(f"damaged text: {name} is a {type(text).__name__}, not a text")
+        return ["" if is_nothing(text) else str(text).strip() for text in texts]
 
     def _json(self, sample: dict[str, Any]) -> dict[str, Any]:
         try:

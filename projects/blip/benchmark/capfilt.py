@@ -110,8 +110,7 @@ class CapfiltShard:
 
     @torch.no_grad()
     def _encode(self, pixels: Tensor) -> int:
-        captioner, judge = self.tools.captioner, self.tools.filter
-        assert captioner is not None
+        (captioner,), judge = self.tools.captioners.values(), self.tools.filter
         assert judge is not None
         seen = 0
         for start in range(0, self.amount, self.batch):

@@ -135,35 +135,63 @@ def write_records(folder: Path, images: int, lines: bool) -> Path:
 
 def _made_up(start: int, number: int) -> pa.Table:
     """A table of records; those of equal numbers are equal, one text in fifty is a common one."""
+    import pyarrow as pa
+    import pyarrow.compute as compute
+
     rng = numpy.random.default_rng(start)
-    words = rng.integers(0, len(_WORDS), (number, 3, 12))
-    common = rng.random((number, 3)) < 0.02
-    records = []
-    for row in range(number):
-        index = start + row
-        image = index - index % 50 if index % 7 == 0 else index
-        texts = [
-            "logo" if common[row, place] else " ".join(_WORDS[n] for n in words[row, place])
-            for place in range(3)
-        ]
-        scores = rng.random((3, 3)).round(6).tolist()
-        own = [{"web": one[0], "synthetic": one[1:]} for one in scores]
-        records.append(
-            {
-                "version": 2,
-                "key": f"{index // SHARD:05d}/{index:09d}",
-                "index": index,
-                "image": None,
-                "image_id": str(index),
-                "web_text": texts[0],
-                "synthetic": texts[1:],
-                "sources": ["blip", "other"],
-                "scores": own[0],
-                "kept": {"web": True, "synthetic": [True, False]},
-                "reason": {"web": "kept", "synthetic": ["kept", "below"]},
-                "fields": {"url": f"http://example.org/{index}.jpg", "width": 640},
-                "text_scores": dict(zip(("itm", "clip", "sieve"), own, strict=True)),
-                "image_scores": {"sha256": f"{image:064x}"},
-            }
-        )
-    return table_of(records, "made up", score="itm")
+    index = numpy.arange(start, start + number)
+    image = numpy.where(index % 7 == 0, index - index % 50, index)
+    names = pa.array(index).cast(pa.string())
+    texts = [_texts(rng, names) for _ in range(3)]
+    offsets = pa.array(numpy.arange(0, 2 * number + 1, 2, dtype=numpy.int32))
+    pairs = numpy.arange(2 * number).reshape(2, number).T.ravel()  # both captions of an image
+
+    def lists(first: pa.Array, second: pa.Array) -> pa.Array:
+        return pa.ListArray.from_arrays(offsets, pa.concat_arrays([first, second]).take(pairs))
+
+    columns = {
+        "key": compute.binary_join_element_wise(f"{start // SHARD:05d}", names, "/"),
+        "index": pa.array(index),
+        "image_id": names,
+        "web_text": texts[0],
+        "synthetic": lists(*texts[1:]),
+        "image_score_sha256": compute.utf8_lpad(pa.array(image).cast(pa.string()), 64, "0"),
+    }
+    for suffix in ("", "_itm", "_clip", "_sieve"):
+        own = [pa.array(rng.random(number).round(6)) for _ in range(3)]
+        columns[f"web_score{suffix}"] = own[0]
+        columns[f"synthetic_score{suffix}"] = lists(*own[1:])
+    table = table_of([_record(place) for place in range(number)], "made up", score="itm")
+    for name, values in columns.items():
+        table = table.set_column(table.column_names.index(name), name, values)
+    return table
+
+
+def _texts(rng: numpy.random.Generator, names: pa.Array) -> pa.Array:
+    import pyarrow as pa
+    import pyarrow.compute as compute
+
+    words = pa.array(_WORDS)
+    drawn = [words.take(pa.array(rng.integers(0, len(_WORDS), len(names)))) for _ in range(12)]
+    said = compute.binary_join_element_wise(*drawn, names, " ")
+    return compute.if_else(pa.array(rng.random(len(names)) < 0.02), "logo", said)
+
+
+def _record(index: int) -> dict[str, Any]:
+    own = {"web": 0.5, "synthetic": [0.5, 0.5]}
+    return {
+        "version": 2,
+        "key": "",
+        "index": index,
+        "image": None,
+        "image_id": "",
+        "web_text": "",
+        "synthetic": ["", ""],
+        "sources": ["blip", "other"],
+        "scores": own,
+        "kept": {"web": True, "synthetic": [True, False]},
+        "reason": {"web": "kept", "synthetic": ["kept", "below"]},
+        "fields": {"url": f"http://example.org/{index}.jpg", "width": 640},
+        "text_scores": {"itm": own, "clip": own, "sieve": own},
+        "image_scores": {"sha256": ""},
+    }

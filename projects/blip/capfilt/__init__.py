@@ -8,6 +8,9 @@ claims.py     who works on a shard            stats.py      counts that add up
 layout.py     names of the output's files     report.py     the page
 captioner.py  filter.py  source.py            bootstrapped.py  the output as a dataset
 table.py      records as a parquet table      tabulate.py   tables of a whole run
+endpoint.py   chat.py    captions by a server describing.py    from images to records
+scorers/      scores by name                  scoring.py       all scores of a shard
+score_pass.py  score_runner.py  scores added  texts.py         records with all scores
 
 Reference: BLIP, https://arxiv.org/abs/2201.12086, section 3.3. Its code was never released.
 """

@@ -17,11 +17,13 @@ from lavis_lite.data.files.rows import PackedRows, Rows
 from lavis_lite.data.files.tables import foreign
 from lavis_lite.data.files.tar_index import Members, index_shard
 from lavis_lite.data.seeding import stable_hash
+from lavis_lite.data.several_texts import draw_text
 from lavis_lite.errors import ConfigError, DataError, suggest
 from lavis_lite.io.paths import here
 from lavis_lite.io.redaction import REDACTED
 from lavis_lite.modules.interfaces import RowDataset
 from lavis_lite.projects.blip.capfilt.layout import IMAGES, JOB, SHARDS, shard_name
+from lavis_lite.projects.blip.capfilt.mixed_texts import MixedTexts
 from lavis_lite.projects.blip.capfilt.moved_images import MovedImages
 from lavis_lite.projects.blip.capfilt.reading import finished_shards, read_job
 from lavis_lite.projects.blip.capfilt.tabulate import shard_records
@@ -50,11 +52,16 @@ class Bootstrapped(Rows):
     A selection (the runner `select`) is read in the same way: the texts that it chose are the ones
     that are kept, whatever the run's filter said of them.
 
+    With probabilities, `texts: {web: 0.3, synthetic: 0.7}`, an image is one row with all of its
+    texts, and training draws one of them each time, see the page "Several texts".
+
     Args:
         path: the run's output folder, or that of a selection.
         texts: `kept`, `kept_web`, `kept_synthetic`; or, whatever the filter said, `web`,
             `synthetic`, `all`; or `web_at_random`, as many web texts as were kept, by chance: what
-            a filter is to be compared with.
+            a filter is to be compared with. Or sources of texts with their probabilities: `web`,
+            `synthetic`, captioners by their names, and `kept_` before one for those of its texts
+            that were kept; of a selection all are.
         unfinished_ok: read the shards that are done of a run that is not.
         images: where the images lie now, if the source's folder has moved since the run.
         choice: which rows are taken, as of every dataset, see `Choice`.
@@ -67,17 +74,20 @@ class Bootstrapped(Rows):
     def __init__(
         self,
         path: str,
-        texts: str = "kept",
+        texts: str | dict[str, Any] = "kept",
         unfinished_ok: bool = False,
         images: str | None = None,
         **choice: Unpack[Choice],
     ):
-        if texts not in _TEXTS:
+        self._mixed = None if isinstance(texts, str) else MixedTexts(texts)
+        if not isinstance(texts, str):
+            self.augment, texts = draw_text, "kept"
+        elif texts not in _TEXTS:
             raise ConfigError(
                 f"bootstrapped.texts: no {texts!r}.{suggest(texts, _TEXTS)} Known: {list(_TEXTS)}"
             )
         self._folder = Path(here(path))
-        self.name = f"bootstrapped-{self._folder.name}-{texts}"
+        self.name = f"bootstrapped-{self._folder.name}-{'mixed' if self._mixed else texts}"
         self._selection = Selection(self._folder) if is_selection(self._folder) else None
         if self._selection is not None:
             if not texts.startswith("kept"):
@@ -99,6 +109,8 @@ class Bootstrapped(Rows):
             if texts == "web_at_random":
                 rows = _at_random(rows, self._all(numbers, texts), self._texts)
             self._rows = PackedRows(rows)
+        if self._mixed is not None:
+            self._mixed.check()
         self._never = dict(+self._texts)
         del self._keys, self._texts
         if not len(self._rows):
@@ -141,6 +153,13 @@ class Bootstrapped(Rows):
             if members is not None:
                 shared["member"] = (number, members.get(f"{record['index']:09d}"))
             key = self._unique(record["key"], record["index"])
+            if self._mixed is not None:
+                of_run = None if chosen is None else chosen.get(record["index"], set())
+                if fields := self._mixed.fields(record, of_run):
+                    yield {**shared, **fields, "key": key}
+                else:
+                    self._texts["no text of the sources"] += 1
+                continue
             for place, text_row in enumerate(_texts_of(record)):
                 if chosen is not None:
                     text_row["kept"] = place in chosen.get(record["index"], ())
@@ -150,9 +169,8 @@ class Bootstrapped(Rows):
                 elif not text_row["text_input"].strip():
                     self._texts["empty text"] += 1
                 elif only_kept and not text_row["kept"]:
-                    self._texts[
-                        "not selected" if chosen is not None else "not kept by the filter"
-                    ] += 1
+                    by = "filter" if chosen is None else "selection"
+                    self._texts[f"not kept by the {by}"] += 1
                 else:
                     yield {**shared, **text_row, "key": f"{key}/{text_row['key']}"}
 

@@ -125,19 +125,3 @@ def weighted_roc(
     y, x = (numpy.concatenate([[0], part / part[-1]]) for part in (right, wrong))
     area = float((numpy.diff(x) * (y[1:] + y[:-1]) / 2).sum())
     return area, list(zip(x.tolist(), y.tolist(), strict=True))
-
-
-def lowest_cut(precision: float, judged: numpy.ndarray, fits: numpy.ndarray) -> float | None:
-    """Return the lowest cut that reaches a precision on the judged texts; None if there is none.
-
-    Args:
-        precision: wanted, in [0, 1]; the share itself has to reach it, not its interval.
-        judged: (J,) scores.
-        fits: (J,) bool.
-    """
-    order = numpy.argsort(-judged, kind="stable")
-    ranked, right = judged[order], numpy.cumsum(fits[order])
-    last = numpy.append(ranked[1:] != ranked[:-1], True)[: len(ranked)]  # equal scores go together
-    enough = last & (right >= precision * numpy.arange(1, len(ranked) + 1))
-    places = numpy.flatnonzero(enough)
-    return float(ranked[places[-1]]) if len(places) else None

@@ -172,7 +172,7 @@ def facts(
     if source is not None:
         settings["rows of data.source"] = len(source)
         settings["some rows of data.source"] = rows_hash(source)
-    if hasattr(source, "files"):
+    if source is not None and hasattr(source, "files"):
         settings["files of data.source"] = files_hash(source.files)
     settings["device"] = device_name(device)
     settings["lavis_lite"] = lavis_lite.__version__

@@ -20,7 +20,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 from lavis_lite.errors import DataError, suggest
 
@@ -171,6 +171,8 @@ class Holding:
         """
         start, number = self._read.get(path, (0, 0))
         with path.open("rb") as file:
+            if file.seek(0, os.SEEK_END) < start:  # put in the place of what was read
+                start, number = 0, 0
             file.seek(start)
             data = file.read()
         if not to_the_end:
@@ -198,7 +200,7 @@ def _parsed(line: bytes, where: str) -> Label | None:
         raise DataError(f"{where}: {error}") from None
 
 
-def _label(values: Any) -> Label:
+def _label(values: object) -> Label:
     if not isinstance(values, dict):
         raise DataError(f"{values!r:.60} is no label")
     names = [field.name for field in dataclasses.fields(Label)]

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 from lavis_lite import registry, report
 from lavis_lite.projects.blip.capfilt.config import Scorer
-from lavis_lite.projects.blip.capfilt.job import Folder
 from lavis_lite.projects.blip.capfilt.names import Span, scorers, spans
 from lavis_lite.projects.blip.capfilt.score_config import CapfiltScoreConfig
 from lavis_lite.projects.blip.capfilt.stats import NUM_BARS, Stats
@@ -17,13 +17,13 @@ from lavis_lite.runners.run_folder import read_json
 MOST_VALUES = 50_000  # in a histogram, whose counts are drawn as shares
 
 
-def write(folder: Folder, config: CapfiltScoreConfig, total: Stats, name: str) -> str:
-    """Write the page of a pass into its folder; returns its path."""
+def write(folder: Path, config: CapfiltScoreConfig, total: Stats, name: str) -> str:
+    """Write the page of a pass into its output folder; returns its path."""
     return report.write_report(
         sections(total, config.scorers),
-        folder.path / name,
+        folder / name,
         "CapFilt: scores added",
-        command=read_json(folder.path / "run.json").get("command", ""),
+        command=read_json(folder / "run.json").get("command", ""),
         summary=f"Scores of {total['images']:,} records of {config.records}.",
     )
 

@@ -49,7 +49,8 @@ class CapfiltScoreConfig:
     records: str = key("The output folder of the run that gets the scores.")
     scorers: list[Scorer] = key("Scores of every text or image, by name.", kind="scorer")
     run: CapfiltRunConfig = key(
-        "Output and device. The output folder lies in `scores/` of the run's: RECORDS/scores/NAME."
+        "Output and device. Scores lie in the folder `scores` of the records, under the name of "
+        "the output folder, which may be that very folder: RECORDS/scores/NAME."
     )
     data: ScoreDataConfig = key("How images and texts are read.", ScoreDataConfig())
     plugins: list[str] = key("Files or modules of your own to import first.", [])

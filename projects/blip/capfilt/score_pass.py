@@ -20,6 +20,7 @@ from lavis_lite.errors import ConfigError, DataError
 from lavis_lite.io.paths import here
 from lavis_lite.io.redaction import REDACTED
 from lavis_lite.projects.blip.capfilt import names
+from lavis_lite.projects.blip.capfilt.executors import Place
 from lavis_lite.projects.blip.capfilt.job import (
     RECORDS,
     STATS,
@@ -28,7 +29,7 @@ from lavis_lite.projects.blip.capfilt.job import (
     facts,
     scorer_settings,
 )
-from lavis_lite.projects.blip.capfilt.layout import SHARDS, shard_name
+from lavis_lite.projects.blip.capfilt.layout import SCORES, SHARDS, shard_name
 from lavis_lite.projects.blip.capfilt.loading import Models, load_scorers, modules_of
 from lavis_lite.projects.blip.capfilt.reading import finished_shards, read_job, read_lines
 from lavis_lite.projects.blip.capfilt.records import EMPTY, REPEATED, Record, slots
@@ -45,7 +46,7 @@ from lavis_lite.projects.blip.capfilt.scoring import (
 from lavis_lite.projects.blip.capfilt.shard import BadSamples, Clock, lines_of, publish_shard
 from lavis_lite.projects.blip.capfilt.source import PrepareImages, Source, as_it_is
 from lavis_lite.projects.blip.capfilt.texts import records_hash
-from lavis_lite.projects.blip.capfilt.worker import Place, Task, take_shards
+from lavis_lite.projects.blip.capfilt.worker import Task, take_shards
 from lavis_lite.runners.precision import Precision
 from lavis_lite.runners.settings import Settings, flatten, named_in, without_effect
 
@@ -80,7 +81,8 @@ def score_work(config: CapfiltScoreConfig, shard_size: int, place: Place) -> int
             "image_scores": names.score_names(config.scorers, "image"),
         }
         size = (run["num_rows"], shard_size)
-        job = begin_job(config.run.output_dir, settings, size, about, without_effect(config))
+        path = str(scores_folder(config))
+        job = begin_job(path, settings, size, about, without_effect(config))
         bad = BadSamples(config.run.max_bad_fraction)
         return Task(job, lambda shard: process_scores(job, shard, tools, bad))
 
@@ -97,6 +99,11 @@ def run_of(config: CapfiltScoreConfig) -> tuple[Path, dict[str, Any]]:
     job = read_job(folder)
     finished_shards(folder, job["num_shards"], unfinished_ok=False)
     return folder, job
+
+
+def scores_folder(config: CapfiltScoreConfig) -> Path:
+    """The folder of the scores: beside the records, with the name of the output folder."""
+    return Path(here(config.records)) / SCORES / Path(here(config.run.output_dir)).name
 
 
 def score_settings(config: CapfiltScoreConfig) -> Settings:
@@ -206,7 +213,7 @@ def _batches(
         Processors(image=tools.prepare, text=as_it_is),
         batch_size=size,
         num_workers=tools.config.data.num_workers,
-        quarantine=bad,  # type: ignore[arg-type]
+        quarantine=bad,
     )
     by_index = {record["index"]: record for record in records}
     for batch in clock.each("read", data.batches(list(by_index))):

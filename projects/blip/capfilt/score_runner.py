@@ -13,16 +13,19 @@ from lavis_lite import distributed, registry
 from lavis_lite.data.counts import Counts
 from lavis_lite.distributed import choose
 from lavis_lite.errors import ConfigError
-from lavis_lite.io.paths import here
 from lavis_lite.projects.blip.capfilt import report_scores
 from lavis_lite.projects.blip.capfilt.claims import locked
 from lavis_lite.projects.blip.capfilt.executors import EXECUTORS, needs_of
 from lavis_lite.projects.blip.capfilt.job import STATS, Folder, refuse_changed
-from lavis_lite.projects.blip.capfilt.layout import SCORES
 from lavis_lite.projects.blip.capfilt.names import scorer_problems
 from lavis_lite.projects.blip.capfilt.runner import is_main
 from lavis_lite.projects.blip.capfilt.score_config import CapfiltScoreConfig
-from lavis_lite.projects.blip.capfilt.score_pass import run_of, score_settings, score_work
+from lavis_lite.projects.blip.capfilt.score_pass import (
+    run_of,
+    score_settings,
+    score_work,
+    scores_folder,
+)
 from lavis_lite.projects.blip.capfilt.stats import Stats, add
 from lavis_lite.projects.blip.capfilt.texts import added_scores
 from lavis_lite.report import Section
@@ -58,12 +61,6 @@ class CapfiltScoreRunner:
             problems.append("scorers: an empty list; name at least one")
         if workers < 1:
             problems.append(f"runner.workers: {workers}; at least 1")
-        folder = Path(here(config.records)) / SCORES
-        if Path(here(config.run.output_dir)).resolve().parent != folder.resolve():
-            problems.append(
-                f"run.output_dir: {config.run.output_dir}; scores lie beside their records: "
-                f"{Path(config.records) / SCORES / 'NAME'}"
-            )
         if problems:
             raise ConfigError("\n".join(problems))
 
@@ -76,7 +73,7 @@ class CapfiltScoreRunner:
             DataError: the run is not finished, or too many of its images cannot be read any more.
         """
         config = self.config
-        folder, run = Folder(config.run.output_dir), RunFolder(config.run.output_dir)
+        folder, run = Folder(scores_folder(config)), RunFolder(config.run.output_dir)
         begin = time.perf_counter()
         records, job = run_of(config)
         self._refuse_taken(records, job)
@@ -85,22 +82,22 @@ class CapfiltScoreRunner:
             ignored = without_effect(config)
             refuse_changed(folder, score_settings(config), only_config=True, ignored=ignored)
             if is_main() or distributed.world_size() > 1:
-                folder.path.mkdir(parents=True, exist_ok=True)
+                run.path.mkdir(parents=True, exist_ok=True)
                 run.claim(config, choose(config.run.device))
             task = functools.partial(score_work, config, job["shard_size"])
             needs = needs_of(config.run.num_threads, config.run.device)
             EXECUTORS[self.executor](task, self.workers, needs)
             if is_main():
                 with locked(folder.path / ".collect.lock", wait=True):
-                    total = self._finish(folder, round(time.perf_counter() - begin, 1))
+                    total = self._finish(folder, run, round(time.perf_counter() - begin, 1))
             else:
                 total = read_json(folder.stats)
             distributed.barrier()
         return total
 
     def _refuse_taken(self, records: Path, job: dict[str, Any]) -> None:
-        own = Path(here(self.config.run.output_dir)).resolve()
-        others = [one for path, one in added_scores(records) if path.resolve() != own]
+        own = scores_folder(self.config)
+        others = [one for path, one in added_scores(records) if path != own]
         taken = [name for one in (job, *others) for name in one.get("text_scores", [])]
         taken += [name for one in (job, *others) for name in one.get("image_scores", [])]
         settings = job.get("settings", {})
@@ -110,7 +107,7 @@ class CapfiltScoreRunner:
         if problems := list(scorer_problems(self.config.scorers, has_captions, taken)):
             raise ConfigError("\n".join(problems))
 
-    def _finish(self, folder: Folder, seconds: float) -> Stats:
+    def _finish(self, folder: Folder, run: RunFolder, seconds: float) -> Stats:
         folder.clean_all()
         num_shards = read_json(folder.job)["num_shards"]
         total: Stats = {}
@@ -119,18 +116,20 @@ class CapfiltScoreRunner:
         total["shards"] = num_shards
         write_json(folder.stats, total)
         name = self.config.run.report
-        page = report_scores.write(folder, self.config, total, name) if name else None
+        page = report_scores.write(run.path, self.config, total, name) if name else None
         runner = self.config.runner.name
         figures = report_scores.scored_shares(total)
         counts = {"images": Counts(total["images"], total["images"]).as_dict()}
         record = {"step": 0, "evaluate": runner, **figures, "seconds": seconds, "counts": counts}
-        write_text(folder.path / "metrics.jsonl", json.dumps(record) + "\n")
+        write_text(run.metrics, json.dumps(record) + "\n")
         summary = {"step": 0, "seconds": seconds, "report": page, "metrics": figures}
-        write_json(folder.path / "complete.json", {**summary, "counts": {runner: counts}})
-        log.info("complete: %s; %s", report_scores.spell(total), page or folder.path)
+        write_json(run.complete, {**summary, "counts": {runner: counts}})
+        log.info("complete: %s; %s", report_scores.spell(total), folder.path)
         return total
 
     @staticmethod
     def report_sections(path: Path, config: CapfiltScoreConfig) -> list[Section]:
         """Return the sections that a pipeline's page shows about a pass in the folder ``path``."""
-        return report_scores.sections(read_json(Folder(path).stats), config.scorers)
+        return report_scores.sections(
+            read_json(Folder(scores_folder(config)).stats), config.scorers
+        )

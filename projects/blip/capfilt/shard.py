@@ -6,6 +6,7 @@ Its bytes are a function of the job alone: not of who works on it, when, or besi
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import logging
 import os
@@ -241,12 +242,9 @@ def _publish(
     if spool is not None:
         others[jobs.IMAGES] = temporary(job.folder.file(shard, jobs.IMAGES))
         write_tar(others[jobs.IMAGES], records, spool)
-
-    def table() -> None:
-        if config.output.table:
-            _publish_table(job, shard, config, records)
-
-    publish_shard(job, shard, contents, {"records": len(records)}, others, before_mark=table)
+    if config.output.table:
+        _publish_table(job, shard, config, records)
+    publish_shard(job, shard, contents, {"records": len(records)}, others)
 
 
 def publish_shard(
@@ -255,7 +253,6 @@ def publish_shard(
     contents: Mapping[str, Iterable[str]],
     about: Mapping[str, Any],
     others: Mapping[str, Path] | None = None,
-    before_mark: Callable[[], None] | None = None,
 ) -> None:
     """Write all files under temporary names, give them their own, and the mark last.
 
@@ -265,7 +262,6 @@ def publish_shard(
         contents: suffix -> lines of a file.
         about: what the mark says besides the files.
         others: suffix -> a temporary file that is written already.
-        before_mark: writes what the mark does not name, from the files under their own names.
     """
     files = {}
     for suffix, lines in contents.items():
@@ -285,8 +281,6 @@ def publish_shard(
         name = job.folder.file(shard, suffix).name
         note["files"][name] = {"size": path.stat().st_size, "sha256": sha256_of(path)}
         publish(path, job.folder.file(shard, suffix))
-    if before_mark is not None:
-        before_mark()
     mark = temporary(job.folder.file(shard, jobs.DONE))
     mark.write_text(json.dumps(note, indent=1, sort_keys=True) + "\n", "utf-8")
     publish(mark, job.folder.file(shard, jobs.DONE))
@@ -296,7 +290,10 @@ def _publish_table(job: jobs.Job, shard: int, config: CapfiltConfig, records: li
     """Write the records as a table too; the mark names it not, since it may be written anew."""
     lines, path = job.folder.file(shard, jobs.RECORDS), job.folder.file(shard, TABLE)
     kind = config.filter.score if config.filter else None
-    table = table_of(records, lines, score=kind, sha256=sha256_of(lines))
+    digest = hashlib.sha256()
+    for line in lines_of(records):
+        digest.update(line.encode("utf-8", "backslashreplace"))
+    table = table_of(records, lines, score=kind, sha256=digest.hexdigest())
     write_table(table, temporary(path))
     publish(temporary(path), path)
 

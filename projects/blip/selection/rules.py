@@ -101,7 +101,7 @@ class Rule:
 
 @dataclass(frozen=True)
 class Keep:
-    """How many texts an image keeps, the best by a score; None keeps all of them.
+    """The number of texts that an image keeps, the best by a score; None keeps all of them.
 
     ``web_first``: synthetic texts only where no web text passed.
     """
@@ -217,7 +217,7 @@ def _contradictions(rules: list[Rule]) -> list[str]:
     return problems
 
 
-def parse_keep(keep: Any) -> Keep:
+def parse_keep(keep: object) -> Keep:
     """Return the choice of texts of an image.
 
     Raises:

@@ -72,7 +72,7 @@ def test_a_captioner_s_ids_are_scored_as_lavis_asks_for_it() -> None:
         scores = model.itm_rank(tokens, None, written.ids, match_head=head)
         expected = model({**batch(2), "text_input": CAPTIONS[:2]}, match_head=head)
         torch.testing.assert_close(scores, expected, atol=1e-5, rtol=1e-4)
-    with pytest.raises(ValueError, match="match_head: 'cosine' is not .*Values: itm, itc"):
+    with pytest.raises(ValueError, match=r"match_head: 'cosine' is not .*Values: itm, itc"):
         model.itm_rank(tokens, None, written.ids, match_head="cosine")
 
 

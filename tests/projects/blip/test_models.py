@@ -210,7 +210,7 @@ def test_the_matcher_scores_as_lavis_s_users_call_it() -> None:
     assert logits.shape == one_text.shape == (3, 2)
     assert cosine.shape == (3, 3)
     assert cosine.abs().max() <= 1 + 1e-6
-    with pytest.raises(ValueError, match="match_head: 'itx' is not .*Values: itm, itc"):
+    with pytest.raises(ValueError, match=r"match_head: 'itx' is not .*Values: itm, itc"):
         model(samples, match_head="itx")
 
 

@@ -1,4 +1,4 @@
-"""Where each record of a run lies, and the scores of all its texts; the texts stay on the disk."""
+"""The offsets of a run's records and the scores of all texts; the texts stay on the disk."""
 
 from __future__ import annotations
 
@@ -66,8 +66,8 @@ class TextIndex:
             for name, column in columns.scores.items():
                 score = text.scores.get(name)
                 column.append(NONE if score is None else score)
-            columns.source.append(self.sources[text.source])
-            columns.reason.append(self.reasons[text.reason])
+            columns.source.append(self.sources.code(text.source))
+            columns.reason.append(self.reasons.code(text.reason))
             columns.kept.append(text.kept)
             columns.hashes.append(hash(text.text))
         columns.first.append(len(columns.kept))
@@ -125,7 +125,7 @@ class TextIndex:
         if source not in self.sources:
             known = [*OF, *self.sources]
             raise DataError(f"no source {source!r:.60}.{suggest(source, known)} Known: {known}")
-        return self.source == self.sources[source]
+        return self.source == self.sources.code(source)
 
     def place(self, text: int) -> tuple[int, int]:
         """Return the record of a text, and its place there: 0 for the web's."""
@@ -186,7 +186,7 @@ class TextIndex:
 
 
 class _Columns:
-    """What is collected of each text; ``first`` has the first text of each record."""
+    """The columns that are collected; ``first`` has the first text of each record."""
 
     def __init__(self, scores: dict[str, array[float]]) -> None:
         self.scores = scores
@@ -201,9 +201,8 @@ class _Codes(list[str]):
         super().__init__(names)
         self._number = {name: n for n, name in enumerate(names)}
 
-    def __getitem__(self, name: Any) -> Any:
-        if not isinstance(name, str):
-            return super().__getitem__(name)
+    def code(self, name: str) -> int:
+        """Return the number of a name, which is added if it is new."""
         if name not in self._number:
             self._number[name] = len(self)
             self.append(name)

@@ -49,7 +49,7 @@ class NegClipLoss:
 
     of = "text"
     requires = (Embeds,)
-    span = (-1.0, 1.0)
+    span = (-1.0, 0.0)
 
     def __init__(
         self,

@@ -159,10 +159,16 @@ def test_other_settings_or_a_taken_name_are_refused(capfilt, score):
         runners.run(score(silent, "other", [similarity]))
 
 
-def test_the_folder_of_scores_lies_beside_the_records(capfilt, score, tmp_path):
+def test_scores_lie_beside_the_records_wherever_a_pipeline_puts_its_stage(capfilt, score, tmp_path):
     folder = capfilt()
-    with pytest.raises(ConfigError, match=r"scores lie beside their records: .*scores/NAME"):
-        runners.run(score(folder, "more", [WORDS], f"run.output_dir={tmp_path}/elsewhere"))
+    stage = tmp_path / "pipeline" / "words"
+    config = score(folder, "more", [WORDS], f"run.output_dir={stage}", "run.report=report.html")
+    runners.run(config)
+    assert {"complete.json", "run.json", "report.html"} <= {one.name for one in stage.iterdir()}
+    assert (folder / "scores" / "words" / "shards").is_dir()
+    assert "text_words" in texts(next(read_records(folder)))[0].scores
+    (section, *_) = registry.get("runner", "capfilt_score").report_sections(stage, config)
+    assert section.title == "All scores"
 
 
 def test_a_run_that_is_not_finished_gets_no_scores(capfilt, score):

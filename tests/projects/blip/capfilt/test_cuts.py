@@ -7,7 +7,6 @@ import pytest
 
 from lavis_lite.projects.blip.capfilt.cuts import (
     cut_at,
-    lowest_cut,
     share,
     stratum_weights,
     weighted_roc,
@@ -43,15 +42,6 @@ def test_a_cut_keeps_what_is_at_least_as_good():
     assert (cut.precision.value, cut.precision.number) == pytest.approx((2 / 3, 3))
     assert (cut.recall.value, cut.recall.number) == pytest.approx((2 / 3, 3))
     assert cut_at(2.0, SCORES, SCORES, FITS)[1:3] == (0, (None, 0.0, 1.0, 0))
-
-
-def test_the_lowest_cut_of_a_precision_keeps_equal_scores_together():
-    assert lowest_cut(1.0, SCORES, FITS) == 0.9
-    assert lowest_cut(0.75, SCORES, FITS) == 0.5
-    assert lowest_cut(0.6, SCORES, FITS) == 0.2
-    assert lowest_cut(0.7, SCORES, FITS) == 0.5
-    assert lowest_cut(0.9, SCORES[1:], FITS[1:]) is None
-    assert lowest_cut(0.5, SCORES[:0], FITS[:0]) is None
 
 
 def test_texts_near_the_cut_that_were_judged_more_often_count_less():

@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import sys
+from types import SimpleNamespace
 
 import numpy
 import pytest
@@ -275,3 +277,72 @@ def test_the_config_of_the_scenes_runs_with_all_its_scores(tmp_path):
     for record in read_records(tmp_path / "out"):
         assert record["sources"] == ["nucleus", "nucleus", "beam"]
         assert {"itm", "itc", "clip", "neg_clip_loss", "text_words"} <= set(record["text_scores"])
+
+
+def test_a_perceptual_hash_hardly_changes_with_size_and_quality(monkeypatch):
+    pytest.importorskip("imagehash")
+    picture = Image.radial_gradient("L").rotate(30).convert("RGB")
+    other = Image.linear_gradient("L").convert("RGB")
+    batch = SimpleNamespace(pictures=[picture, picture.resize((97, 97)), other])
+    hashes = registry.build("scorer", {"name": "phash"}).score(batch)
+    assert all(len(one) == 16 for one in hashes)
+    first, smaller, different = (int(one, 16) for one in hashes)
+    assert (first ^ smaller).bit_count() < 8 < (first ^ different).bit_count()
+    monkeypatch.setitem(sys.modules, "imagehash", None)
+    with pytest.raises(ConfigError, match=r"pip install 'lavis_lite\[curation\]'"):
+        registry.build("scorer", {"name": "phash"})
+
+
+# ---- caption similarity
+
+
+@pytest.fixture(scope="module")
+def sentence_encoder(tmp_path_factory):
+    """A random text encoder of transformers in a folder, as save_pretrained writes it."""
+    from transformers import BertConfig, BertModel, BertTokenizerFast
+
+    folder = tmp_path_factory.mktemp("encoder")
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"abcdefghij"]
+    (folder / "vocab.txt").write_text("\n".join(words))
+    torch.manual_seed(0)
+    shape = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1}
+    BertModel(BertConfig(vocab_size=len(words), num_attention_heads=2, **shape)).save_pretrained(
+        folder
+    )
+    BertTokenizerFast(str(folder / "vocab.txt")).save_pretrained(folder)
+    return folder
+
+
+def similarity_batch(web, captions):
+    slots = [SimpleNamespace(is_web=True), *(SimpleNamespace(is_web=False) for _ in captions)]
+    pairs = [SimpleNamespace(row=0, text=text) for text in (web, *captions)]
+    return SimpleNamespace(pairs=pairs, slots=slots, captions=[captions])
+
+
+def test_the_nearest_caption_counts_by_any_sentence_encoder(sentence_encoder):
+    spec = {"name": "caption_similarity", "encoder": f"hf/{sentence_encoder}"}
+    scorer = registry.build("scorer", spec)
+    with torch.no_grad():
+        near, *others = scorer.score(similarity_batch("a b c", ["d e", "a b c"]))
+        (alone,) = scorer.score(similarity_batch("a b c", []))
+        far, _ = scorer.score(similarity_batch("a b c", ["d e"]))
+    assert near == pytest.approx(1, abs=1e-5)
+    assert others == [None, None]
+    assert alone is None
+    assert far < near
+
+
+def test_the_weights_of_an_encoder_are_a_part_of_the_fingerprint(sentence_encoder, capfilt):
+    listed = f"scorers=[{{name: caption_similarity, encoder: hf/{sentence_encoder}}}]"
+    folder = capfilt("out", listed)
+    settings = json.loads((folder / "job.json").read_text())["settings"]
+    assert "weights of the scorer caption_similarity itself" in settings
+
+
+def test_caption_similarity_says_what_it_needs(sentence_encoder):
+    with pytest.raises(ConfigError, match="give `model`, whose text tower is used, or `encoder`"):
+        registry.build("scorer", {"name": "caption_similarity"})
+    with pytest.raises(ConfigError, match="are written as 'hf/bert'"):
+        registry.build("scorer", {"name": "caption_similarity", "encoder": "bert"})
+    with pytest.raises(ConfigError, match="Linear lacks encode_text, text_features"):
+        registry.build("scorer", {"name": "caption_similarity"}, model=torch.nn.Linear(1, 1))
