@@ -76,14 +76,19 @@ def figures(folder: Path) -> list[dict[str, float]]:
 
 
 @pytest.mark.parametrize(
-    ("recipe", "model"),
-    [("blip/pretrain_scenes", BLIP), ("clip/pretrain_scenes", CLIP), ("albef/pretrain_scenes", [])],
-    ids=["blip", "clip", "albef"],
+    ("recipe", "model", "freeze"),
+    [
+        ("blip/pretrain_scenes", BLIP, "[visual_encoder]"),
+        ("clip/pretrain_scenes", CLIP, "[visual_encoder]"),
+        ("albef/pretrain_scenes", [], "[visual_encoder]"),
+        ("blip2/pretrain_stage1_scenes", [], "[]"),  # frozen by the model; a norm after it trains
+    ],
 )
-def test_losses_with_stored_tokens_are_those_of_images_to_the_bit(tmp_path, recipe, model):
-    steps = 3
-    runners.run(settings(tmp_path / "live", recipe, model, steps))
-    runners.run(settings(tmp_path / "kept", recipe, model, steps, **stored(tmp_path / "tokens")))
+def test_losses_with_stored_tokens_are_those_of_images_to_the_bit(tmp_path, recipe, model, freeze):
+    steps, frozen = 3, {"optim__freeze": freeze}
+    kept = {**frozen, **stored(tmp_path / "tokens")}
+    runners.run(settings(tmp_path / "live", recipe, model, steps, **frozen))
+    runners.run(settings(tmp_path / "kept", recipe, model, steps, **kept))
     assert figures(tmp_path / "kept") == figures(tmp_path / "live")
     assert len(figures(tmp_path / "live")) == steps
 
