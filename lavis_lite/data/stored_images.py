@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy
+import torch
 from PIL import Image
 from torch import Tensor
 
@@ -95,6 +96,22 @@ class StoredImages:
         assert self._store is not None
         self._store.load(self.places)
 
+    @property
+    def shape(self) -> torch.Size:
+        """(N, D) of an image's tokens."""
+        assert self._store is not None
+        return torch.Size(self._store.shape)
+
+    def place(self, dataset: int, index: int, name: str) -> int:
+        """The place of a row's image.
+
+        Raises:
+            DataError: the row, or its image, could not be read.
+        """
+        if (reason := self._bad_rows[dataset].get(index)) is not None:
+            raise DataError(reason)
+        return int(self._rows[dataset][name][index])
+
     def row(self, dataset: int, index: int) -> dict[str, Any]:
         """A row with the places of its images in their stead.
 
@@ -105,7 +122,8 @@ class StoredImages:
         if (reason := self._bad_rows[dataset].get(index)) is not None:
             raise DataError(reason)
         row = dict(getattr(rows, "annotation", rows.__getitem__)(index))
-        return row | {name: int(places[index]) for name, places in self._rows[dataset].items()}
+        names = self._rows[dataset]
+        return row | {name: self.place(dataset, index, name) for name in names}
 
     def tokens(self, place: int, crop: int) -> Tensor:
         """The tokens of an image in place of a picture.
