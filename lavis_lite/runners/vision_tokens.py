@@ -20,6 +20,7 @@ from lavis_lite.data.seeding import generator
 from lavis_lite.data.stored_images import Missing, StoredImages
 from lavis_lite.data.token_store import TokenStore, in_units
 from lavis_lite.errors import ConfigError, DataError
+from lavis_lite.io.paths import here
 from lavis_lite.models.frozen_vision import describe, encode, share_with_momentum, vision_encoder
 from lavis_lite.modules.vision_tokens import VisionTokens
 from lavis_lite.runners.precision import Precision
@@ -113,7 +114,7 @@ class KeptTokens:
         blank = process(Image.new("RGB", (8, 8)), generator("blank"))[None]
         prepared = {**part.runtime, **part.processor}
         store = TokenStore(
-            Path(self.options.folder) / part.folder,
+            Path(here(self.options.folder)) / part.folder,
             {**about, "processor": prepared, "seed": self.options.seed},
             shape=self.encode(blank).shape[1:],
             crops=part.crops,
