@@ -13,8 +13,9 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 from lavis_lite.cli import tasks
 from lavis_lite.cli.images import Images
 from lavis_lite.cli.output import opened
-from lavis_lite.cli.session import open_session
 from lavis_lite.io.redaction import log_to_stderr
+from lavis_lite.models.pipelines.session import open_session
+from lavis_lite.runners.heap import keep_freed_memory
 
 TASKS = {
     "caption": tasks.caption,
@@ -31,6 +32,7 @@ def run(arguments: Namespace) -> int:
     images = Images(arguments.images, arguments.exif)
     if arguments.task == "answer":  # before a model is loaded, or fetched
         arguments.answer_list = tasks.read_answers(arguments.answers)
+    keep_freed_memory()
     session = open_session(
         arguments.task,
         arguments.model,

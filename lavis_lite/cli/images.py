@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import glob
-import itertools
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,13 +13,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from lavis_lite.cli.web_images import fetch_image
 from lavis_lite.data.files.image_files import list_images, names_and_rest
-from lavis_lite.data.files.images import decode
-from lavis_lite.errors import DataError, DownloadError, suggest
-from lavis_lite.io.paths import local_path
-
-_THREADS = 4
+from lavis_lite.errors import DataError, suggest
+from lavis_lite.models.pipelines.reading import open_image, read_ahead
 
 
 class ImageBatch(NamedTuple):
@@ -73,25 +68,18 @@ class Images:
             size: images per batch, at most.
             numbers: which images; by default all.
         """
-        chosen = iter(numbers or range(len(self.names)))
-        chunks = iter(lambda: list(itertools.islice(chosen, size)), [])
-        with ThreadPoolExecutor(_THREADS) as pool:
-            ahead: deque[list[tuple[int, Future[Tensor | str]]]] = deque()
-            for chunk in chunks:
-                ahead.append([(n, pool.submit(self._read, self.names[n], process)) for n in chunk])
-                if len(ahead) > 1:
-                    yield from self._batch(ahead.popleft())
-            for waiting in ahead:
-                yield from self._batch(waiting)
+        chosen = numbers or range(len(self.names))
+        read = functools.partial(self._read, process)
+        for batch in read_ahead(chosen, read, size):
+            yield from self._batch(batch)
 
-    def _batch(self, waiting: list[tuple[int, Future[Tensor | str]]]) -> Iterator[ImageBatch]:
+    def _batch(self, read: list[tuple[int, Tensor | str]]) -> Iterator[ImageBatch]:
         pixels, numbers = [], []
-        for number, future in waiting:
-            read = future.result()
-            if isinstance(read, str):
-                self.problems[self.names[number]] = read
+        for number, one in read:
+            if isinstance(one, str):
+                self.problems[self.names[number]] = one
             else:
-                pixels.append(read)
+                pixels.append(one)
                 numbers.append(number)
         if pixels:
             yield ImageBatch([self.names[n] for n in numbers], torch.stack(pixels), numbers)
@@ -100,9 +88,9 @@ class Images:
         """One of the images; see ``open_image``."""
         return open_image(name, self.exif)
 
-    def _read(self, name: str, process: Callable[[Image.Image], Tensor]) -> Tensor | str:
+    def _read(self, process: Callable[[Image.Image], Tensor], number: int) -> Tensor | str:
         try:
-            return process(self.open(name))
+            return process(self.open(self.names[number]))
         except DataError as error:
             return str(error)
 
@@ -167,21 +155,3 @@ def find(
         return [name for match in matching for name in find(match, left_out, unreadable)]
     beside = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
     raise DataError(f"no such file.{suggest(path.name, beside)}")
-
-
-def open_image(name: str, exif: bool = False) -> Image.Image:
-    """An image in RGB, by path, ``hf://`` address or public URL.
-
-    Args:
-        name: of the image.
-        exif: turn it as its EXIF orientation says.
-
-    Raises:
-        DataError: it cannot be read, with the reason.
-    """
-    if name.lower().startswith(("http:", "https:")):
-        return decode(fetch_image(name), exif=exif)
-    try:
-        return decode(local_path(name), exif=exif)
-    except DownloadError as error:
-        raise DataError(str(error)) from None
