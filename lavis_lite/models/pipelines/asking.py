@@ -27,7 +27,8 @@ def check_generation(session: Session, given: Mapping[str, object]) -> None:
     taken = inspect.signature(session.model.generate).parameters
     if refused := [name for name in given if name not in taken]:
         near = suggest(refused[0], taken)
-        raise ConfigError(f"{type(session.model).__name__}.generate takes no {refused[0]}{near}")
+        what = f"{type(session.model).__name__}.generate takes no {refused[0]}"
+        raise ConfigError(f"{what}.{near}" if near else what)
 
 
 def captions(

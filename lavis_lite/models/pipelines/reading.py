@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -80,7 +81,13 @@ def as_pixels(
         ConfigError: neither a picture nor pixels, or several of them.
         DataError: it cannot be read, with the reason.
     """
-    if isinstance(picture, str):
+    if isinstance(picture, str | os.PathLike):
+        picture = os.fspath(picture)
+        if os.path.isdir(picture):
+            raise DataError(
+                f"{name}: {picture}: a folder; give its files, such as "
+                f'sorted(Path({picture!r}).glob("*.jpg"))'
+            )
         try:
             picture = open_image(picture, seconds=seconds)
         except DataError as error:
