@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import glob
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -59,16 +59,19 @@ class Images:
             raise DataError("\n".join(f"{word}: {why}" for word, why in self.problems.items()))
 
     def batches(
-        self, process: Callable[[Image.Image], Tensor], size: int, numbers: Sequence[int] = ()
+        self,
+        process: Callable[[Image.Image], Tensor],
+        size: int,
+        numbers: Iterable[int] | None = None,
     ) -> Iterator[ImageBatch]:
         """The images in batches; what cannot be read is noted in ``problems`` and left out.
 
         Args:
             process: from a picture to (3, H, W).
             size: images per batch, at most.
-            numbers: which images; by default all.
+            numbers: which images, taken as they are needed; by default all.
         """
-        chosen = numbers or range(len(self.names))
+        chosen = range(len(self.names)) if numbers is None else numbers
         read = functools.partial(self._read, process)
         for batch in read_ahead(chosen, read, size):
             yield from self._batch(batch)
@@ -108,6 +111,11 @@ class Images:
             others = ", ".join(f"{number} ({rule})" for rule, number in self.left_out.items())
             lines.append(f"left out of folders: {others}")
         return "\n".join(lines)
+
+    def set_aside(self) -> dict[str, str]:
+        """Name -> why, of what could not be found or read, or failed."""
+        failed = {name: "; ".join(why) for name, why in self.failures.items()}
+        return {**self.problems, **failed}
 
     def failed(self, name: str, why: str) -> None:
         """Note what failed for an image that was read; others go on."""

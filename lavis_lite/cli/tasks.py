@@ -7,7 +7,7 @@ import inspect
 import math
 import os
 from argparse import Namespace
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import torch
@@ -29,8 +29,22 @@ _BEAMS = 3  # of a search whose number is not given, as of ``generate``
 Advance = Callable[[int], object]  # told how many more images are done
 
 
-def caption(session: Session, images: Images, options: Namespace, done: Advance) -> Iterator[Row]:
-    """A row per image: ``caption``, or ``captions`` where several are asked for."""
+def caption(
+    session: Session,
+    images: Images,
+    options: Namespace,
+    done: Advance,
+    numbers: Iterable[int] | None = None,
+) -> Iterator[Row]:
+    """A row per image: ``caption``, or ``captions`` where several are asked for.
+
+    Args:
+        session: with a model that generates.
+        images: that are meant.
+        options: of the command line.
+        done: told how many more images are done.
+        numbers: which images, taken as they are needed; by default all.
+    """
     taken = inspect.signature(session.model.generate).parameters
     if "use_nucleus_sampling" in taken:  # others draw by default
         _refuse_without_effect(options)
@@ -45,12 +59,14 @@ def caption(session: Session, images: Images, options: Namespace, done: Advance)
     given = {name: value for name, value in given.items() if value is not None}
     asking.check_generation(session, given)
     several = given.get("num_captions", 1) > 1
-    for batch in images.batches(session.image, options.batch_size):
+    before, after = options.prefix or "", options.suffix or ""
+    for batch in images.batches(session.image, options.batch_size, numbers):
         found = asking.captions(session, batch.names, batch.pixels, given, options.seed or 0)
         for name, mine in zip(batch.names, found, strict=True):
             if mine is None:
                 images.failed(name, not_finite("the logits of a text"))
                 continue
+            mine = [f"{before}{text}{after}" for text in mine]
             yield {"image": name, **({"captions": mine} if several else {"caption": mine[0]})}
         done(len(batch.names))
 
