@@ -9,6 +9,9 @@ Beside its components a zoo.yaml has the cards of its models::
         processors: {image: {train: {...}, eval: {...}}, text: {...}}
         types:                                  # the first one is the default
           base: {preset: base, args: {image_size: 384}, checkpoint: https://...}
+
+A type's ``hub`` has the repositories of the hub that hold such a model in transformers' layout,
+each with the arguments that differ there: ``hub: {owner/name: {image_size: 384}}``.
 """
 
 from __future__ import annotations
@@ -16,6 +19,7 @@ from __future__ import annotations
 import dataclasses
 import importlib.util
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -66,6 +70,26 @@ def default_for(task: str) -> str:
         if task in card(name).get("default_for", ()):
             return name
     raise UnknownName(f"no model is made for {task!r}; name one of {', '.join(list_models())}")
+
+
+@dataclass(frozen=True)
+class HubModel:
+    """The model that a repository of the hub holds, in transformers' layout."""
+
+    name: str
+    type: str
+    args: Mapping[str, object] = field(default_factory=dict)
+
+
+def of_hub_id(repository: str) -> HubModel | None:
+    """Return the model that ``owner/name`` of the hub holds; None of one that no card knows."""
+    for name in list_models():
+        for type, entry in card(name)["types"].items():
+            if repository in (known := (entry or {}).get("hub", {})):
+                return HubModel(name, type, known[repository] or {})
+            if (entry or {}).get("checkpoint") == f"hf://{repository}":
+                return HubModel(name, type)
+    return None
 
 
 def model_type(name: str, type: str) -> dict[str, Any]:
