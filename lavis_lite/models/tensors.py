@@ -14,7 +14,7 @@ from lavis_lite.modules.samples import kind_of
 C = TypeVar("C")
 
 
-def width_of(encoder: nn.Module) -> int | None:
+def width_of(encoder: nn.Module | None) -> int | None:
     """Return the width D of an encoder's states; None where it does not say."""
     width = getattr(encoder, "width", None)
     return width if isinstance(width, int) else None
