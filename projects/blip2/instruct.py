@@ -7,6 +7,7 @@ model.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -49,7 +50,9 @@ class QueriedInstruct(QueriedLanguage):
         tokenizer: WordPiece,
         **options: object,
     ) -> None:
-        super().__init__(visual_encoder, ln_vision, qformer, language, **options)  # type: ignore[arg-type]
+        super().__init__(
+            visual_encoder, ln_vision, qformer, language, **cast("dict[str, Any]", options)
+        )
         self.tokenizer = tokenizer
 
     def prefix(self, image_tokens: Tensor, prompts: Sequence[str] | None = None) -> Tensor:
@@ -140,8 +143,11 @@ class Blip2T5Instruct(QueriedInstruct):
     answer_length_penalty = -1.0
 
 
+Instruct = TypeVar("Instruct", bound=QueriedInstruct)
+
+
 def build(
-    model_class: type[QueriedInstruct],
+    model_class: type[Instruct],
     vision: Spec,
     text: Spec,
     language: Spec,
@@ -151,13 +157,14 @@ def build(
     freeze_language: bool,
     losses: LossSpecs | None,
     **texts: object,
-) -> QueriedInstruct:
+) -> Instruct:
     """Build a model whose Q-Former reads instructions; the arguments are those of the builders."""
     words = load_tokenizer(tokenizer, ADDED)
     parts = build_parts(
         vision, text, language, image_size, freeze_vision, freeze_language, len(words)
     )
-    model = model_class(**parts._asdict(), tokenizer=words, image_size=image_size, **texts)
+    options = cast("dict[str, Any]", texts)
+    model = model_class(**parts._asdict(), tokenizer=words, image_size=image_size, **options)
     model.add_losses(losses)
     return model
 
@@ -187,7 +194,7 @@ def blip2_vicuna_instruct(
 
     Reference: InstructBLIP, https://arxiv.org/abs/2305.06500, section 2.
     """
-    return build(  # type: ignore[return-value]
+    return build(
         Blip2VicunaInstruct, vision, text, language, image_size, tokenizer, freeze_vision,
         freeze_language, losses, prompt=prompt, answer_prompt=answer_prompt, max_length=max_length,
         max_prompt_length=max_prompt_length,
@@ -219,7 +226,7 @@ def blip2_t5_instruct(
 
     Reference: InstructBLIP, https://arxiv.org/abs/2305.06500, section 2.
     """
-    return build(  # type: ignore[return-value]
+    return build(
         Blip2T5Instruct, vision, text, language, image_size, tokenizer, freeze_vision,
         freeze_language, losses, prompt=prompt, answer_prompt=answer_prompt, max_length=max_length,
         max_prompt_length=max_prompt_length,

@@ -7,7 +7,7 @@ text tokens, D width of the language model, V vocabulary.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Literal
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +19,7 @@ from lavis_lite.models.images import tokens_of
 from lavis_lite.models.texts import one_each, texts_of
 from lavis_lite.models.vqa import checked_answers
 from lavis_lite.modules.generation import generate as generate_ids
+from lavis_lite.modules.language.causal import CausalLanguage
 from lavis_lite.modules.language.loading import Language
 from lavis_lite.modules.language.tokens import IGNORED
 from lavis_lite.modules.layers.modes import eval_mode
@@ -56,6 +57,7 @@ class QueriedLanguage(VisionLanguageModel):
     formats = LanguageFormats()
     text_towers = ("Qformer", "language")
     encode_image = towers.encode_image
+    language: Language
     answer_length_penalty = 0.0
 
     def __init__(
@@ -123,7 +125,7 @@ class QueriedLanguage(VisionLanguageModel):
         """Leading tokens of a text that are the prompt's."""
         if self.language.reads_apart:
             return 0
-        return len(self.language.prompt_ids(self.prompt, self.max_length))
+        return len(cast(CausalLanguage, self.language).prompt_ids(self.prompt, self.max_length))
 
     @checked_options
     @torch.no_grad()
@@ -297,7 +299,7 @@ class QueriedLanguage(VisionLanguageModel):
             start,
             eos_id=words.end_id,
             pad_id=words.pad_id,
-            **options,
+            **cast("dict[str, Any]", options),
         )
         return [words.decode(row[1:]) for row in ids]
 

@@ -22,7 +22,7 @@ from lavis_lite.projects.blip2.model import Blip2Qformer
 class Blip2ITM(Blip2Qformer):
     """A model of the first stage, for inference: matching logits and cosine similarity."""
 
-    def forward(  # type: ignore[override]  # scores in place of losses
+    def forward(  # scores in place of losses
         self, samples: Samples, match_head: Literal["itm", "itc"] = "itm"
     ) -> Tensor:
         """Scores of each image with its own text; without dropout in any mode.

@@ -7,7 +7,7 @@ vocabulary.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import Tensor, nn
@@ -38,7 +38,7 @@ class EncoderDecoderLanguage(nn.Module):
         super().__init__()
         self.model = model
         self.tokens = tokens
-        self.width: int = model.get_input_embeddings().embedding_dim
+        self.width = cast(nn.Embedding, model.get_input_embeddings()).embedding_dim
         first = getattr(model.config, "decoder_start_token_id", None)
         self.start_id: int = tokens.pad_id if first is None else first
 

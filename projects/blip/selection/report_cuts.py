@@ -133,7 +133,7 @@ def _row(name: str, fits: numpy.ndarray, chosen: numpy.ndarray) -> TableRow:
 def _exact(values: numpy.ndarray, fits: numpy.ndarray) -> tuple[numpy.ndarray, numpy.ndarray]:
     """Return how many of either kind have each score, from the best down."""
     scores = numpy.unique(values)[::-1]
-    return tuple((values[kind][:, None] == scores).sum(0) for kind in (fits, ~fits))  # type: ignore[return-value]
+    return tuple((values[kind][:, None] == scores).sum(0) for kind in (fits, ~fits))
 
 
 def _curve(name: str, right: numpy.ndarray, wrong: numpy.ndarray) -> Line:
