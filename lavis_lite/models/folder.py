@@ -20,7 +20,7 @@ from lavis_lite import distributed, registry
 from lavis_lite.checkpoint import directory
 from lavis_lite.checkpoint.weights import save_weights
 from lavis_lite.errors import CheckpointError, ConfigError
-from lavis_lite.io.files import publish
+from lavis_lite.io.files import whole_file
 from lavis_lite.io.redaction import redacted
 from lavis_lite.registry import cards
 from lavis_lite.registry.component import NESTED_KINDS, ModelComponent
@@ -174,9 +174,8 @@ def _save_vocabulary(tokenizer: Any, folder: Path) -> None:
 
 
 def _write(path: Path, text: str) -> None:
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(f"{text.rstrip()}\n", encoding="utf-8")
-    publish(temporary, path)
+    with whole_file(path) as temporary:
+        temporary.write_text(f"{text.rstrip()}\n", encoding="utf-8")
 
 
 def describe(saved: SavedModel, model: nn.Module, start: str | None) -> str:
