@@ -26,7 +26,7 @@ EXTRAS = {
     "siglip": ["sentencepiece>=0.2", "protobuf>=4.25"],
     # selections of CapFilt's texts, tables of its records, perceptual hashes of images
     "curation": ["duckdb>=1.4", "pyarrow>=15", "imagehash>=4.3"],
-    "app": ["starlette>=1", "uvicorn>=0.40", "gradio>=6"],
+    "app": ["starlette>=1", "uvicorn>=0.40"],
     "docs": ["sphinx>=8", "furo>=2024.8.6", "myst-parser>=4"],
 }
 EXTRAS["test"] = [

@@ -89,7 +89,8 @@ _LAVIS = {
     "datasets": "`lavis_lite.load_dataset` loads datasets, `lavis_lite.data` has their classes",
     "processors": "`lavis_lite.load_processor` makes one; they stand in "
     "`lavis_lite.data.image_processors` and `lavis_lite.data.text_processors`",
-    "tasks": "a config says what is done: `lavis-lite list runner`, `lavis-lite list metric`",
+    "tasks": "a config says what is done: `lavis-lite list --kind runner`, `lavis-lite list "
+    "--kind metric`",
 }
 
 

@@ -65,6 +65,7 @@ class LoadReport:
         interpolated: keys whose tensor was resized to fit.
         loaded: number of the model's tensors that were filled.
         total: number of the model's tensors.
+        elsewhere: prefix of keys that the weights leave out -> where the model has them from.
     """
 
     missing: list[str] = field(default_factory=list)
@@ -74,6 +75,7 @@ class LoadReport:
     interpolated: list[str] = field(default_factory=list)
     loaded: int = 0
     total: int = 0
+    elsewhere: dict[str, str] = field(default_factory=dict)
 
     @property
     def complete(self) -> bool:
@@ -86,6 +88,7 @@ class LoadReport:
             keys = list(getattr(self, name))
             if keys:
                 parts.append(f"{len(keys)} {name} ({_some(keys, 3)})")
+        parts += [f"{prefix}* from {source}" for prefix, source in self.elsewhere.items()]
         return "; ".join(parts)
 
 
@@ -102,7 +105,8 @@ def load_state(
     A model that reads other dialects has ``rename_weights(weights) -> weights``, one that reads
     other sizes or parts ``adapt_weights(weights) -> weights``; both are called first. PrefixTrie of
     DistributedDataParallel and torch.compile are removed. A key that is tied to a loaded one is
-    not missing.
+    not missing, and neither are parts of which the weights have nothing and the model says in
+    ``kept_elsewhere``, prefix -> source, that it has them from files of their own.
 
     Args:
         model: may be wrapped in DistributedDataParallel or compiled.
@@ -129,14 +133,19 @@ def load_state(
         for k, w in adapted.items()
         if k in expected and k not in fitting
     }
+    sources: Mapping[str, str] = getattr(model, "kept_elsewhere", {})
+    present = (*covered, *misshapen)
+    elsewhere = {p: s for p, s in sources.items() if not any(k.startswith(p) for k in present)}
+    absent = [k for k in expected if k not in covered and k not in misshapen]
     report = LoadReport(
-        missing=[k for k in expected if k not in covered and k not in misshapen],
+        missing=[k for k in absent if not k.startswith(tuple(elsewhere) or ("\0",))],
         unexpected=[k for k in adapted if k not in expected and not _COUNTERS.search(k)],
         misshapen=misshapen,
         converted=converted,
         interpolated=[k for k in adapted if k in given and adapted[k].shape != given[k].shape],
         loaded=len(covered),
         total=len(expected),
+        elsewhere=elsewhere,
     )
     if strict and not report.complete:
         raise CheckpointError(_misfit(report, type(model).__name__, source, expected, adapted))

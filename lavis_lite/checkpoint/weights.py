@@ -12,7 +12,7 @@ import re
 import types
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import safetensors
@@ -30,7 +30,7 @@ from lavis_lite.checkpoint.load_state import (
 from lavis_lite.checkpoint.locate import Origin, find_weights
 from lavis_lite.checkpoint.pickled import check_names, zip_members
 from lavis_lite.errors import CheckpointError
-from lavis_lite.io.files import publish
+from lavis_lite.io.files import whole_file
 
 __all__ = [
     "LoadReport",
@@ -127,10 +127,21 @@ def build_with_weights(
     with WithoutDrawing():
         model = build()
     weights = _find(model, source, sha256)
-    state = model.state_dict()
-    if not all(k in weights and weights[k].shape == tensor.shape for k, tensor in state.items()):
+    if not _fills(model, weights):
         model = build()  # part of it may start anew
     return model, load_state(model, weights, source=str(source))
+
+
+def _fills(model: nn.Module, weights: Mapping[str, Tensor]) -> bool:
+    """Tell whether weights have all of a model's tensors but those that it has from elsewhere."""
+    elsewhere = tuple(getattr(model, "kept_elsewhere", ()))
+    if elsewhere:  # large files, worth a second look under the names that the model will get
+        weights = cast(Any, model).rename_weights(dict(weights))
+    return all(
+        (key in weights and weights[key].shape == tensor.shape)
+        or (elsewhere and key.startswith(elsewhere))
+        for key, tensor in model.state_dict().items()
+    )
 
 
 def _find(model: nn.Module, source: str | Path, sha256: str | None) -> dict[str, Tensor]:
@@ -261,13 +272,8 @@ def save_weights(
         metadata: values that are not str are written as JSON.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
+    with whole_file(path) as temporary:
         write_safetensors(model, temporary, metadata)
-        publish(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
     return path
 
 

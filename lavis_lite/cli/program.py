@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import difflib
 import functools
 import json
 import logging
 import os
+import re
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -116,10 +118,16 @@ def list_names(arguments: argparse.Namespace) -> int:
             indent = "  " if len(listing) > 1 else ""
             print(f"{indent}{name}" + (f"  ({', '.join(types)})" if types else ""))
     if not any(listing.values()):
-        print(f"nothing matches {pattern!r}", file=sys.stderr)
+        print(f"nothing matches {pattern!r}{_near_kind(pattern)}", file=sys.stderr)
     for module, why in registry.index.failures.items():
         print(f"cannot be used: {module} ({why})", file=sys.stderr)
     return 0
+
+
+def _near_kind(pattern: str) -> str:
+    """Return a hint where a kind was given in the place of a pattern, or an empty string."""
+    near = difflib.get_close_matches(pattern, registry.kinds(), n=1, cutoff=0.8)
+    return f"; `lavis-lite list --kind {near[0]}` lists its names" if near else ""
 
 
 def _list_configs(as_json: bool) -> int:
@@ -239,10 +247,17 @@ def _parse(argv: list[str], program: str) -> argparse.Namespace:
         arguments.command = functools.partial(_call, arguments.call, rest)
         return arguments
     if any(word.startswith("-") or not hasattr(arguments, "overrides") for word in rest):
-        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+        parser.error(f"unrecognized arguments: {' '.join(rest)}{_near_overrides(arguments, rest)}")
     if rest:
         arguments.overrides += rest
     return arguments
+
+
+def _near_overrides(arguments: argparse.Namespace, words: Sequence[str]) -> str:
+    """Return a hint where overrides were written like options, or an empty string."""
+    meant = [word.lstrip("-") for word in words if re.fullmatch(r"-+[A-Za-z_][^=]*=.*", word)]
+    hint = f"; an override has no dashes: {' '.join(meant)}"
+    return hint if meant and hasattr(arguments, "overrides") else ""
 
 
 def _call(name: str, words: Sequence[str], arguments: argparse.Namespace) -> int:

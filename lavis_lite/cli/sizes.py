@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from lavis_lite.models import zoo
 from lavis_lite.modules.layers.flops import counted
 from lavis_lite.modules.text.text_batch import ADDED, SPECIAL
 from lavis_lite.registry import cards
+from lavis_lite.registry.component import NESTED_KINDS
 
 VOCABULARY, WIDTH = 30524, 768  # of a text backbone that is built by itself: BERT's and BLIP's
 
@@ -63,18 +64,26 @@ def of_model(name: str, type: str) -> str:
     vision, size = cards.preset(name, type).get("vision"), getattr(model, "image_size", None)
     if vision is None or size is None:
         return _parameters(model)
-    tower = registry.build("vision_encoder", vision, image_size=size)
     height, width = height_width(size)
-    work = multiply_adds(tower, torch.zeros(1, 3, height, width))
+    with torch.device("meta"):  # a ViT of a billion weights has a size too
+        tower = registry.build("vision_encoder", _fresh(vision), image_size=size)
+        work = multiply_adds(tower, torch.zeros(1, 3, height, width))
     return f"{_spell(model, work)} to encode an image of {height} x {width}"
 
 
+def _fresh(spec: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a component without the weights that it starts from, whose size is the same."""
+    return {**spec, "pretrained": False} if spec.get("pretrained") else dict(spec)
+
+
 def _without_storage(name: str, type: str) -> nn.Module:
+    parts = cards.preset(name, type)
+    fresh: dict[str, Any] = {key: _fresh(parts[key]) for key in NESTED_KINDS if key in parts}
     with _no_fetching(), torch.device("meta"):
         try:
-            return zoo.create_model(name, type)
+            return zoo.create_model(name, type, **fresh)
         except DownloadError:
-            source = cards.preset(name, type).get("tokenizer")
+            source = parts.get("tokenizer")
             size = cards.vocabulary_size(str(source))
             if size is None:
                 raise
@@ -84,7 +93,7 @@ def _without_storage(name: str, type: str) -> nn.Module:
             own = (*SPECIAL, *(ADDED if str(source).startswith("hf/") else ()))
             numbered = (f"token{number}" for number in range(size - len(own)))
             vocabulary.write_text("\n".join((*own, *numbered)))
-            return zoo.create_model(name, type, tokenizer=str(vocabulary))
+            return zoo.create_model(name, type, tokenizer=str(vocabulary), **fresh)
 
 
 @contextmanager

@@ -9,6 +9,7 @@ http.py          the HTTP client: limits, deadlines, public addresses
 web_images.py    one picture from a public web address
 object_store.py  s3://, gs:// and the other schemes of fsspec
 files.py         writing files whole
+json_files.py    small JSON and text files
 redaction.py     secrets taken out of what is written down
 packages.py      installed packages that do not fit together
 """

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import re
 from dataclasses import dataclass
 from fnmatch import fnmatch
@@ -16,8 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lavis_lite.errors import CheckpointError, ConfigError, DownloadError
-from lavis_lite.io.files import publish
 from lavis_lite.io.hub import hub_client, why_no_hub
+from lavis_lite.io.json_files import read_json, write_json
 from lavis_lite.io.paths import cache_dir, local_path
 from lavis_lite.io.redaction import REDACTED, redacted_urls
 
@@ -161,13 +160,10 @@ def _snapshot(repository: str, revision: str | None) -> Snapshot:
     if reason is None:
         found = _asked(repository, revision)
         with contextlib.suppress(OSError):  # read-only: the hub is asked again next time
-            note.parent.mkdir(parents=True, exist_ok=True)
-            temporary = note.with_name(f".{note.name}.{os.getpid()}.tmp")
-            temporary.write_text(json.dumps(vars(found)), encoding="utf-8")
-            publish(temporary, note)
+            write_json(note, vars(found))
         return found
     try:
-        return Snapshot(**json.loads(note.read_text(encoding="utf-8")))
+        return Snapshot(**read_json(note))
     except (OSError, ValueError, TypeError):
         at = f" at {revision}" if revision else ""
         raise DownloadError(

@@ -26,24 +26,34 @@ def row_contrast(
     temperature: Tensor | float,
     first: int = 0,
     reduction: Reduction = "mean",
+    targets: Tensor | None = None,
+    label_smoothing: float = 0.0,
 ) -> Tensor:
     """Cross-entropy of each row with its own column among all columns: one direction of InfoNCE.
 
-    ``-log(exp(r_i . c_i / t) / sum_j exp(r_i . c_j / t))``.
+    ``-log(exp(r_i . c_i / t) / sum_j exp(r_i . c_j / t))``. With label smoothing s the target is
+    ``(1 - s) onehot(i) + s / G``.
 
     Args:
-        rows: (B, E) unit vectors r.
-        columns: (G, E) unit vectors c; row i belongs to column ``first + i``.
+        rows: (B, E) unit vectors r, or (B, Q, E), several for each row (``cosines``).
+        columns: (G, E) unit vectors c, or (G, P, E); row i belongs to column ``first + i``.
         temperature: t, above 0.
         first: the column of row 0.
         reduction: over the rows.
+        targets: (B, G) distributions in place of the one-hot targets, see ``positives``.
+        label_smoothing: s, in [0, 1).
 
     Returns:
         () loss.
     """
     logits = similarities(rows, columns, temperature)  # (B, G)
-    labels = torch.arange(len(rows), device=rows.device) + first  # (B,)
-    total = F.cross_entropy(logits, labels, reduction="sum")
+    own = torch.arange(len(rows), device=rows.device) + first  # (B,)
+    total = F.cross_entropy(
+        logits,
+        own if targets is None else targets,
+        reduction="sum",
+        label_smoothing=label_smoothing,
+    )
     return reduced(total, len(rows), reduction)
 
 
@@ -268,24 +278,50 @@ class InfoNce(nn.Module):
 
     Args:
         negatives: ``global`` contrasts with the batch of all processes, ``local`` with this one's.
+        label_smoothing: weight of the uniform distribution in the targets, in [0, 1).
+        column_gradients: train also what the rows are compared with; without, each direction
+            trains the side of its rows alone.
+        same_image_positive: pairs of one image (``image_id``) are each other's positives.
 
     Reference: CLIP, https://arxiv.org/abs/2103.00020, fig. 3.
     """
 
     requires = (Contrasts,)
 
-    def __init__(self, negatives: Scope = "global") -> None:
+    def __init__(
+        self,
+        negatives: Scope = "global",
+        label_smoothing: float = 0.0,
+        column_gradients: bool = True,
+        same_image_positive: bool = False,
+    ) -> None:
         super().__init__()
         self.negatives = negatives
+        self.label_smoothing, self.column_gradients = label_smoothing, column_gradients
+        self.same_image_positive = same_image_positive
 
     def forward(self, shared: Shared) -> Tensor:
         """() mean over both directions and all rows of all processes."""
-        image, text = shared.image_features, shared.text_features  # (B, E) each
+        image, text = shared.image_features, shared.text_features  # (B, E), or (B, Q, E), each
         images, texts, first = image, text, 0
+        if not self.column_gradients:
+            images, texts = image.detach(), text.detach()
         if self.negatives == "global":
             first = first_row(len(image))
-            images = distributed.gather_with_grad(image, even=False)  # (G, E)
-            texts = distributed.gather_with_grad(text, even=False)  # (G, E)
-        total = row_contrast(image, texts, shared.temperature, first, "sum")
-        total += row_contrast(text, images, shared.temperature, first, "sum")
+            images = distributed.gather_with_grad(images, even=False)  # (G, E)
+            texts = distributed.gather_with_grad(texts, even=False)  # (G, E)
+        total = self._sum(shared, image, texts, first)
+        total += self._sum(shared, text, images, first)
         return global_mean(total / 2, len(image))
+
+    def _sum(self, shared: Shared, rows: Tensor, columns: Tensor, first: int) -> Tensor:
+        targets = self._targets(shared)
+        smoothing = self.label_smoothing
+        return row_contrast(rows, columns, shared.temperature, first, "sum", targets, smoothing)
+
+    def _targets(self, shared: Shared) -> Tensor | None:
+        if not self.same_image_positive:
+            return None
+        ids = shared.image_ids
+        everywhere = self.negatives == "global"
+        return positives(ids, distributed.all_gather(ids) if everywhere else ids)  # (B, G)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from lavis_lite import distributed
+from lavis_lite.data.collate import image_number
 from lavis_lite.errors import ConfigError
 from lavis_lite.losses.step_info import StepInfo
 from lavis_lite.modules.interfaces import ImageContext
@@ -106,7 +107,10 @@ class Shared(Generic[M]):
 
     @cached_property
     def image_features(self) -> Tensor:
-        """(B, E) unit length, fp32."""
+        """(B, E) unit length, fp32; (B, Q, E) where several vectors embed an image."""
+        of_context = getattr(self.model, "context_features", None)
+        if of_context is not None:  # one pass over the image for both
+            return self._compute(lambda: of_context(self.image_context))
         return self._compute(lambda: self._able.image_features(self.image_tokens))
 
     @cached_property
@@ -147,6 +151,8 @@ class Shared(Generic[M]):
         num_rows = len(needed(self.samples, "text_input"))
         if ids is None:
             return torch.arange(num_rows, device=device) + (distributed.rank() << 32)
+        if isinstance(ids, list):
+            ids = [image_number(number) for number in ids]
         return whole_numbers(ids, num_rows, "image_id").to(device)
 
     @cached_property
@@ -210,7 +216,7 @@ def rows_of(context: ImageContext, index: Tensor) -> ImageContext:
 def similarities(rows: Tensor, columns: Tensor, temperature: Tensor | float) -> Tensor:
     """(B, E) and (C, E) unit vectors to (B, C) cosines over the temperature.
 
-    In fp32 also under autocast.
+    In fp32 also under autocast; several vectors of each are compared as ``cosines`` does.
     """
     return cosines(rows, columns) / temperature
 

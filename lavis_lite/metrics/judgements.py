@@ -120,7 +120,7 @@ class Judgements:
     def _counts(
         self, data: EvaluationData, rows: list[Row], unjudged: dict[str, list[int]]
     ) -> dict[str, Counts]:
-        """Of how many captions the figures are: AUC and precision of all, the taus of others'."""
+        """Count the captions that figures are of: AUC and precision of all, the taus of others'."""
         total = range(len(data.dataset))
         judged = count(data, total, [row["index"] for row in rows], unjudged)
         demand_some(judged, "judgements")

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from lavis_lite.modules.layers.similarity import cosines
+from lavis_lite.modules.layers.similarity import cosines, num_vectors
 
 # Numbers of a similarity matrix that exist at once; bounds memory at any number of candidates.
 _CELLS = 2**22
@@ -18,7 +18,12 @@ LISTED = 5
 
 
 def row_chunks(num_rows: int, num_columns: int) -> Iterator[slice]:
-    """Slices of rows, so many at once as a bounded part of the matrix may have."""
+    """Slices of rows, so many at once as a bounded part of the matrix may have.
+
+    Args:
+        num_rows: of the matrix.
+        num_columns: numbers that are computed for each row.
+    """
     step = max(1, _CELLS // max(1, num_columns))
     for start in range(0, max(1, num_rows), step):  # at least one, maybe without rows
         yield slice(start, min(start + step, num_rows))
@@ -28,8 +33,8 @@ def preselect(query: Tensor, candidate: Tensor, top_k: int, column: Tensor | Non
     """The most similar candidates of each query, best first; equal ones in their order.
 
     Args:
-        query: (Q, E) unit length.
-        candidate: (C, E) unit length.
+        query: (Q, E) unit length; of several vectors each, (Q, P, E), as for ``cosines``.
+        candidate: (C, E) unit length; or several vectors each.
         top_k: how many.
         column: (R,) where several candidates share an embedding: the row of ``candidate`` of each.
 
@@ -38,7 +43,9 @@ def preselect(query: Tensor, candidate: Tensor, top_k: int, column: Tensor | Non
     """
     count = len(candidate) if column is None else len(column)
     chosen = []
-    for rows in row_chunks(len(query), count):
+    for rows in row_chunks(
+        len(query), max(count, num_vectors(query) * len(candidate.flatten(0, -2)))
+    ):
         cosine = _cosine(query[rows], candidate, column)
         order = cosine.sort(dim=1, descending=True, stable=True).indices
         chosen.append(order[:, :top_k].cpu())
@@ -93,7 +100,8 @@ def rank(
         add_cosine: whether the cosine counts beside the match logit.
     """
     parts: list[Ranking] = []
-    for rows in row_chunks(len(query), len(candidate_owner)):
+    compared = num_vectors(query) * len(candidate.flatten(0, -2))
+    for rows in row_chunks(len(query), max(len(candidate_owner), compared)):
         cosine = _cosine(query[rows], candidate, column).double().cpu()
         picked = chosen[rows]
         scores = cosine

@@ -46,7 +46,7 @@ class Encoded(NamedTuple):
 
     Attributes:
         pairs: the M readable images and their R texts.
-        image: (M, E) unit length.
+        image: (M, E) unit length; (M, Q, E) of a model that embeds an image by several vectors.
         text: (U, E) unit length; equal texts are encoded, and scored, once.
         distinct: (R,) row of ``text`` that each text is.
         owner: (R,) image of each text.
@@ -170,7 +170,7 @@ class Retrieval:
         for batch in image_batches(data, pairs, runner):
             tokens, to_embed = encode_frames(model, batch.image)
             embeds = model.image_features(to_embed).float().cpu()
-            good = embeds.isfinite().all(1)
+            good = embeds.isfinite().flatten(1).all(1)
             for position, is_good in zip(batch.positions, good.tolist(), strict=True):
                 if is_good:
                     positions.append(position)

@@ -4,8 +4,10 @@ base.py               what every model has: image size, losses, saving
 build.py              the steps of registered builders: towers and heads from components
 formats.py            layouts of weights other than our own
 momentum.py           the momentum copy
+frozen_vision.py      a vision encoder that is not trained
 multimodal.py         a vision encoder, and a text encoder that reads with it
 joint_space.py        images and texts as unit vectors of one space
+captioning.py         texts about images, whatever the decoder
 retrieval.py          the joint space and matching, trained together
 classification.py     the class of an image, or of several, with a text
 vqa.py                answers to questions, generated and ranked

@@ -27,6 +27,11 @@ B = TypeVar("B", bound=Callable[..., Any])
 ARGUMENTS = {
     "vision": "the vision encoder's component.",
     "text": "the text encoder's component.",
+    "language": "the language model's component, any of the kind ``language_model``.",
+    "prompt": "what texts start from; it is given to the model, not learnt.",
+    "answer_prompt": "what answers start from; ``{}`` in it stands for the question.",
+    "freeze_vision": "leave the vision tower as it is; one in half precision must be.",
+    "freeze_language": "leave the language model as it is.",
     "image_size": "side of the square input, or its (height, width).",
     "tokenizer": "a vocabulary's folder, file or hub id; None is the small one of the package.",
     "num_classes": "number of classes C.",

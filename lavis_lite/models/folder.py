@@ -23,7 +23,7 @@ from lavis_lite.checkpoint.locate import repository_in
 from lavis_lite.checkpoint.weights import save_weights
 from lavis_lite.errors import CheckpointError, ConfigError, DownloadError
 from lavis_lite.io import hub, hub_models
-from lavis_lite.io.files import publish
+from lavis_lite.io.files import whole_file
 from lavis_lite.io.redaction import redacted
 from lavis_lite.registry import cards
 from lavis_lite.registry.component import NESTED_KINDS, ModelComponent
@@ -85,7 +85,7 @@ def save(model: nn.Module, folder: str | Path, metrics: Mapping[str, float] | No
         card["name"],
         card["type"],
         args,
-        redacted(card.get("processors") or cards.card(card["name"]).get("processors", {})),
+        redacted(card.get("processors") or cards.processors(card["name"], card["type"])),
         dict(metrics if metrics is not None else card.get("metrics", {})),
     )
     save_weights(model, folder / WEIGHTS)
@@ -233,9 +233,8 @@ def _save_vocabulary(tokenizer: Any, folder: Path) -> None:
 
 
 def _write(path: Path, text: str) -> None:
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(f"{text.rstrip()}\n", encoding="utf-8")
-    publish(temporary, path)
+    with whole_file(path) as temporary:
+        temporary.write_text(f"{text.rstrip()}\n", encoding="utf-8")
 
 
 def describe(saved: SavedModel, model: nn.Module, start: str | None) -> str:

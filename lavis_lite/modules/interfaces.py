@@ -127,7 +127,12 @@ class Tokenizes(Protocol):
 
 
 class Embeds(EncodesImage, Protocol):
-    """A model with a joint space of images and texts; all features unit length, fp32."""
+    """A model with a joint space of images and texts; all features unit length, fp32.
+
+    An image may be embedded by several vectors, (B, Q, E): the closest to a text counts. Optional:
+    ``context_features``, from an image context to the features of the images, where both come of
+    one pass over the image.
+    """
 
     def encode_text(self, text: list[str] | TextBatch) -> Tensor:
         """Map B texts to states (B, T, D)."""
@@ -230,6 +235,14 @@ class Decodes(LooksAtImages, Protocol):
         ...
 
 
+class LearnsTexts(EncodesImage, Protocol):
+    """A model that learns the texts of samples, behind what it has read of their images."""
+
+    def text_logits(self, image_tokens: Tensor, samples: Samples) -> tuple[Tensor, Tensor]:
+        """(B, N, D) and the samples -> logits (B, T, V), targets (B, T), -100: not learnt."""
+        ...
+
+
 class FindsWords(LooksAtImages, KeepsMomentum, Protocol):
     """A model that finds hidden words from the rest of their text and its image.
 
@@ -317,7 +330,16 @@ class Localizes(Protocol):
 CAPABILITIES: tuple[type, ...] = (
     *(EncodesImage, Tokenizes, Embeds, Contrasts, ContrastsPairwise, KeepsMomentum),
     *(ContrastsWithMomentum, LooksAtImages, Matches, Ranks, LearnsMatching, Decodes),
-    *(FindsWords, LearnsClasses, LearnsAnswers, Generates, Answers, Classifies, Localizes),
+    *(
+        LearnsTexts,
+        FindsWords,
+        LearnsClasses,
+        LearnsAnswers,
+        Generates,
+        Answers,
+        Classifies,
+        Localizes,
+    ),
 )
 
 

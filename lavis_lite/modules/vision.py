@@ -20,8 +20,19 @@ from lavis_lite.config.image_size import ImageSize, height_width
 from lavis_lite.errors import ConfigError, DownloadError, UnknownName, suggest
 from lavis_lite.io.packages import naming_torchvision
 from lavis_lite.modules.layers.init import init_linear_
+from lavis_lite.modules.position_embeddings import interpolate_pos_embed, resampler
 from lavis_lite.modules.timm_weights import load_encoder, without_network
+from lavis_lite.modules.vision_tokens import VisionTokens
 
+__all__ = [
+    "TimmTokens",
+    "encode",
+    "grid_of",
+    "interpolate_pos_embed",
+    "pool",
+    "pool_tokens",
+    "timm_encoder",
+]
 log = logging.getLogger(__name__)
 Grid = tuple[int, int]
 
@@ -99,6 +110,9 @@ def timm_encoder(
     pretrained: bool | str = False,
     position_std: float | None = None,
     init_scale: float | None = None,
+    final_norm: bool = True,
+    antialias: bool = True,
+    align_corners: bool = False,
     image_size: ImageSize = 224,
     **args: Any,
 ) -> TimmTokens:
@@ -107,12 +121,20 @@ def timm_encoder(
     Args:
         name: timm's name, with or without its pretrained tag.
         pretrained: start from timm's released weights; or from a file, folder, URL or
-            ``hf://owner/repo`` with weights in timm's names, or from a model of the zoo, whose
-            vision encoder is taken. Position embeddings are resampled to the image size.
+            ``hf://owner/repo`` with weights in timm's names, or from a model of the zoo (also by
+            its ``name.type``), whose vision encoder is taken. Position embeddings are resampled
+            to the image size.
         position_std: standard deviation to draw learned position embeddings with. timm's 0.02
             drowns position in tiny models, whose token embeddings are as small.
         init_scale: draw the matrices with deviation ``init_scale / sqrt(fan-in)``; for small
-            models, which timm's fixed 0.02 keeps from learning.
+            models, which timm's fixed 0.02 keeps from learning. Both are of first weights alone:
+            they change nothing of ``pretrained`` ones.
+        final_norm: normalise the last block's tokens. Without it they are given as they are, by a
+            tower that stops early: of the weights at ``pretrained``, the norm and the blocks after
+            its last one are left out.
+        antialias: smooth the position embeddings of the weights at ``pretrained`` where they are
+            resampled, as timm does; off, as the published code of several towers does.
+        align_corners: resample them so that the corner patches keep their embeddings.
         image_size: side, or (height, width), of the images.
         args: arguments of the timm model's class (``embed_dim``, ``depth``, ``drop_path_rate``...).
 
@@ -127,9 +149,12 @@ def timm_encoder(
         probe = _create(name, False, options)
     tokens = _probe_shape(probe, name, size)
     model = _create(name, pretrained is True, options)
-    if isinstance(pretrained, str):
-        load_encoder(model, pretrained)
     prefix = _num_prefix_tokens(model, tokens)
+    if not final_norm:
+        _remove_final_norm(model, name)
+    if isinstance(pretrained, str):
+        plain = None if antialias and not align_corners else resampler(model, prefix, align_corners)
+        load_encoder(model, pretrained, cut=not final_norm, resample=plain)
     # The class is swapped instead of wrapping the model: a wrapper would prefix all weight names.
     model.__class__ = _with_tokens(type(model))
     model.width = model.num_features
@@ -137,11 +162,29 @@ def timm_encoder(
     model.map_pool = _map_pool(probe, tokens)
     model.grid = _grid(model, tokens, prefix)
     _warn_of_cut(name, model, size)
+    if not pretrained:
+        _draw_first_weights(model, position_std, init_scale)
+    return model
+
+
+def _draw_first_weights(
+    model: nn.Module, position_std: float | None, init_scale: float | None
+) -> None:
     if init_scale is not None:
         init_linear_(model, init_scale)
     if position_std is not None and isinstance(getattr(model, "pos_embed", None), nn.Parameter):
-        nn.init.normal_(model.pos_embed, std=position_std)
-    return model
+        nn.init.normal_(cast(Tensor, model.pos_embed), std=position_std)
+
+
+def _remove_final_norm(model: nn.Module, name: str) -> None:
+    """Put an identity in the place of the norm after the last block.
+
+    Raises:
+        ConfigError: a model that has none under timm's name for it.
+    """
+    if not isinstance(getattr(model, "norm", None), nn.Module) or not hasattr(model, "blocks"):
+        raise ConfigError(f"timm/{name} has no blocks with a norm after them: drop `final_norm`")
+    model.norm = nn.Identity()
 
 
 def _uncut(model: Any, size: tuple[int, ...]) -> tuple[int, ...] | None:
@@ -203,10 +246,14 @@ def grid_of(encoder: nn.Module) -> Grid | None:
 def encode(encoder: nn.Module, image: Tensor) -> Tensor:
     """Encode images (B, 3, H, W), in any floating-point dtype, as tokens (B, N, D).
 
+    Tokens that are known already (``VisionTokens``) come back in the dtype of the encoder.
+
     Raises:
         ConfigError: a size that the encoder was not built for (many take any), or an encoder that
             gives no such tokens.
     """
+    if isinstance(image, VisionTokens):
+        return image.plain().to(next(encoder.parameters(), image).dtype)
     patches: Any = getattr(encoder, "patch_embed", None)  # timm's; strict if the size is fixed
     fixed = patches.img_size if getattr(patches, "strict_img_size", False) else None
     if fixed is not None and tuple(image.shape[-2:]) != tuple(fixed):
@@ -244,35 +291,6 @@ def pool(encoder: nn.Module, tokens: Tensor) -> Tensor:
 def pool_tokens(tokens: Tensor, num_prefix_tokens: int) -> Tensor:
     """Pool (B, N, D) to (B, D): the first token if there are prefix tokens, else the mean."""
     return tokens[:, 0] if num_prefix_tokens else tokens.mean(dim=1)
-
-
-def interpolate_pos_embed(
-    weight: Tensor, num_tokens: int, num_prefix_tokens: int = 1, grid: Grid | None = None
-) -> Tensor:
-    """Resample position embeddings to another number of patches, as BLIP does.
-
-    Args:
-        weight: (1, P + N, D), P prefix tokens and a square grid of N patches.
-        num_tokens: P + N', the new number of tokens.
-        grid: rows and columns of the N' patches; a square unless given.
-
-    Returns:
-        (1, P + N', D): prefix kept, the grid resampled (bicubic, no antialiasing); the unchanged
-        weight if its grid is not square or N' does not fill ``grid``.
-
-    Reference: BLIP's ``interpolate_pos_embed``, https://arxiv.org/abs/2201.12086.
-    """
-    prefix, patches = weight[:, :num_prefix_tokens], weight[:, num_prefix_tokens:]
-    old = math.isqrt(patches.shape[1])
-    side = math.isqrt(num_tokens - num_prefix_tokens)
-    new = (side, side) if grid is None else grid
-    fit = (old * old, math.prod(new)) == (patches.shape[1], num_tokens - num_prefix_tokens)
-    if (old, old) == new or not fit:
-        return weight
-    square = patches.reshape(1, old, old, -1).permute(0, 3, 1, 2).float()  # (1, D, old, old)
-    resampled = nn.functional.interpolate(square, size=new, mode="bicubic", align_corners=False)
-    flat = resampled.permute(0, 2, 3, 1).flatten(1, 2).to(weight.dtype)  # (1, N', D)
-    return torch.cat([prefix, flat], dim=1)  # (1, P + N', D)
 
 
 @functools.cache

@@ -9,6 +9,7 @@ Beside its components a zoo.yaml has the cards of its models::
         processors: {image: {train: {...}, eval: {...}}, text: {...}}
         types:                                  # the first one is the default
           base: {preset: base, args: {image_size: 384}, checkpoint: https://...}
+          cased: {preset: base, processors: {text: ...}}   # laid onto those of the model
 
 A type's ``hub`` has the repositories of the hub that hold such a model in transformers' layout,
 each with the arguments that differ there: ``hub: {owner/name: {image_size: 384}}``.
@@ -121,6 +122,16 @@ def preset(name: str, type: str) -> dict[str, Any]:
             f"model {name!r}, type {type!r}: no preset {start!r}.{suggest(start, shared)}"
         )
     return merge(shared.get(start, {}), entry.get("args", {}))
+
+
+def processors(name: str, type: str | None) -> dict[str, Any]:
+    """Return the processors of a type: its own, laid onto those of its model.
+
+    Raises:
+        UnknownName: no such model or type.
+    """
+    own = type_card(name, type).get("processors", {})
+    return merge(card(name).get("processors", {}), own)
 
 
 def vocabulary_size(tokenizer: str) -> int | None:

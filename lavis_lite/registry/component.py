@@ -10,7 +10,11 @@ from lavis_lite.errors import ConfigError
 from lavis_lite.registry.capabilities import Capability
 
 # The arguments of a model that hold components. The last is a mapping of components.
-NESTED_KINDS = {"vision": "vision_encoder", "text": "text_backbone"}
+NESTED_KINDS = {
+    "vision": "vision_encoder",
+    "text": "text_backbone",
+    "language": "language_model",
+}
 NESTED_MAPPINGS = {"losses": "loss"}
 
 # Names under which foreign classes have what our contracts call `width`.

@@ -44,6 +44,16 @@ KINDS: dict[str, Contract] = {
         takes projected image tokens.""",
         runtime=("vocab_size", "encoder_width"),
     ),
+    "language_model": Contract(
+        """An nn.Module that writes texts behind a prefix of vectors (B, Q, D), ``width`` = D.
+
+        ``text_logits(prefix, prompts, texts, max_length, max_prompt_length)`` -> logits (B, T, V)
+        and their targets (B, T), -100 where nothing is learnt; ``writer(prefix, prompts,
+        max_prompt_length)`` -> a decoder for ``lavis_lite.modules.generation``; ``start_id``, the
+        token that stands for a text's beginning there; ``reads_apart``, whether a prompt is read
+        apart from the text or is its beginning; ``tokens``, with ``end_id``, ``pad_id`` and
+        ``decode(ids)``."""
+    ),
     "loss": Contract(
         """An nn.Module called with a step's Shared view, returning a scalar in fp32.
 

@@ -11,7 +11,7 @@ feature_extractor.py  blip_feature_extractor    features of image and text
 
 Each has its class, made of built parts, and the registered function that builds it from a config.
 
-captioning.py         texts about images; the rest is lavis_lite.models
+captioning.py         an image-grounded decoder; the rest is lavis_lite.models
 formats.py            layouts of weights that are read and written
 pairs.py              a text tower that reads a text with two images
 convert.py            published checkpoints -> these models

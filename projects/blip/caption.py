@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from lavis_lite import registry
 from lavis_lite.config.image_size import ImageSize
+from lavis_lite.models import captioning
 from lavis_lite.models.base import Losses, LossSpecs, Spec, VisionLanguageModel
 from lavis_lite.models.build import build_decoder, build_vision, describe_arguments
 from lavis_lite.models.images import as_images, as_tokens
@@ -18,7 +19,7 @@ from lavis_lite.modules.med.model import MedDecoder
 from lavis_lite.modules.text.load_tokenizer import load_tokenizer
 from lavis_lite.modules.text.text_batch import TextBatch
 from lavis_lite.modules.text.wordpiece import WordPiece
-from lavis_lite.projects.blip import captioning
+from lavis_lite.projects.blip import captioning as grounded
 from lavis_lite.projects.blip.formats import BlipFormats
 
 
@@ -41,7 +42,9 @@ class BlipCaption(VisionLanguageModel):
     formats = BlipFormats()
     prompt_ids = captioning.prompt_ids
     generate = captioning.generate
-    decode_logits = captioning.decode_logits
+    max_positions = property(grounded.max_positions)
+    decoder_of = grounded.decoder_of
+    decode_logits = grounded.decode_logits
 
     def __init__(
         self,

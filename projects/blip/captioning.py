@@ -1,57 +1,58 @@
-"""Texts about images by an image-grounded text decoder: methods of the models that have one.
+"""An image-grounded text decoder: methods of the models that have one.
 
-A model with these parts says so in its class: ``generate = captioning.generate``.
+A model with these parts says so in its class: ``decoder_of = captioning.decoder_of``.
 """
 
 from __future__ import annotations
 
 from typing import Protocol
 
-import torch
 from torch import Tensor, nn
 
 from lavis_lite.config.calls import checked_options
-from lavis_lite.errors import ConfigError
 from lavis_lite.models.base import Texts
-from lavis_lite.models.images import tokens_of
+from lavis_lite.models.images import as_tokens
 from lavis_lite.models.tensors import as_context, rows_in
 from lavis_lite.models.texts import matched
-from lavis_lite.modules.generation import generate as generate_ids
-from lavis_lite.modules.layers.modes import eval_mode
 from lavis_lite.modules.med.attention import KeyValue
 from lavis_lite.modules.med.decoder import GroundedDecoder
 from lavis_lite.modules.med.model import MedDecoder
-from lavis_lite.modules.output import Samples
 from lavis_lite.modules.text.text_batch import TextBatch
 from lavis_lite.modules.text.wordpiece import WordPiece
 
 
 class Parts(Protocol):
-    """The parts that the functions below read. ``prompt`` is what every text starts with."""
+    """The parts that the functions below read."""
 
     visual_encoder: nn.Module
     text_decoder: MedDecoder
     tokenizer: WordPiece
-    prompt: str
-
-    @property
-    def device(self) -> torch.device:
-        """The device of the weights."""
-        ...
-
-    def encode_image(self, image: Tensor) -> Tensor:
-        """(B, 3, H, W) -> (B, N, D) tokens."""
-        ...
 
     def tokenize(self, texts: list[str]) -> TextBatch:
         """B texts to ids and mask (B, T)."""
         ...
 
 
-def prompt_ids(model: Parts) -> list[int]:
-    """[DEC] and the prompt's tokens."""
-    ids = model.tokenizer.encode([model.prompt], 512).ids[0].tolist()
-    return [model.tokenizer.bos_id, *ids[1:-1]]
+def max_positions(model: Parts) -> int:
+    """The most tokens that a text can have."""
+    return model.text_decoder.bert.max_length
+
+
+@checked_options
+def decoder_of(
+    model: Parts, image_tokens: Tensor, num_texts: int, max_length: int
+) -> GroundedDecoder:
+    """The decoder bound to images (B, N, D).
+
+    Args:
+        image_tokens: of the images.
+        num_texts: about each image, and
+        max_length: tokens of each, as far as is known: images are projected as is cheapest then.
+    """
+    tower = model.text_decoder.bert
+    tokens = as_tokens(image_tokens, model)
+    seen = tower.image_context(tokens, num_texts * max_length, max_length)
+    return GroundedDecoder(model.text_decoder, seen)
 
 
 def decode_logits(model: Parts, image_context: list[KeyValue], text: Texts) -> Tensor:
@@ -63,74 +64,3 @@ def decode_logits(model: Parts, image_context: list[KeyValue], text: Texts) -> T
     written = matched(text, rows_in(image_context), model, "decode_logits")
     written = written.replace_first(model.tokenizer.bos_id)
     return model.text_decoder(written.ids, written.mask, image_kv=image_context)
-
-
-@checked_options
-@torch.no_grad()
-def generate(
-    model: Parts,
-    samples: Samples,
-    use_nucleus_sampling: bool = False,
-    num_beams: int = 3,
-    max_length: int = 30,
-    min_length: int = 10,
-    top_p: float = 0.9,
-    repetition_penalty: float = 1.0,
-    num_captions: int = 1,
-    *,
-    method: str | None = None,
-    temperature: float = 1.0,
-    length_penalty: float = 1.0,
-    seeds: list[int] | None = None,
-) -> list[str]:
-    """Captions, the prompt removed; without dropout, whatever mode the model is in.
-
-    Args:
-        samples: ``image`` (B, 3, H, W); or ``image_tokens`` (B, N, D) where they are known.
-        use_nucleus_sampling: sample instead of searching beams (LAVIS's switch).
-        num_beams: beams per image; 1 is greedy.
-        max_length: most tokens of a text, the prompt's included.
-        min_length: fewest tokens of a text, the prompt's included.
-        top_p: smallest probability mass that sampling draws from, in (0, 1].
-        repetition_penalty: divides the scores of tokens that were there before; 1 is none.
-        num_captions: texts per image; those of beam search differ from each other.
-        method: ``beam``, ``greedy`` or ``nucleus``; wins over ``use_nucleus_sampling``.
-        temperature: of sampling.
-        length_penalty: exponent of the length that beam scores are divided by.
-        seeds: one per image; sampled texts depend on it and not on the batch.
-
-    Returns:
-        B * num_captions texts, image-major.
-
-    Raises:
-        ConfigError: options that contradict each other, or more tokens than the tower holds.
-    """
-    positions = model.text_decoder.bert.max_length
-    if max_length > positions:
-        raise ConfigError(
-            f"generate.max_length: {max_length}; the text tower has {positions} positions "
-            f"(model.text.max_length)"
-        )
-    prompt = prompt_ids(model)
-    with eval_mode(model):
-        tokens = tokens_of(samples, model)
-        method = method or ("nucleus" if use_nucleus_sampling else "beam")
-        texts = num_beams if method == "beam" else num_captions
-        seen = model.text_decoder.bert.image_context(tokens, texts * max_length, max_length)
-        ids = generate_ids(
-            GroundedDecoder(model.text_decoder, seen),
-            torch.tensor([prompt] * len(tokens), device=tokens.device),
-            method=method,
-            num_beams=num_beams,
-            num_return=num_captions,
-            max_length=max_length,
-            min_length=min_length,
-            top_p=top_p,
-            temperature=temperature,
-            repetition_penalty=repetition_penalty,
-            length_penalty=length_penalty,
-            eos_id=model.tokenizer.sep_id,
-            pad_id=model.tokenizer.pad_id,
-            seeds=seeds,
-        )
-    return [model.tokenizer.decode(row[len(prompt) :]) for row in ids]

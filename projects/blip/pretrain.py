@@ -6,6 +6,7 @@ from torch import nn
 
 from lavis_lite import registry
 from lavis_lite.config.image_size import ImageSize
+from lavis_lite.models import captioning
 from lavis_lite.models import momentum as momentum_copies
 from lavis_lite.models.base import Losses, LossSpecs, Spec
 from lavis_lite.models.build import (
@@ -20,7 +21,7 @@ from lavis_lite.models.retrieval import Retrieval
 from lavis_lite.modules.med.model import Med, MedDecoder, tie
 from lavis_lite.modules.text.load_tokenizer import load_tokenizer
 from lavis_lite.modules.text.wordpiece import WordPiece
-from lavis_lite.projects.blip import captioning
+from lavis_lite.projects.blip import captioning as grounded
 from lavis_lite.projects.blip.formats import BlipFormats
 
 
@@ -41,7 +42,9 @@ class BlipPretrain(Retrieval):
     prompt = ""
     prompt_ids = captioning.prompt_ids
     generate = captioning.generate
-    decode_logits = captioning.decode_logits
+    max_positions = property(grounded.max_positions)
+    decoder_of = grounded.decoder_of
+    decode_logits = grounded.decode_logits
 
     def __init__(
         self,

@@ -91,8 +91,7 @@ def test_a_model_tells_its_class_and_builds_tiny(name: str) -> None:
     model = create_model(name, "tiny")
     assert type(model) is registry.entry("model", name).result
     assert isinstance(model.losses, nn.ModuleDict)
-    assert model.image_size == 64
-    image = torch.randn(2, 3, 64, 64)
+    image = torch.randn(2, 3, model.image_size, model.image_size)
     samples = {"image": image, "text_input": ["a cross", "two red squares"]}
     samples |= {"image0": image, "image1": image.flip(0), "label": torch.tensor([1, 0])}
     samples |= {"answers": [["red"], ["two", "2"]], "weights": [[1.0], [0.7, 0.3]]}
@@ -106,7 +105,8 @@ def test_a_model_tells_its_class_and_builds_tiny(name: str) -> None:
 @pytest.mark.parametrize("name", TINY)
 def test_what_a_model_can_do_it_does_as_promised(name: str) -> None:
     model = create_model(name, "tiny").eval()
-    image, texts = torch.randn(2, 3, 64, 64), ["a cross", "two red squares above"]
+    image = torch.randn(2, 3, model.image_size, model.image_size)
+    texts = ["a cross", "two red squares above"]
     with torch.no_grad():
         tokens = model.encode_image(image)
         assert tokens.ndim == 3
@@ -115,7 +115,8 @@ def test_what_a_model_can_do_it_does_as_promised(name: str) -> None:
                 model.image_embeds(tokens),
                 model.text_embeds(model.encode_text(texts)),
             ):
-                torch.testing.assert_close(embeds.norm(dim=1), torch.ones(2))
+                lengths = embeds.norm(dim=-1)
+                torch.testing.assert_close(lengths, torch.ones_like(lengths))
         if hasattr(model, "match"):
             assert model.match(tokens, texts).shape == (2, 2)
             assert model.rank(tokens, [texts, texts]).shape == (2, 2)

@@ -540,6 +540,7 @@ def test_there_are_ten_kinds_and_each_states_its_contract() -> None:
         "model",
         "vision_encoder",
         "text_backbone",
+        "language_model",
         "loss",
         "dataset",
         "processor",

@@ -34,7 +34,7 @@ files:
 def test_a_card_is_complete(card: WeightCard) -> None:
     assert card.url.startswith(("https://", "hf://"))
     assert card.url.endswith(f"/{card.file}")
-    assert card.image_size % 16 == 0
+    assert card.image_size % 16 == 0 or card.image_size % 14 == 0
     assert card.licence in ("BSD-3-Clause", "MIT", "Apache-2.0")
     assert card.trained_for
     assert card.source

@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from lavis_lite.checkpoint.load_state import load_state
 from lavis_lite.checkpoint.weights import read_weights
 from lavis_lite.errors import CheckpointError, ConfigError, DownloadError
 from lavis_lite.io.paths import local_path
 from lavis_lite.modules.layers.init import INIT_STD
-from lavis_lite.modules.med.model import Layer, Med, MedDecoder
+from lavis_lite.modules.med.head import Head
 from lavis_lite.modules.text.hub_files import locate
 from lavis_lite.modules.text.text_batch import ADDED
 
@@ -24,6 +24,8 @@ WORDS = "embeddings.word_embeddings.weight"
 POSITIONS = "embeddings.position_embeddings.weight"
 TOKEN_TYPES = "embeddings.token_type_embeddings.weight"
 HEAD = "cls.predictions."
+# Parts of a layer that BERT has not: attention to images, and the feed-forward of learnt queries.
+NOT_BERTS = (".crossattention.", "_query.")
 # Settings that change the numbers but no shape; and those that shapes show too. BERT's -> ours.
 HIDDEN = {"num_attention_heads": "num_heads", "layer_norm_eps": "layer_norm_eps"}
 SIZES = HIDDEN | {
@@ -38,17 +40,18 @@ SPELLINGS = ((r"^(bert|roberta)\.", ""), (r"LayerNorm\.gamma$", "LayerNorm.weigh
              (r"^lm_head\.bias", f"{HEAD}bias"))  # fmt: skip
 
 
-def load_bert(model: Med | MedDecoder, source: str | Path) -> None:
+def load_bert(model: nn.Module, source: str | Path) -> None:
     """Load a BERT or RoBERTa checkpoint into a MED, or into a decoder with its head.
 
-    Cross-attention, which BERT lacks, stays as it is. Words that the checkpoint lacks ([DEC] and
+    What BERT lacks (cross-attention) stays as it is. Words that the checkpoint lacks ([DEC] and
     [ENC]) are drawn anew with deviation 0.02. Token types are gone from a MED: the embedding of
     type 0 is added to every position's, so that the states are those of BERT with all types 0.
     (Added to the words it would do the same for them, but not for the new words, and it would
     change the head, whose output weights the words are.)
 
     Args:
-        model: the model to fill; its vocabulary and lengths decide the shapes.
+        model: a ``Med``, a ``MedDecoder``, or a model that has a tower with the same names as
+            ``bert`` and perhaps a head as ``cls``; vocabulary and lengths decide the shapes.
         source: a folder with ``model.safetensors`` or ``pytorch_model.bin``, such a file, or a hub
             id such as ``bert-base-uncased`` or ``roberta-base``.
 
@@ -64,17 +67,18 @@ def load_bert(model: Med | MedDecoder, source: str | Path) -> None:
     if WORDS not in weights or POSITIONS not in weights:
         some = ", ".join(sorted(weights)[:3])
         raise CheckpointError(f"{where}: not a BERT: no {WORDS} in it, but {some}")
-    tower = model.bert if isinstance(model, MedDecoder) else model
+    tower = cast(Any, getattr(model, "bert", model))
     config = read_config(source)
-    heads = cast(Layer, tower.encoder.layer[0]).attention.self.num_heads
+    heads = tower.encoder.layer[0].attention.self.num_heads
     arguments = {"num_heads": heads, "layer_norm_eps": tower.embeddings.LayerNorm.eps}
     if differing := "; ".join(differences(arguments, config)):
         raise CheckpointError(f"{where}: {differing}")
     if unused := unused_positions(raw, config):
         weights[POSITIONS] = weights[POSITIONS][unused:]
     load_state(tower, tower_weights(tower, weights, where), source=where)
-    if isinstance(model, MedDecoder) and f"{HEAD}bias" in weights:
-        load_state(model.cls, head_weights(model, weights), source=f"{where}, head")
+    head = getattr(model, "cls", None)
+    if head is not None and f"{HEAD}bias" in weights:
+        load_state(head, head_weights(head, weights), source=f"{where}, head")
 
 
 def read_config(source: str | Path) -> dict[str, Any]:
@@ -140,7 +144,7 @@ def plain_names(weights: dict[str, Tensor]) -> dict[str, Tensor]:
     return renamed
 
 
-def tower_weights(tower: Med, weights: dict[str, Tensor], where: str) -> dict[str, Tensor]:
+def tower_weights(tower: nn.Module, weights: dict[str, Tensor], where: str) -> dict[str, Tensor]:
     """Return the tower's part of a checkpoint, embedding tables resized to the tower's."""
     initial = tower.state_dict()
     kept = {k: v for k, v in weights.items() if k.startswith(("embeddings.", "encoder."))}
@@ -159,10 +163,11 @@ def tower_weights(tower: Med, weights: dict[str, Tensor], where: str) -> dict[st
     kept[POSITIONS] = kept[POSITIONS][:num_positions]
     if types is not None:
         kept[POSITIONS] = kept[POSITIONS].float() + types[0].float()
-    return {k: v for k, v in initial.items() if ".crossattention." in k} | kept
+    own = {k: v for k, v in initial.items() if any(part in k for part in NOT_BERTS)}
+    return own | kept
 
 
-def head_weights(decoder: MedDecoder, weights: dict[str, Tensor]) -> dict[str, Tensor]:
+def head_weights(head: Head, weights: dict[str, Tensor]) -> dict[str, Tensor]:
     """Return the head's part of a checkpoint; new words get bias zero, output weights are tied."""
     kept = {
         key.removeprefix("cls."): tensor
@@ -170,7 +175,7 @@ def head_weights(decoder: MedDecoder, weights: dict[str, Tensor]) -> dict[str, T
         if key.startswith(HEAD) and ".decoder." not in key
     }
     bias = kept["predictions.bias"]
-    num_words = decoder.cls.predictions.bias.shape[0]
+    num_words = head.predictions.bias.shape[0]
     kept["predictions.bias"] = torch.cat([bias, bias.new_zeros(num_words - len(bias))])
-    kept["predictions.decoder.weight"] = decoder.bert.embeddings.word_embeddings.weight.detach()
+    kept["predictions.decoder.weight"] = head.predictions.decoder.weight.detach()
     return kept

@@ -1,10 +1,12 @@
 """The decoder's KV cache: self-attention keys and values of the texts of each image.
 
 Dim letters: B images (B' kept ones), K texts (beams, samples) per image, P prompt tokens, D width,
-C slots of the cache per image.
+C slots of the cache per image, F slots of what all texts of an image see first.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -48,20 +50,31 @@ class Cache:
     and values stay in place. Attention reads each slot once per image for all K texts.
 
     Args:
-        capacity: slots per image, P + K * (number of steps).
+        capacity: slots per image, F + P + K * (number of steps).
+        prefix: per layer, keys and values (B, heads, F, D / heads) that every text sees in front of
+            its own; they are no tokens of the texts, whose positions start behind them from 0.
     """
 
-    def __init__(self, capacity: int) -> None:
+    def __init__(self, capacity: int, prefix: Sequence[KeyValue] = ()) -> None:
         self.capacity = capacity
         self.position = 0  # tokens decoded so far, the prompt included
-        self._used = 0  # slots filled
+        self._prefix = prefix
+        self._used = prefix[0].key.shape[2] if prefix else 0  # slots filled
         self._layers: list[LayerKVCache] = []
         self._visible: Tensor | None = None  # (B, K, C), from the first step with K > 1 on
 
     def begin(self, num_texts: int, device: torch.device, num_rows: int) -> Tensor | None:
-        """Begin a step of K texts; return its mask (B, 1, K, slots), None if all is visible."""
-        if num_texts == 1 or self.position == 0:
+        """Begin a step of K texts; return its mask (B, 1, K, slots), None if all is visible.
+
+        The first step reads a prompt of P = ``num_texts`` tokens. Behind a prefix its mask is
+        (P, F + P), causal; without one None, and the caller hides later tokens itself.
+        """
+        if num_texts == 1:
             return None
+        if self.position == 0:
+            size = (num_texts, self._used + num_texts)  # (P, F + P)
+            visible = torch.ones(size, dtype=torch.bool, device=device).tril(self._used)
+            return visible if self._used else None
         if self._visible is None:
             shape = (num_rows, num_texts, self.capacity)  # (B, K, C)
             self._visible = torch.zeros(shape, dtype=torch.bool, device=device)
@@ -75,6 +88,9 @@ class Cache:
         """Return the cache of one layer; the layers ask in their order."""
         if number == len(self._layers):
             self._layers.append(LayerKVCache(self.capacity))
+            if self._prefix:
+                self._layers[number].extend(self._prefix[number])
+                self._layers[number].used = self._prefix[number].key.shape[2]
         return self._layers[number]
 
     def end(self, num_slots: int, num_tokens: int) -> None:

@@ -6,14 +6,23 @@ from torch import Tensor, nn
 
 
 class Embeddings(nn.Module):
-    """Word plus position embeddings, normalised."""
+    """Word plus position embeddings, normalised.
+
+    Args:
+        vocab_size: number of words. None: there are none, and only ``normalize`` works.
+        max_length: number of positions.
+        width: width D.
+        dropout: probability.
+        eps: epsilon of the LayerNorm.
+    """
 
     def __init__(
-        self, vocab_size: int, max_length: int, width: int, dropout: float, eps: float
+        self, vocab_size: int | None, max_length: int, width: int, dropout: float, eps: float
     ) -> None:
         super().__init__()
-        self.word_embeddings = nn.Embedding(vocab_size, width)
-        self.position_embeddings = nn.Embedding(max_length, width)
+        if vocab_size is not None:
+            self.word_embeddings = nn.Embedding(vocab_size, width)
+            self.position_embeddings = nn.Embedding(max_length, width)
         self.LayerNorm = nn.LayerNorm(width, eps=eps)
         self.dropout = nn.Dropout(dropout)
 
@@ -27,7 +36,11 @@ class Embeddings(nn.Module):
             end = start + ids.shape[1]
             assert end <= limit, f"{end} tokens, but the text tower holds {limit}"
             at_positions = self.position_embeddings.weight[start:end]  # (T, D)
-        return self.dropout(self.LayerNorm(self.word_embeddings(ids) + at_positions))  # (R, T, D)
+        return self.normalize(self.word_embeddings(ids) + at_positions)  # (R, T, D)
+
+    def normalize(self, states: Tensor) -> Tensor:
+        """Return sums of embeddings (..., D) as the layers take them, with dropout in training."""
+        return self.dropout(self.LayerNorm(states))  # (..., D)
 
     def _load_from_state_dict(
         self, state_dict: dict[str, object], prefix: str, *rest: object

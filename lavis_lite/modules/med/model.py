@@ -12,84 +12,23 @@ tokens of all texts, N image tokens, D width, V vocabulary.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Literal, cast, get_args
+from collections.abc import Sequence
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
 from lavis_lite.errors import ConfigError
 from lavis_lite.modules.layers.init import INIT_STD, init_weights
-from lavis_lite.modules.layers.linear import Linear, gelu_of
 from lavis_lite.modules.med.absorbed_attention import absorption_pays, matmul_dtype
-from lavis_lite.modules.med.attention import AddNorm, Attention, Extend, KeyValue, Source
+from lavis_lite.modules.med.attention import KeyValue, Source
 from lavis_lite.modules.med.cache import Cache
 from lavis_lite.modules.med.embeddings import Embeddings
 from lavis_lite.modules.med.head import Head
+from lavis_lite.modules.med.layer import Encoder, Layer
 from lavis_lite.modules.med.unpadding import Padding
 
 Mode = Literal["text", "multimodal", "decoder"]
-
-
-class Layer(nn.Module):
-    """Self-attention, cross-attention if image keys are given, feed-forward."""
-
-    def __init__(
-        self,
-        width: int,
-        num_heads: int,
-        mlp_width: int,
-        encoder_width: int | None,
-        dropout: float,
-        eps: float,
-    ) -> None:
-        super().__init__()
-        self.attention = Attention(width, num_heads, width, dropout, eps)
-        if encoder_width is not None:
-            self.crossattention = Attention(width, num_heads, encoder_width, dropout, eps)
-        self.intermediate = nn.ModuleDict({"dense": Linear(width, mlp_width)})
-        self.output = AddNorm(mlp_width, width, dropout, eps)
-
-    def forward(
-        self,
-        x: Tensor,
-        mask: Tensor | None,
-        causal: bool,
-        image: Source | None,
-        image_mask: Tensor | None,
-        extend: Extend | None = None,
-        query_positions: Tensor | None = None,
-        padding: Padding | None = None,
-    ) -> Tensor:
-        """Map states (R, T, D) to (R, T, D), or (R, S, D) at ``query_positions``.
-
-        With ``padding`` the states are unpadded, (M, D); see ``Med.forward``.
-        """
-        x = self.attention(
-            x,
-            mask=mask,
-            causal=causal,
-            extend=extend,
-            padding=padding,
-            query_positions=query_positions,
-        )  # (R, T or S, D), or unpadded (M, D)
-        if query_positions is not None:  # the rest works per token: the other tokens are done
-            padding = None
-        if image is not None:
-            x = self.crossattention(x, image, mask=image_mask, padding=padding)  # the same shape
-        hidden = gelu_of(self.intermediate["dense"], x)  # (..., MLP width)
-        return self.output(hidden, x)  # (R, T or S, D), or unpadded (M, D)
-
-
-class Encoder(nn.Module):
-    """The layers, under BERT's name ``encoder.layer.N``."""
-
-    def __init__(self, layers: list[Layer]) -> None:
-        super().__init__()
-        self.layer = nn.ModuleList(layers)
-
-    def __iter__(self) -> Iterator[Layer]:
-        return iter(cast(Iterable[Layer], self.layer))
 
 
 class Med(nn.Module):

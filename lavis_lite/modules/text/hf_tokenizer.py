@@ -34,7 +34,7 @@ class HfTokenizer:
     """
 
     def __init__(self, name: str, added: Sequence[str] = (), revision: str | None = None) -> None:
-        tokenizer = self._tokenizer = _load(name, revision)
+        tokenizer = self._tokenizer = load_hf_tokenizer(name, revision)
         size = len(tokenizer)
         if size <= len(set(tokenizer.all_special_ids)):  # transformers invents one for no files
             raise ConfigError(f"tokenizer: hf/{name} has no vocabulary, only {size} special tokens")
@@ -105,7 +105,13 @@ class HfTokenizer:
         return self._tokenizer(characters(text), split_special_tokens=True, **options)["input_ids"]
 
 
-def _load(name: str, revision: str | None) -> Any:
+def load_hf_tokenizer(name: str, revision: str | None = None) -> Any:
+    """Load a tokenizer of transformers by hub id or folder; code that comes with it is never run.
+
+    Raises:
+        ConfigError: no tokenizer there.
+        DownloadError: not in the local cache, and offline or the hub cannot be reached.
+    """
     from transformers import AutoTokenizer
 
     try:

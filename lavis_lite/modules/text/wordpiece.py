@@ -1,8 +1,8 @@
 """WordPiece as BERT's uncased models use it, with BLIP's two extra tokens.
 
 ``[DEC]`` starts a text that a decoder writes, ``[ENC]`` one that is read together with an image.
-They replace the ``[CLS]`` at position 0 and are the last two ids of the vocabulary. Without them
-``[CLS]`` starts every text.
+They replace the ``[CLS]`` at position 0 and are the last two ids of the vocabulary. Without one of
+them ``[CLS]`` starts its texts.
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ class WordPiece:
         vocab: token -> id, ids 0 to V - 1; missing tokens of ``added`` are appended.
         lowercase: lower the case and strip accents, as uncased models need it.
         where: the file of the vocabulary, for error messages.
-        added: ``ADDED``, or nothing for models that know neither: their texts start with ``[CLS]``.
+        added: those of ``ADDED`` that the model knows: texts that it writes or reads with an image
+            start with ``[CLS]`` otherwise.
 
     Raises:
         ConfigError: an empty vocabulary, ids with gaps, or special tokens missing.
@@ -48,8 +49,9 @@ class WordPiece:
         self.pad_id, self.unk_id, self.cls_id, self.sep_id, self.mask_id = (
             self._vocab[token] for token in SPECIAL
         )
-        starts = added or ("[CLS]", "[CLS]")
-        self.bos_id, self.enc_id = (self._vocab[token] for token in starts)
+        self.bos_id, self.enc_id = (
+            self._vocab[token] if token in added else self.cls_id for token in ADDED
+        )
         self._special_ids = {self._vocab[token] for token in (*SPECIAL, *added)}
         self._tokenizer = Tokenizer(models.WordPiece(self._vocab, unk_token="[UNK]"))
         self._tokenizer.normalizer = normalizers.BertNormalizer(lowercase=lowercase)

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from torch import nn
 
 from lavis_lite.errors import ConfigError, suggest
+from lavis_lite.modules.layers.modes import hold_in_evaluation
 
 log = logging.getLogger(__name__)
 
@@ -45,7 +46,7 @@ def freeze(model: nn.Module, patterns: Sequence[str]) -> None:
     if patterns and not any(p.requires_grad for p in model.parameters()):
         raise ConfigError("optim.freeze: leaves nothing to train")
     for module in _frozen_whole(model, frozen):
-        _hold_in_evaluation(module)
+        hold_in_evaluation(module)
     if patterns:
         count = sum(p.numel() for p in model.parameters() if id(p) in frozen)
         log.info("%.1f M parameters are frozen", count / 1e6)
@@ -66,13 +67,3 @@ def _frozen_whole(module: nn.Module, frozen: set[int]) -> Iterator[nn.Module]:
         return
     for child in module.children():
         yield from _frozen_whole(child, frozen)
-
-
-def _hold_in_evaluation(module: nn.Module) -> None:
-    """Keep a module in evaluation mode, whatever mode the model around it is put into."""
-    module.eval()
-
-    def train(mode: bool = True) -> nn.Module:
-        return module
-
-    module.train = train  # type: ignore[method-assign]

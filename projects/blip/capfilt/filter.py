@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from lavis_lite.modules.layers.similarity import paired_cosines
 from lavis_lite.projects.blip.capfilt.config import Filter
 
 Batches = Iterator[tuple[list[int], Tensor]]  # places of pairs, and their scores
@@ -85,10 +86,10 @@ class TextJudge:
             yield places, logits.float().softmax(-1)[:, 1]
 
     def _cosines(self, tokens: Tensor, pairs: list[Pair]) -> Batches:
-        images = self.model.image_features(tokens)  # (B, E)
+        images = self.model.image_features(tokens)  # (B, E), or (B, Q, E)
         for rows, places in self._by_length(pairs):
             states = self.model.encode_text([pairs[place].text for place in places])
-            yield places, (images[rows] * self.model.text_features(states)).sum(-1)
+            yield places, paired_cosines(images[rows], self.model.text_features(states))
 
     def _by_length(self, pairs: list[Pair]) -> Iterator[tuple[list[int], list[int]]]:
         """Rows of images and places of pairs, a batch at a time, texts of about one length."""

@@ -171,6 +171,8 @@ class Holding:
         """
         start, number = self._read.get(path, (0, 0))
         with path.open("rb") as file:
+            if file.seek(0, os.SEEK_END) < start:  # put in the place of what was read
+                start, number = 0, 0
             file.seek(start)
             data = file.read()
         if not to_the_end:

@@ -32,7 +32,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -162,13 +162,14 @@ def records_in(path: str | Path) -> Iterator[Record]:
         DataError: it cannot be read.
     """
     known = about(path)
-    decode = {"int": int, "json": json.loads}.get(known["image_id"], str)
+    decoders: dict[str, Callable[[str], object]] = {"int": int, "json": json.loads}
+    decode = decoders.get(known["image_id"], str)
     for batch in batches(path, 1000):
         for row in batch.to_pylist():
             yield _record(row, known, decode)
 
 
-def _record(row: dict[str, Any], known: dict[str, Any], decode: Any) -> Record:
+def _record(row: dict[str, Any], known: dict[str, Any], decode: Callable[[str], object]) -> Record:
     record = {
         "key": row["key"],
         "index": row["index"],
@@ -292,7 +293,7 @@ def _strings(values: list[Any], kind: pa.DataType | None = None) -> pa.Array:
         return pa.array([_escaped(value) for value in values], kind or pa.string())
 
 
-def _escaped(value: Any) -> Any:
+def _escaped(value: object) -> object:
     if isinstance(value, list):
         return [_escaped(one) for one in value]
     return value.encode("utf-8", "backslashreplace").decode() if isinstance(value, str) else value

@@ -22,7 +22,7 @@ _HALF = 16
 
 
 class Counts(NamedTuple):
-    """How many texts there are of each stratum and of each 16 bits; what is zero is left out.
+    """Numbers of texts of each stratum and of each 16 bits; what is zero is left out.
 
     Attributes:
         strata: names.
@@ -36,7 +36,7 @@ class Counts(NamedTuple):
 
 
 class Cut(NamedTuple):
-    """Where a stratum is cut.
+    """The place where a stratum is cut.
 
     Attributes:
         code: ordered bits of the cut; texts above it stay.

@@ -85,7 +85,7 @@ class Block:
 
 
 class Reduced(NamedTuple):
-    """What the passes found for a rule, in all blocks."""
+    """The findings of the passes for a rule, in all blocks."""
 
     cuts: dict[str, cuts.Cut] | None = None  # of a fraction
     limit: float | None = None  # of a precision

@@ -46,11 +46,11 @@ class SelectionFolder:
         return self.texts / f"part-{block:06d}.parquet"
 
     def partial(self, name: str, block: int, suffix: str) -> Path:
-        """What a pass found in a block."""
+        """The file of a pass's findings in a block."""
         return self.work / name / f"block-{block:06d}{suffix}"
 
     def reduced(self, name: str, suffix: str = ".json") -> Path:
-        """What a pass found in all blocks together."""
+        """The file of a pass's findings in all blocks together."""
         return self.work / name / f"all{suffix}"
 
     def is_whole(self, fingerprint: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -84,7 +85,7 @@ def merged(parts: Iterable[Moments]) -> Moments:
         )
         samples.append(part.sample)
     sample = numpy.sort(numpy.concatenate([numpy.empty(0), *samples]))
-    return Moments(*(getattr(total, name) for name in _NUMBERS), sample)
+    return dataclasses.replace(total, sample=sample)
 
 
 _NUMBERS = ("number", "missing", "mean", "squares", "low", "high")
@@ -98,7 +99,7 @@ def save(moments: Mapping[str, Moments], path: Path) -> None:
         arrays[f"numbers{place}"] = numpy.array([getattr(own, n) for n in _NUMBERS], float)
         arrays[f"sample{place}"] = own.sample
     with path.open("wb") as file:
-        numpy.savez(file, **arrays)
+        numpy.savez(file, **arrays)  # type: ignore[arg-type]  # its flag is no array
 
 
 def load(path: Path) -> dict[str, Moments]:
@@ -106,9 +107,9 @@ def load(path: Path) -> dict[str, Moments]:
     found = {}
     with numpy.load(path, allow_pickle=False) as arrays:
         for place in range(len(arrays.files) // 3):
-            number, missing, *rest = arrays[f"numbers{place}"].tolist()
+            number, missing, mean, squares, low, high = arrays[f"numbers{place}"].tolist()
             sample = arrays[f"sample{place}"]
-            own = Moments(int(number), int(missing), *rest, sample)
+            own = Moments(int(number), int(missing), mean, squares, low, high, sample)
             found[str(arrays[f"name{place}"])] = own
     return found
 

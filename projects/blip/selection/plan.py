@@ -147,7 +147,7 @@ def _settings(
 
 
 def reduced_before(plan: Plan, number: int) -> list[Reduced]:
-    """What the passes found for the rules before one."""
+    """Return the findings of the passes for the rules before one."""
     return [_reduced(plan, place) for place in range(number)]
 
 

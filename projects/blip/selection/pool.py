@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -171,7 +171,7 @@ def _exploded(
     order[is_web] = numpy.arange(len(table))
     order[~is_web] = len(table) + numpy.arange(len(image) - len(table))
 
-    def both(web: Any, other: Any) -> Any:
+    def both(web: pa.Array | pa.ChunkedArray, other: pa.Array) -> pa.Array:
         return pa.concat_arrays([_one(web), other]).take(pa.array(order))
 
     text = both(table["web_text"], synthetic)
@@ -196,7 +196,7 @@ def _exploded(
     return pa.table(columns)
 
 
-def _one(column: Any) -> Any:
+def _one(column: pa.Array | pa.ChunkedArray) -> pa.Array:
     """A column as one array."""
     import pyarrow as pa
 
@@ -231,7 +231,12 @@ def _sound(text: pa.Array, image: numpy.ndarray) -> numpy.ndarray:
     return sound & ~blank.to_numpy(zero_copy_only=False)
 
 
-def _scores(pool: Pool, table: pa.Table, image: numpy.ndarray, both: Any) -> dict[str, Any]:
+def _scores(
+    pool: Pool,
+    table: pa.Table,
+    image: numpy.ndarray,
+    both: Callable[[pa.ChunkedArray, pa.Array], pa.Array],
+) -> dict[str, pa.Array]:
     import pyarrow as pa
 
     columns = {}

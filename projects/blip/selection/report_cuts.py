@@ -1,4 +1,4 @@
-"""What the page shows around the cuts: texts on either side, and what judged texts say of them."""
+"""Around the cuts: texts on either side, and what judged texts say of them."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
 log = logging.getLogger(__name__)
+_MOST_CURVES = 4
 
 
 def around_cuts(found: dict[str, Any]) -> Iterator[Section]:
@@ -77,7 +78,7 @@ def judged(found: dict[str, Any]) -> Section | None:
         fits = numpy.array([one["fits"] for one in counts["judged"]])
         chosen = numpy.array([one["chosen"] for one in counts["judged"]])
         rows.append(_row("texts that people judged", fits, chosen))
-        for name in found["scores"]:
+        for name in _deciding(found):
             scores = [one["scores"][name] for one in counts["judged"]]
             known = numpy.array([one is not None for one in scores])
             values = numpy.array([one for one in scores if one is not None], float)
@@ -87,7 +88,8 @@ def judged(found: dict[str, Any]) -> Section | None:
         fits = numpy.repeat([True, True, False, False], _four(truth))
         chosen = numpy.repeat([True, False, True, False], _four(truth))
         rows.append(_row("web texts, by the source's truth", fits, chosen))
-        for name, own in truth["histograms"].items():
+        for name in _deciding(found):
+            own = truth["histograms"][name]
             right, wrong = (numpy.array(own[kind][::-1]) for kind in ("right", "wrong"))
             if right.sum() and wrong.sum():
                 lines.append(_curve(f"{name}, truth", right, wrong))
@@ -103,6 +105,14 @@ def judged(found: dict[str, Any]) -> Section | None:
         parts.append(line_chart(Chart(title, [*coloured, chance], x=axis, smooth=False)))
     note = "People judge more texts near a cut than elsewhere; these shares are of what was judged."
     return Section("Judged texts", side_by_side(parts, "column"), note)
+
+
+def _deciding(found: dict[str, Any]) -> list[str]:
+    """Return the few scores that the selection went by."""
+    names = [*(rule["score"] for rule in found["rules"]), found["keep"]["by"]]
+    return (
+        list(dict.fromkeys(name for name in names if name))[:_MOST_CURVES] or [*found["scores"]][:1]
+    )
 
 
 def _four(truth: dict[str, Any]) -> list[int]:
@@ -123,7 +133,8 @@ def _row(name: str, fits: numpy.ndarray, chosen: numpy.ndarray) -> TableRow:
 def _exact(values: numpy.ndarray, fits: numpy.ndarray) -> tuple[numpy.ndarray, numpy.ndarray]:
     """Return how many of either kind have each score, from the best down."""
     scores = numpy.unique(values)[::-1]
-    return tuple((values[kind][:, None] == scores).sum(0) for kind in (fits, ~fits))  # type: ignore[return-value]
+    same = values[:, None] == scores
+    return same[fits].sum(0), same[~fits].sum(0)
 
 
 def _curve(name: str, right: numpy.ndarray, wrong: numpy.ndarray) -> Line:

@@ -24,7 +24,6 @@ from typing import Any, Literal
 from lavis_lite.config.annotations import problem_of
 from lavis_lite.errors import ConfigError, suggest
 
-ORIGINS = ("web", "synthetic", "all")
 MOST_WITHIN = 7  # of the 64 bits of a perceptual hash
 SHA256, PHASH = "sha256", "phash"  # the image scores that tell images apart
 _NUMBER = int | float
@@ -101,7 +100,7 @@ class Rule:
 
 @dataclass(frozen=True)
 class Keep:
-    """How many texts an image keeps, the best by a score; None keeps all of them.
+    """The number of texts that an image keeps, the best by a score; None keeps all of them.
 
     ``web_first``: synthetic texts only where no web text passed.
     """
@@ -217,7 +216,7 @@ def _contradictions(rules: list[Rule]) -> list[str]:
     return problems
 
 
-def parse_keep(keep: Any) -> Keep:
+def parse_keep(keep: object) -> Keep:
     """Return the choice of texts of an image.
 
     Raises:

@@ -158,7 +158,7 @@ class SelectRunner:
 
 
 def manifest(plan: Plan) -> dict[str, Any]:
-    """What a selection says of itself; the same for the same records and rules."""
+    """Return all that a selection says of itself: the same for the same records and rules."""
     folder = plan.folder
     parts = []
     for number in range(len(plan.pool.blocks)):

@@ -14,6 +14,7 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 
+from lavis_lite.data.seeding import stable_hash
 from lavis_lite.errors import DataError
 from lavis_lite.projects.blip.capfilt.labels import Label, check_labeller
 from lavis_lite.projects.blip.capfilt.review.cut_config import write_cut
@@ -25,6 +26,7 @@ from lavis_lite.report.render import TEMPLATES, render
 
 _TEMPLATES = Path(__file__).parent / "templates"
 _BATCH = 100  # texts that the page asks for at a time
+_KEEP_PICTURES = "private, max-age=600"  # the next one is asked for before it is shown
 _LONGEST = 2000  # characters of what a user writes
 Values = Mapping[str, Any]
 
@@ -53,6 +55,8 @@ class Review:
             threshold = (low + high) / 2
         return {
             "folder": index.folder.name,
+            # A part of pictures' addresses: a browser keeps those of this run alone for it.
+            "mark": f"{stable_hash(str(index.folder.resolve()), str(index.records.job)):x}",
             "records": index.num_records,
             "texts": index.num_texts,
             "scores": list(index.scores),
@@ -218,6 +222,6 @@ def _image(review: Review) -> Callable[[Request], Any]:
             data, kind = await run_in_threadpool(review.image, request.path_params)
         except (DataError, OSError) as error:
             return JSONResponse({"error": str(error)}, 404)
-        return Response(data, media_type=kind)
+        return Response(data, media_type=kind, headers={"Cache-Control": _KEEP_PICTURES})
 
     return endpoint

@@ -74,12 +74,13 @@ def samples(selection: Selection) -> Iterator[Sample]:
             shard,
             record,
             chosen,
-            max(chosen, key=lambda row: _score(row, by)),
+            max(chosen, key=lambda row: score_of(row, by)),
             {"text": web.text, "scores": web.scores},
         )
 
 
-def _score(row: dict[str, Any], by: str | None) -> float:
+def score_of(row: dict[str, Any], by: str | None) -> float:
+    """Return a score of a text; minus infinity where it has none."""
     value = row.get(f"score_{by}")
     return float("-inf") if value is None else value
 
@@ -134,7 +135,7 @@ class ImageFiles:
         return registry.build("dataset", source)
 
 
-def _bytes_of(image: Any) -> bytes:
+def _bytes_of(image: bytes | str | Image.Image) -> bytes:
     if isinstance(image, bytes):
         return image
     if isinstance(image, Image.Image):

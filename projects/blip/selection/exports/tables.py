@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from lavis_lite.projects.blip.capfilt.table import in_chunks
 from lavis_lite.projects.blip.selection.exports.options import Options, whole_file
-from lavis_lite.projects.blip.selection.exports.samples import Sample, samples
+from lavis_lite.projects.blip.selection.exports.samples import Sample, samples, score_of
 from lavis_lite.projects.blip.selection.reading import Selection
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ def write_recap(selection: Selection, target: Path, options: Options) -> int:
 
 def _recap(sample: Sample, names: list[str], by: str | None) -> dict[str, Any]:
     written = [row for row in sample.texts if row["place"] > 0]
-    best = max(written, key=lambda row: row.get(f"score_{by}") or float("-inf"), default={})
+    best: dict[str, Any] = max(written, key=lambda row: score_of(row, by), default={})
     web: dict[str, Any] = next((row for row in sample.texts if row["place"] == 0), {})
     hashed = sample.record.get("image_scores", {}).get("sha256") or _field(sample, "sha256")
     row = {

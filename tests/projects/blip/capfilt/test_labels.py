@@ -102,6 +102,20 @@ def test_a_line_that_was_cut_short_is_skipped_and_swallows_nothing(tmp_path, cap
     assert "line 2: cut short" in caplog.text
 
 
+def test_a_file_that_grows_is_read_on_and_one_that_was_replaced_anew(tmp_path):
+    holding, file = labels.Holding(), tmp_path / "labels" / "anna.jsonl"
+    append(tmp_path, label())
+    assert [one.key for one in holding.read(file)] == ["a/1"]
+    with file.open("ab") as half:
+        half.write(b'{"key": "b"')  # another process is writing
+    assert holding.read(file) == []
+    append(tmp_path, label(key="c"))
+    assert [one.key for one in holding.read(file)] == ["c"]
+    file.write_text("")
+    append(tmp_path, label(key="d"))
+    assert [one.key for one in holding.read(file)] == ["d"]
+
+
 def test_a_full_disk_leaves_no_half_of_a_line(tmp_path, monkeypatch):
     append(tmp_path, label())
     before = (tmp_path / "labels" / "anna.jsonl").read_bytes()

@@ -186,6 +186,8 @@ def test_pictures_come_from_the_source_or_the_run_s_own_tars(capfilt):
     with served(capfilt("plain")) as server:
         status, data, headers = server.ask("/images/5")
         assert (status, headers["content-type"]) == (200, "image/png")
+        assert headers["cache-control"] == "private, max-age=600"
+        assert server.ask("/api/run")[2]["cache-control"] == "no-store"
         assert Image.open(io.BytesIO(data)).getpixel((0, 0))[0] == 37 * 5 % 256
     folder = capfilt("tars", "output.images=true")
     job = json.loads((folder / "job.json").read_text())

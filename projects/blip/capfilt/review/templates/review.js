@@ -100,7 +100,7 @@ async function show() {
   state.pair = await ask("/api/pair", { record: item[0] });
   draw();
   const next = state.items[state.at + 1];
-  if (next) new Image().src = "/images/" + next[0];
+  if (next) new Image().src = imageOf(next[0]);
 }
 
 function progress() {
@@ -122,7 +122,7 @@ function draw() {
     picture.removeAttribute("src");
     return;
   }
-  const address = "/images/" + pair.record;
+  const address = imageOf(pair.record);
   if (picture.getAttribute("src") !== address) {
     picture.classList.remove("missing");
     picture.setAttribute("src", address);
@@ -133,6 +133,7 @@ function draw() {
   $("note").value = own(pair.texts[state.place])?.note ?? "";
 }
 
+const imageOf = (record) => `/images/${record}?${state.run.mark}`;
 const shown = (value) =>
   typeof value === "number" && !Number.isInteger(value) ? value.toFixed(3) : String(value ?? "–");
 const own = (text) => text.labels.find((label) => label.labeller === $("labeller").value);
