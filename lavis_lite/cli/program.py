@@ -163,6 +163,21 @@ def convert(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def push(arguments: argparse.Namespace) -> int:
+    """``lavis-lite push``: a model's folder, published on the hub."""
+    from lavis_lite.cli import push
+
+    done = push.push(
+        arguments.folder,
+        arguments.repository,
+        private=arguments.private or None,
+        revision=arguments.revision,
+        message=arguments.message,
+    )
+    print(done)
+    return 0
+
+
 def vocabulary(arguments: argparse.Namespace) -> int:
     """``lavis-lite vocabulary``: a vocabulary trained on texts."""
     from lavis_lite.cli import vocabulary
@@ -274,6 +289,7 @@ def _parser(program: str, argv: Sequence[str]) -> argparse.ArgumentParser:
         "--kind", choices=list(registry.kinds()), help="where names are ambiguous"
     )
     _add_convert(_add(commands, "convert", convert, "write weights in another format"))
+    _add_push(_add(commands, "push", push, "publish a model on the hub"))
     add_commands(commands)
     _add_vocabulary(_add(commands, "vocabulary", vocabulary, "train a vocabulary on texts"))
     _add_data(_add(commands, "data", data, "published datasets: what to get, where to put it"))
@@ -305,6 +321,14 @@ def _add_convert(parser: argparse.ArgumentParser) -> None:
     formats = ("safetensors", "folder", "transformers")
     parser.add_argument("--to", choices=formats, default="safetensors")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="like image_size=480")
+
+
+def _add_push(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("folder", help="of save_pretrained, or the output folder of a run")
+    parser.add_argument("repository", help="owner/name; made if it is not there")
+    parser.add_argument("--private", action="store_true", help="make it private, if it is made")
+    parser.add_argument("--revision", metavar="BRANCH", help="made if it is not there")
+    parser.add_argument("--message", metavar="TEXT", help="of the commit")
 
 
 def _add_vocabulary(parser: argparse.ArgumentParser) -> None:

@@ -15,7 +15,7 @@ from lavis_lite.cli.images import Images
 from lavis_lite.cli.output import Row
 from lavis_lite.data.files.images import SUFFIXES
 from lavis_lite.errors import ConfigError, suggest
-from lavis_lite.io.files import publish
+from lavis_lite.io.files import whole_file
 from lavis_lite.io.paths import here
 from lavis_lite.models.pipelines.session import Session
 
@@ -80,17 +80,14 @@ class Sidecars:
     def write(self, name: str, captions: Sequence[str]) -> None:
         """Write the captions of an image, one per line; a line that is appended is there once."""
         path, lines = self.path(name), list(captions)
-        temporary = path.with_name(f".{path.name}.tmp")
         try:
             old = (self.read(name) or "").splitlines() if self.existing == "append" else []
             lines = [*old, *(line for line in lines if line not in old)]
-            temporary.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
-            publish(temporary, path)
+            with whole_file(path) as temporary:
+                temporary.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
         except UnicodeDecodeError:
             self.images.failed(name, _NOT_UTF8)
         except OSError as error:
-            with contextlib.suppress(OSError):
-                temporary.unlink(missing_ok=True)
             self.images.failed(name, f"sidecar not written ({error.strerror or error})")
         else:
             self.written += 1
@@ -111,12 +108,13 @@ class CaptionTable:
     HEADER = ("image", "caption", "problem")
 
     def __init__(self, path: str) -> None:
-        self.path = Path(here(path))
-        self.temporary = self.path.with_name(f".{self.path.name}.tmp")
+        self.whole = contextlib.ExitStack()
         try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            self.file: IO[str] = open(  # noqa: SIM115
-                self.temporary, "w", encoding="utf-8", errors="backslashreplace", newline=""
+            temporary = self.whole.enter_context(whole_file(here(path)))
+            self.file: IO[str] = self.whole.enter_context(
+                open(  # noqa: SIM115
+                    temporary, "w", encoding="utf-8", errors="backslashreplace", newline=""
+                )
             )
         except OSError as error:
             raise ConfigError(
@@ -132,8 +130,7 @@ class CaptionTable:
     def close(self, images: Images) -> None:
         """Add what was set aside, and give the file its name."""
         self.rows.writerows((name, "", why) for name, why in images.set_aside().items())
-        self.file.close()
-        publish(self.temporary, self.path)
+        self.whole.close()
 
 
 class CaptionFiles:
@@ -144,7 +141,7 @@ class CaptionFiles:
         options: of the command line: ``sidecar``, ``existing``, ``csv``, ``prefix``, ``suffix``.
 
     Raises:
-        ConfigError: as of ``Sidecars`` and ``CaptionTable``; ``--existing`` without sidecars.
+        ConfigError: as of ``Sidecars``; ``--existing`` without sidecars.
     """
 
     def __init__(self, images: Images, options: Namespace) -> None:
@@ -153,12 +150,17 @@ class CaptionFiles:
         self.images = images
         existing = options.existing or "skip"
         self.sidecars = Sidecars(images, options.sidecar, existing) if options.sidecar else None
-        self.table = CaptionTable(options.csv) if options.csv else None
+        self.table: CaptionTable | None = None
 
     def caption(
         self, session: Session, images: Images, options: Namespace, done: tasks.Advance
     ) -> Iterator[Row]:
-        """Caption the images that have no sidecar yet; a row for each of these."""
+        """Caption the images that have no sidecar yet; a row for each of these.
+
+        Raises:
+            ConfigError: as of ``CaptionTable``.
+        """
+        self.table = CaptionTable(options.csv) if options.csv else None
         for row in tasks.caption(session, images, options, done, self._waiting(done)):
             captions = row.get("captions") or [row["caption"]]
             if self.table is not None:

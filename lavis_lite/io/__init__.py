@@ -2,6 +2,7 @@
 
 paths.py         any address -> a local file or an open one; the cache
 hub.py           the hub's client; offline, or a hub that cannot be reached
+hub_models.py    folders of models on the hub, published and fetched
 download.py      a file of a URL: resumed, verified, once for all processes
 transfer.py      one request of a download
 http.py          the HTTP client: limits, deadlines, public addresses

@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 from lavis_lite.cli import sidecars
+from lavis_lite.io import files
 
 Command = Callable[..., Any]
 FAST = ("--type", "scenes", "--min-length", 5)
@@ -136,13 +137,13 @@ def test_a_sidecar_that_cannot_be_replaced_leaves_no_half_file(
         raise OSError(28, "No space left on device")
 
     (folder / "scene0.txt").write_text("mine")
-    monkeypatch.setattr(sidecars, "publish", full)
+    monkeypatch.setattr(files, "publish", full)
     words = ("caption", folder / "scene0.png", *FAST, "--sidecar", ".txt")
     done = command(*words, "--existing", "overwrite")
     assert done.code == 1
     assert "sidecar not written (No space left on device)" in done.err
     assert (folder / "scene0.txt").read_text() == "mine"
-    assert not list(folder.rglob(".*.tmp"))
+    assert not list(folder.rglob("*.tmp"))
 
 
 def test_what_cannot_be_a_sidecar_is_refused(command: Command, folder: Path) -> None:

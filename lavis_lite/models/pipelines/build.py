@@ -45,8 +45,8 @@ ELSEWHERE = {
 _WITHOUT_EFFECT = {"framework", "use_fast", "trust_remote_code"}
 _PARTS = ("tokenizer", "image_processor", "feature_extractor", "processor")
 _TAKEN = (
-    *("task", "model", "device", "dtype", "batch_size", "model_kwargs", "torch_dtype"),
-    *("device_map", *_PARTS, *sorted(_WITHOUT_EFFECT)),
+    *("task", "model", "device", "dtype", "batch_size", "model_kwargs", "revision"),
+    *("torch_dtype", "device_map", *_PARTS, *sorted(_WITHOUT_EFFECT)),
 )
 _FORMATS = {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16", "auto": None}
 
@@ -59,6 +59,7 @@ def pipeline(
     *,
     batch_size: int = BATCH_SIZE,
     model_kwargs: Mapping[str, object] | None = None,
+    revision: str | None = None,
     **others: object,
 ) -> Pipeline:
     """Return a task in one line, as a function of pictures; transformers 4 had such a call.
@@ -77,6 +78,7 @@ def pipeline(
         dtype: ``fp32``, ``bf16``, ``fp16``, or torch's; None: as the model has them.
         batch_size: pictures that the model looks at together, at most.
         model_kwargs: arguments of the model's builder.
+        revision: branch, tag or commit of a repository of the hub.
         others: further arguments of transformers' own, where they mean something here.
 
     Raises:
@@ -90,7 +92,7 @@ def pipeline(
     overrides = dict(model_kwargs or {})
     if isinstance(model, nn.Module):
         return _of_loaded(kind, model, device and where, batch_size, overrides)
-    name, type, checkpoint, mapped = _resolved(model)
+    name, type, checkpoint, mapped = _resolved(model, revision)
     if kind is None:
         kind = _made_for(name, checkpoint)
     session = open_session(
@@ -126,6 +128,8 @@ def _transformers_words(
         ConfigError: an argument that is not taken here, or a part from elsewhere than the model.
     """
     for name, value in others.items():
+        if name == "token":
+            raise ConfigError("token: not taken in a call; set HF_TOKEN, or use `hf auth login`")
         if name not in _TAKEN:
             near = suggest(name, _TAKEN)
             raise ConfigError(f"pipeline: no argument {name!r}.{near} It takes {', '.join(_TAKEN)}")
@@ -159,7 +163,7 @@ def _format(dtype: object) -> str | None:
 
 
 def _resolved(
-    model: object,
+    model: object, revision: str | None
 ) -> tuple[str | None, str | None, str | None, Mapping[str, object]]:
     """Name, type, source of weights and arguments of the model that is meant."""
     if model is None:
@@ -175,10 +179,14 @@ def _resolved(
     if os.path.exists(os.path.expanduser(text)):
         return None, None, text, {}
     if (card := cards.of_hub_id(text)) is not None:
-        return card.name, card.type, text, card.args
+        return card.name, card.type, _at(text, revision), card.args
     if "/" not in text:
         raise UnknownName(str(registry.problem("model", text)))
-    return None, None, text, {}
+    return None, None, _at(text, revision), {}
+
+
+def _at(repository: str, revision: str | None) -> str:
+    return repository if revision is None else f"{repository}@{revision}"
 
 
 def _is_unknown(name: str) -> bool:
@@ -194,7 +202,7 @@ def _made_for(name: str | None, checkpoint: str | None) -> type[Pipeline]:
     if name is None and checkpoint is not None:
         from lavis_lite.models import folder
 
-        saved = folder.read(checkpoint)
+        saved = folder.read(folder.at_hand(checkpoint))
         name = saved.name if saved else None
     if name is None:
         raise ConfigError(f"task: which one? Tasks: {', '.join(TASKS)}")

@@ -79,6 +79,8 @@ def open_session(
         DownloadError: its weights are not here and cannot be fetched; names a type that needs none.
     """
     where = distributed.choose(device_name, option=f"{option}device")
+    if checkpoint is not None and model is None:
+        checkpoint = model_folder.at_hand(checkpoint)
     saved = model_folder.read(checkpoint) if checkpoint and "://" not in checkpoint else None
     name = model or (saved.name if saved else cards.default_for(task))
     check_task(task, name.partition(".")[0], option)
