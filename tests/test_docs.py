@@ -24,6 +24,7 @@ WITH_CODE = [
     *(DOCS / f"{page}.rst" for page in ("start", "concepts", "gallery", "from_lavis", "sweeps")),
     DOCS / "bootstrap_your_data.rst",
     DOCS / "selections.rst",
+    DOCS / "pipelines.rst",
     DOCS / "reference" / "config.rst",
     DOCS / "reference" / "datasets.rst",
 ]

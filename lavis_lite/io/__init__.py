@@ -5,6 +5,7 @@ hub.py           the hub's client; offline, or a hub that cannot be reached
 download.py      a file of a URL: resumed, verified, once for all processes
 transfer.py      one request of a download
 http.py          the HTTP client: limits, deadlines, public addresses
+web_images.py    one picture from a public web address
 object_store.py  s3://, gs:// and the other schemes of fsspec
 files.py         writing files whole
 json_files.py    small JSON and text files

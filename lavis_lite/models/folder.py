@@ -82,7 +82,7 @@ def save(model: nn.Module, folder: str | Path, metrics: Mapping[str, float] | No
         card["name"],
         card["type"],
         args,
-        redacted(card.get("processors") or cards.card(card["name"]).get("processors", {})),
+        redacted(card.get("processors") or cards.processors(card["name"], card["type"])),
         dict(metrics if metrics is not None else card.get("metrics", {})),
     )
     save_weights(model, folder / WEIGHTS)

@@ -174,10 +174,10 @@ def processors_of(
     """Image processors and text processors of a model, each ``{"train", "eval"}``.
 
     Args:
-        card: the model's, with its name, and its processors where they are its own.
+        card: the model's, with its name and type, and its processors where they are its own.
         image_size: the model's.
     """
-    sections = card.get("processors") or cards.card(card["name"]).get("processors", {})
+    sections = card.get("processors") or cards.processors(card["name"], card.get("type"))
     images, texts = sections.get("image", {}), sections.get("text", {})
     return _build_processors(images, image_size), _build_processors(texts, image_size)
 

@@ -235,8 +235,16 @@ class QFormer(nn.Module):
 
     def project(self, image_tokens: Tensor) -> list[Source]:
         """Return keys and values of image tokens (B, N, C), per layer with cross-attention."""
-        layers = [layer for layer in self.bert.encoder if hasattr(layer, "crossattention")]
-        return [layer.crossattention.self.project(image_tokens) for layer in layers]
+        return [layer.crossattention.self.project(image_tokens) for layer in self._looking]
+
+    @property
+    def num_cross_layers(self) -> int:
+        """The number of layers whose queries look at the image."""
+        return len(self._looking)
+
+    @property
+    def _looking(self) -> list[nn.Module]:
+        return [layer for layer in self.bert.encoder if hasattr(layer, "crossattention")]
 
     def image_context(
         self, image_tokens: Tensor, num_queries: int, num_steps: int = 1
