@@ -296,6 +296,32 @@ def test_a_dry_run_of_a_pipeline_describes_every_stage(lavis_lite_: Command, cfg
     assert "  seed: 9" in output.lines
 
 
+def test_a_dry_run_tells_what_the_runners_of_all_stages_refuse(
+    lavis_lite_: Command, cfg: str
+) -> None:
+    pipeline = Path(cfg).with_name("all.yaml")
+    pipeline.write_text(
+        "runner: {name: pipeline}\nstages: {one: {cfg: run.yaml, set: {optim.eps: 0.0}}, "
+        "two: {cfg: run.yaml, set: {run.max_step: 3}}}\nrun: {output_dir: out}"
+    )
+    output = lavis_lite_("run", "--cfg", str(pipeline), "--dry-run")
+    assert (output.code, output.out) == (2, "")
+    assert "stages.one: optim.eps: above 0, not 0.0" in output.err
+    assert "stages.two: in `set`: run.max_step: unknown key. Did you mean 'max_steps'?" in (
+        output.err
+    )
+
+
+def test_an_override_of_a_stage_that_is_not_there_names_the_nearest(
+    lavis_lite_: Command,
+) -> None:
+    output = lavis_lite_("run", "--cfg", "quickstart", "stages.pretrian.set.run.seed=1")
+    assert output.err == (
+        "ConfigError: on the command line: stages.pretrian: unknown name. "
+        "Did you mean 'pretrain'?\n"
+    )
+
+
 @pytest.mark.parametrize(
     ("words", "error"),
     [
