@@ -155,6 +155,23 @@ def convert(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def export(arguments: argparse.Namespace) -> int:
+    """``lavis-lite export``: a model as programs that run without its code."""
+    from lavis_lite.cli.export import export
+
+    print(
+        export(
+            arguments.model,
+            arguments.out,
+            format=arguments.format,
+            type=arguments.type,
+            checkpoint=arguments.checkpoint,
+            int8=arguments.int8,
+        )
+    )
+    return 0
+
+
 def vocabulary(arguments: argparse.Namespace) -> int:
     """``lavis-lite vocabulary``: a vocabulary trained on texts."""
     from lavis_lite.cli import vocabulary
@@ -259,6 +276,7 @@ def _parser(program: str, argv: Sequence[str]) -> argparse.ArgumentParser:
         "--kind", choices=list(registry.kinds()), help="where names are ambiguous"
     )
     _add_convert(_add(commands, "convert", convert, "write weights in another format"))
+    _add_export(_add(commands, "export", export, "write a model as ONNX or torch.export files"))
     add_commands(commands)
     _add_vocabulary(_add(commands, "vocabulary", vocabulary, "train a vocabulary on texts"))
     _add_data(_add(commands, "data", data, "published datasets: what to get, where to put it"))
@@ -290,6 +308,19 @@ def _add_convert(parser: argparse.ArgumentParser) -> None:
     formats = ("safetensors", "folder", "transformers")
     parser.add_argument("--to", choices=formats, default="safetensors")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="like image_size=480")
+
+
+def _add_export(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model", metavar="MODEL", help="NAME or NAME.TYPE of a registered model")
+    parser.add_argument("--out", required=True, metavar="FOLDER", help="must not exist")
+    parser.add_argument("--format", default="onnx", help="onnx (default), or torch: torch.export")
+    parser.add_argument("--type", metavar="TYPE", help="one of the model's types")
+    parser.add_argument(
+        "--checkpoint", metavar="SOURCE", help="a folder of save_pretrained or a run, or weights"
+    )
+    parser.add_argument(
+        "--int8", action="store_true", help="weights of matrix products in 8 bits (onnx)"
+    )
 
 
 def _add_vocabulary(parser: argparse.ArgumentParser) -> None:
