@@ -178,6 +178,23 @@ def push(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def export(arguments: argparse.Namespace) -> int:
+    """``lavis-lite export``: a model as programs that run without its code."""
+    from lavis_lite.cli.export import export
+
+    print(
+        export(
+            arguments.model,
+            arguments.out,
+            format=arguments.format,
+            type=arguments.type,
+            checkpoint=arguments.checkpoint,
+            int8=arguments.int8,
+        )
+    )
+    return 0
+
+
 def vocabulary(arguments: argparse.Namespace) -> int:
     """``lavis-lite vocabulary``: a vocabulary trained on texts."""
     from lavis_lite.cli import vocabulary
@@ -290,6 +307,7 @@ def _parser(program: str, argv: Sequence[str]) -> argparse.ArgumentParser:
     )
     _add_convert(_add(commands, "convert", convert, "write weights in another format"))
     _add_push(_add(commands, "push", push, "publish a model on the hub"))
+    _add_export(_add(commands, "export", export, "write a model as ONNX or torch.export files"))
     add_commands(commands)
     _add_vocabulary(_add(commands, "vocabulary", vocabulary, "train a vocabulary on texts"))
     _add_data(_add(commands, "data", data, "published datasets: what to get, where to put it"))
@@ -329,6 +347,19 @@ def _add_push(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--private", action="store_true", help="make it private, if it is made")
     parser.add_argument("--revision", metavar="BRANCH", help="made if it is not there")
     parser.add_argument("--message", metavar="TEXT", help="of the commit")
+
+
+def _add_export(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model", metavar="MODEL", help="NAME or NAME.TYPE of a registered model")
+    parser.add_argument("--out", required=True, metavar="FOLDER", help="must not exist")
+    parser.add_argument("--format", default="onnx", help="onnx (default), or torch: torch.export")
+    parser.add_argument("--type", metavar="TYPE", help="one of the model's types")
+    parser.add_argument(
+        "--checkpoint", metavar="SOURCE", help="a folder of save_pretrained or a run, or weights"
+    )
+    parser.add_argument(
+        "--int8", action="store_true", help="weights of matrix products in 8 bits (onnx)"
+    )
 
 
 def _add_vocabulary(parser: argparse.ArgumentParser) -> None:

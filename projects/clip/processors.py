@@ -60,6 +60,11 @@ class ClipImageEval:
         left, top = round((width - columns) / 2), round((height - rows) / 2)
         return self._normalise(resized.crop((left, top, left + columns, top + rows)))
 
+    @property
+    def recipe(self) -> dict[str, object]:
+        """The processor as numbers, for exported models (``models/export/pictures.py``)."""
+        return {"resize": "cover", "size": list(self.size), **self._normalise.statistics}
+
 
 @registry.register("processor", "clip_image_train")
 class ClipImageTrain:
