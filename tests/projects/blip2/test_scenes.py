@@ -1,4 +1,4 @@
-"""The packaged first stage on the scenes: texts, matches and features of a model that has learnt."""
+"""The packaged first stage, on the scenes: texts, matches and features of a trained model."""
 
 from typing import Any
 
