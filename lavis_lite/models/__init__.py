@@ -17,6 +17,7 @@ heatmap.py            that map laid over the image
 published_weights.py  weights in published layouts
 folder.py             save_pretrained and from_pretrained
 zoo.py                models by name
+pipelines/            tasks in one line
 """
 
 from lavis_lite.models.zoo import (

@@ -21,7 +21,7 @@ def width_of(encoder: nn.Module | None) -> int | None:
 
 
 def as_states(
-    states: Tensor,
+    states: object,
     width: int | None,
     name: str,
     dims: str = "B, T, D",
@@ -39,8 +39,12 @@ def as_states(
     Raises:
         ConfigError: anything else.
     """
-    numbers = isinstance(states, Tensor) and states.is_floating_point()
-    if numbers and states.ndim == dims.count(",") + 1 and width in (None, states.shape[-1]):
+    if (
+        isinstance(states, Tensor)
+        and states.is_floating_point()
+        and states.ndim == dims.count(",") + 1
+        and width in (None, states.shape[-1])
+    ):
         return states
     wide = f" with D = {width}" if width else ""
     raise ConfigError(f"{name}: {kind_of(states)}; ({dims}){wide} is expected, as {maker} gives it")

@@ -13,11 +13,15 @@ import torch
 from torch import Tensor, nn
 
 from lavis_lite import registry
+from lavis_lite.config.calls import checked_options
 from lavis_lite.config.image_size import ImageSize
 from lavis_lite.models.base import LossSpecs, Spec
 from lavis_lite.models.build import describe_arguments
+from lavis_lite.models.tensors import as_states, width_of
+from lavis_lite.models.texts import as_texts, one_each
 from lavis_lite.modules.language.loading import Language
 from lavis_lite.modules.output import Samples
+from lavis_lite.modules.samples import as_samples
 from lavis_lite.modules.text.load_tokenizer import load_tokenizer
 from lavis_lite.modules.text.text_batch import TextBatch, padded
 from lavis_lite.modules.text.wordpiece import WordPiece
@@ -62,32 +66,39 @@ class QueriedInstruct(QueriedLanguage):
             image_tokens: (B, N, C); of a video (B, F, N, C), whose frames are read each by itself.
             prompts: the B instructions that the queries read too.
         """
-        text = self.read(list(prompts or [""] * len(image_tokens)))
-        if image_tokens.ndim == 3:
-            return self.language_proj(self.Qformer.query_states(image_tokens, text))
-        frames = [
-            self.Qformer.query_states(image_tokens[:, frame], text)
-            for frame in range(image_tokens.shape[1])
-        ]
-        return self.language_proj(torch.cat(frames, dim=1))
+        tokens = self._tokens(image_tokens)
+        text = self.read(one_each("" if prompts is None else prompts, len(tokens), "prompts"))
+        frames = tokens.unbind(1) if tokens.ndim == 4 else [tokens]
+        states = [self.Qformer.query_states(frame, text) for frame in frames]
+        return self.language_proj(torch.cat(states, dim=1))
 
     def read(self, prompts: list[str]) -> TextBatch:
         """B instructions as the Q-Former's ids and mask (B, T); of long ones the end is kept."""
         words = self.tokenizer
         rows = []
-        for prompt in prompts:
+        for prompt in as_texts(prompts, "prompts"):
             ids = words.encode([prompt], WHOLE).ids[0, 1:-1].tolist()
             rows.append([words.cls_id, *ids[-(self.max_prompt_length - 2) :], words.sep_id])
         return padded(rows, words.pad_id).to(self.device)
 
     def _image_tokens(self, samples: Samples) -> Tensor:
-        image = samples.get("image")
-        if samples.get("image_tokens") is None and isinstance(image, Tensor) and image.ndim == 5:
+        batch = as_samples(samples)
+        image, known = batch.get("image"), batch.get("image_tokens")
+        if known is not None:
+            return self._tokens(known)
+        if isinstance(image, Tensor) and image.ndim == 5:
             frames = image.to(self.device).transpose(1, 2)  # (B, F, 3, H, W), as LAVIS has videos
             tokens = self.encode_image(frames.flatten(0, 1))
             return tokens.unflatten(0, frames.shape[:2])  # (B, F, N, C)
         return super()._image_tokens(samples)
 
+    def _tokens(self, image_tokens: Tensor) -> Tensor:
+        if isinstance(image_tokens, Tensor) and image_tokens.ndim == 4:
+            width, maker = width_of(self.visual_encoder), "`encode_image` of its frames"
+            return as_states(image_tokens, width, "image_tokens", "B, F, N, C", maker)
+        return super()._tokens(image_tokens)
+
+    @checked_options
     def generate(
         self,
         samples: Samples,

@@ -102,6 +102,22 @@ class CausalLanguage(nn.Module):
         embeds = embeds.gather(1, order[..., None].expand_as(embeds))
         return CausalWriter(self, embeds, seen.gather(1, order))
 
+    def room(self, num_vectors: int, prompts: Sequence[str], max_prompt_length: int) -> int | None:
+        """Return how many tokens can be written behind prefixes and prompts; None: any number.
+
+        Args:
+            num_vectors: Q of the prefixes.
+            prompts: "" is none.
+            max_prompt_length: tokens that a prompt is cut to.
+        """
+        positions = getattr(self.model.config, "max_position_embeddings", None)
+        if positions is None:
+            return None
+        longest = max(
+            (len(self.prompt_ids(text, max_prompt_length)) for text in prompts), default=0
+        )
+        return positions - num_vectors - longest
+
     def prompt_ids(self, prompt: str, max_length: int) -> list[int]:
         """Return the start token and the last tokens of a prompt, ``max_length`` in all."""
         start = self.tokens.start_ids

@@ -88,6 +88,10 @@ class EncoderDecoderLanguage(nn.Module):
         memory = self.model.get_encoder()(inputs_embeds=embeds, attention_mask=mask.long())
         return MemoryWriter(self.model, self.start_id, memory.last_hidden_state, mask)
 
+    def room(self, num_vectors: int, prompts: Sequence[str], max_prompt_length: int) -> int | None:
+        """Return how many tokens can be written, whatever is read; None: any number."""
+        return getattr(self.model.config, "max_position_embeddings", None)
+
     def _read(
         self, prefix: Tensor, prompts: Sequence[str], max_length: int
     ) -> tuple[Tensor, Tensor]:

@@ -81,7 +81,8 @@ def absorption_pays(
 ) -> bool:
     """Tell whether attention to image tokens (B, N, S) is less work with absorbed projections.
 
-    Only on the CPU, where it was measured, and without gradients.
+    Only on the CPU, where it was measured, and without gradients; not in what is exported, which
+    takes any number of texts of any length.
 
     Args:
         tokens: the image tokens.
@@ -90,7 +91,7 @@ def absorption_pays(
         num_queries: text tokens that will attend to each image, in total.
         num_steps: the number of decoding steps that they are spread over.
     """
-    if tokens.device.type != "cpu" or torch.is_grad_enabled():
+    if tokens.device.type != "cpu" or torch.is_grad_enabled() or torch.compiler.is_exporting():
         return False
     if num_steps > 1 and len(tokens) < FEWEST_IN_STEPS:
         return False

@@ -137,6 +137,7 @@ def _fits_products(query: Tensor) -> bool:
     """
     return (
         query.device.type == "cpu"
+        and not torch.compiler.is_exporting()  # what is exported takes any number of queries
         and query.shape[2] <= MOST_QUERIES.get(query.dtype, 0)
         and query.shape[0] * query.shape[2] <= MOST_TOGETHER
         and not torch.is_grad_enabled()

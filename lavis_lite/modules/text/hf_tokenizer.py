@@ -48,7 +48,7 @@ class HfTokenizer:
         self.pad_id: int = end if tokenizer.pad_token_id is None else tokenizer.pad_token_id
         self.unk_id, self.mask_id = tokenizer.unk_token_id, tokenizer.mask_token_id
         self.bos_id, self.enc_id = (self._added.get(token, self.cls_id) for token in ADDED)
-        self._ends = self._ids("a")[-1:] == [self.sep_id]
+        self.ends_texts = self._ids("a")[-1:] == [self.sep_id]  # by itself
         self._special_ids = {*tokenizer.all_special_ids, *self._added.values()}
 
     def __len__(self) -> int:
@@ -58,6 +58,18 @@ class HfTokenizer:
     def vocab(self) -> dict[str, int]:
         """Token -> id, added tokens included."""
         return self._tokenizer.get_vocab() | self._added
+
+    @property
+    def special_ids(self) -> frozenset[int]:
+        """The ids that are no part of a text."""
+        return frozenset(self._special_ids)
+
+    def as_rules(self) -> Any:
+        """Return it as a tokenizer of the library tokenizers, which saves itself as one file.
+
+        None where transformers' is not made of one. ``added`` tokens are not in it.
+        """
+        return getattr(self._tokenizer, "backend_tokenizer", None)
 
     def encode(
         self,
@@ -97,7 +109,7 @@ class HfTokenizer:
     def _row(self, text: str, max_length: int) -> list[int]:
         if max_length < 2:
             raise ConfigError(f"max_length: {max_length}; at least 2, for a token and the end")
-        if self._ends:
+        if self.ends_texts:
             return self._ids(text, truncation=True, max_length=max_length)
         return [*self._ids(text, truncation=True, max_length=max_length - 1), self.sep_id]
 

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from types import SimpleNamespace
 
 import torch
-from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 from torch import Tensor
 
 from lavis_lite.errors import ConfigError
@@ -65,6 +65,22 @@ class WordPiece:
     def vocab(self) -> dict[str, int]:
         """Token -> id, added tokens included."""
         return dict(self._vocab)
+
+    @property
+    def special_ids(self) -> frozenset[int]:
+        """The ids that are no part of a text."""
+        return frozenset(self._special_ids)
+
+    def as_rules(self) -> Tokenizer:
+        """Return it as a tokenizer of the library tokenizers: it saves itself as one file.
+
+        That one puts ``[CLS]`` and ``[SEP]`` around a text, and neither cuts nor pads it.
+        """
+        rules = Tokenizer.from_str(self._tokenizer.to_str())
+        rules.decoder = self._decoder
+        ends = [(token, self._vocab[token]) for token in ("[CLS]", "[SEP]")]
+        rules.post_processor = processors.TemplateProcessing("[CLS] $A [SEP]", None, ends)
+        return rules
 
     def encode(
         self,
