@@ -7,6 +7,7 @@ model.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -32,6 +33,8 @@ from lavis_lite.projects.blip2.towers import VisionNorm
 ADDED = ("[DEC]",)  # of the Q-Former's words beside BERT's
 WHOLE = 1 << 16  # tokens of an instruction before it is cut
 
+M = TypeVar("M", bound="QueriedInstruct")
+
 
 class QueriedInstruct(QueriedLanguage):
     """A model whose queries read the image with the instruction in view.
@@ -51,9 +54,9 @@ class QueriedInstruct(QueriedLanguage):
         qformer: QFormer,
         language: Language,
         tokenizer: WordPiece,
-        **options: object,
+        **options: Any,
     ) -> None:
-        super().__init__(visual_encoder, ln_vision, qformer, language, **options)  # type: ignore[arg-type]
+        super().__init__(visual_encoder, ln_vision, qformer, language, **options)
         self.tokenizer = tokenizer
 
     def prefix(self, image_tokens: Tensor, prompts: Sequence[str] | None = None) -> Tensor:
@@ -152,7 +155,7 @@ class Blip2T5Instruct(QueriedInstruct):
 
 
 def build(
-    model_class: type[QueriedInstruct],
+    model_class: type[M],
     vision: Spec,
     text: Spec,
     language: Spec,
@@ -161,8 +164,8 @@ def build(
     freeze_vision: bool,
     freeze_language: bool,
     losses: LossSpecs | None,
-    **texts: object,
-) -> QueriedInstruct:
+    **texts: Any,
+) -> M:
     """Build a model whose Q-Former reads instructions; the arguments are those of the builders."""
     words = load_tokenizer(tokenizer, ADDED)
     parts = build_parts(
@@ -198,7 +201,7 @@ def blip2_vicuna_instruct(
 
     Reference: InstructBLIP, https://arxiv.org/abs/2305.06500, section 2.
     """
-    return build(  # type: ignore[return-value]
+    return build(
         Blip2VicunaInstruct, vision, text, language, image_size, tokenizer, freeze_vision,
         freeze_language, losses, prompt=prompt, answer_prompt=answer_prompt, max_length=max_length,
         max_prompt_length=max_prompt_length,
@@ -230,7 +233,7 @@ def blip2_t5_instruct(
 
     Reference: InstructBLIP, https://arxiv.org/abs/2305.06500, section 2.
     """
-    return build(  # type: ignore[return-value]
+    return build(
         Blip2T5Instruct, vision, text, language, image_size, tokenizer, freeze_vision,
         freeze_language, losses, prompt=prompt, answer_prompt=answer_prompt, max_length=max_length,
         max_prompt_length=max_prompt_length,

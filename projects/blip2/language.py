@@ -7,7 +7,7 @@ text tokens, D width of the language model, V vocabulary.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -345,7 +345,7 @@ class QueriedLanguage(VisionLanguageModel):
         if fewest > most:
             raise ConfigError(f"{fewest_name}: {fewest}; at most {most_name}, {most}")
 
-    def _write(self, image_tokens: Tensor, prompts: list[str], **options: object) -> list[str]:
+    def _write(self, image_tokens: Tensor, prompts: list[str], **options: Any) -> list[str]:
         prefix = self.prefix(image_tokens, prompts)
         words = self.language.tokens
         start = torch.full((len(prefix), 1), self.language.start_id, device=prefix.device)

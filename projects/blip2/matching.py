@@ -24,7 +24,7 @@ class Blip2ITM(Blip2Qformer):
     """A model of the first stage, for inference: matching logits and cosine similarity."""
 
     @checked_options
-    def forward(  # type: ignore[override]  # scores in place of losses
+    def forward(  # scores in place of losses
         self, samples: Samples, match_head: Literal["itm", "itc"] = "itm"
     ) -> Tensor:
         """Scores of each image with its own text; without dropout in any mode.

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -36,13 +36,13 @@ class CausalLanguage(nn.Module):
         reads_apart: whether prompts are read apart from the texts; here they are their beginning.
     """
 
-    reads_apart = False
+    reads_apart: Literal[False] = False
 
     def __init__(self, model: PreTrainedModel, tokens: Tokens) -> None:
         super().__init__()
         self.model = model
         self.tokens = tokens
-        self.width: int = model.get_input_embeddings().embedding_dim
+        self.width = cast(nn.Embedding, model.get_input_embeddings()).embedding_dim
         self.start_id = tokens.start_ids[0] if tokens.start_ids else tokens.end_id
         self.takes = inspect.signature(model.forward).parameters
 
@@ -69,7 +69,7 @@ class CausalLanguage(nn.Module):
         """
         bodies = [[*self.tokens.ids(text), self.tokens.end_id] for text in texts]
         if prompts is None:
-            given = [[] for _ in texts]
+            given: list[list[int]] = [[] for _ in texts]
             rows = [[*self.tokens.start_ids, *body][:max_length] for body in bodies]
         else:
             given = [self.prompt_ids(prompt, max_prompt_length) for prompt in prompts]

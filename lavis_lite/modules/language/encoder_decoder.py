@@ -7,7 +7,7 @@ vocabulary.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -32,13 +32,13 @@ class EncoderDecoderLanguage(nn.Module):
         reads_apart: whether prompts are read apart from the texts, as an encoder does.
     """
 
-    reads_apart = True
+    reads_apart: Literal[True] = True
 
     def __init__(self, model: PreTrainedModel, tokens: Tokens) -> None:
         super().__init__()
         self.model = model
         self.tokens = tokens
-        self.width: int = model.get_input_embeddings().embedding_dim
+        self.width = cast(nn.Embedding, model.get_input_embeddings()).embedding_dim
         first = getattr(model.config, "decoder_start_token_id", None)
         self.start_id: int = tokens.pad_id if first is None else first
 

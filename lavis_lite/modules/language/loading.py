@@ -80,7 +80,8 @@ def hf_language(
             else:
                 model = build_from_config(f"hf/{name}", settings, DTYPES[dtype])
     except OSError as error:
-        raise hub_error(f"hf/{name}", name, error) from None
+        instead = "`hf/FOLDER` as name, a folder that holds its config, weights and tokenizer"
+        raise hub_error(f"hf/{name}", name, error, instead) from None
     except ValueError as error:
         if isinstance(error, ConfigError):
             raise
@@ -94,7 +95,7 @@ def hf_language(
     return adapter(model, tokens)
 
 
-def _class(name: str, settings: PretrainedConfig) -> type:
+def _class(name: str, settings: PretrainedConfig) -> Any:
     """Return transformers' factory for a config's kind of language model."""
     from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
