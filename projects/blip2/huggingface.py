@@ -143,8 +143,7 @@ def as_transformers(model: QueriedParts, image_id: int) -> PreTrainedModel:
     instructed = hasattr(model, "tokenizer")
     text = model.language.model.config.to_dict()
     embeddings = cast(nn.Embedding, model.language.model.get_input_embeddings())
-    rows = embeddings.num_embeddings
-    text["vocab_size"] = max(rows, image_id + 1)
+    text["vocab_size"] = max(embeddings.num_embeddings, image_id + 1)
     name = "InstructBlip" if instructed else "Blip2"
     config = getattr(transformers, f"{name}Config")(
         vision_config=vision_config(model),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -36,7 +36,7 @@ class CausalLanguage(nn.Module):
         reads_apart: whether prompts are read apart from the texts; here they are their beginning.
     """
 
-    reads_apart = False
+    reads_apart: Literal[False] = False
 
     def __init__(self, model: PreTrainedModel, tokens: Tokens) -> None:
         super().__init__()
