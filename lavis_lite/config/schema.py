@@ -67,6 +67,12 @@ class DataConfig:
     processors: ProcessorsConfig = key("Processors by modality.", ProcessorsConfig())
     batch_size: int = key("Samples per process and micro-batch.", 64, at_least=1)
     num_workers: int = key("Loader processes; 0 loads in the training process.", 2, at_least=0)
+    texts_per_image: int = key(
+        "Texts of an image in a training batch, each drawn and processed by itself; the loss "
+        "`sigmoid` learns from all of them, most others from the first.",
+        1,
+        at_least=1,
+    )
 
 
 @dataclass(frozen=True)

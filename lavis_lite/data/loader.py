@@ -38,6 +38,7 @@ class TrainData:
         quarantine: where unreadable samples are noted.
         rank, world_size: of this process.
         pin_memory: batches in page-locked memory, for copying to an accelerator.
+        texts_per_image: texts of a sample; where there are several, `text_inputs` has all of them.
 
     Raises:
         ConfigError: on weights that cannot be followed.
@@ -56,13 +57,20 @@ class TrainData:
         rank: int = 0,
         world_size: int = 1,
         pin_memory: bool = False,
+        texts_per_image: int = 1,
     ):
         self.datasets = list(datasets)
         self.batch_size = batch_size
         self.quarantine = quarantine
         self._mixture = Mixture([len(dataset) for dataset in datasets], weights, seed)
         self._first, self._stride = rank * batch_size, world_size * batch_size
-        self._reader = Reader(self.datasets, processors, seed=seed, training=True)
+        self._reader = Reader(
+            self.datasets,
+            processors,
+            seed=seed,
+            training=True,
+            texts_per_image=texts_per_image,
+        )
         self._workers: dict[str, Any] = {"num_workers": num_workers, "pin_memory": pin_memory}
 
     @property

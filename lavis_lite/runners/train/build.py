@@ -173,6 +173,7 @@ def build_data(
         rank=distributed.rank(),
         world_size=distributed.world_size(),
         pin_memory=next(model.parameters()).device.type == "cuda",
+        texts_per_image=config.data.texts_per_image,
     )
 
 
