@@ -102,6 +102,7 @@ def test_the_metadata_names_licence_dependencies_and_command(wheel: zipfile.ZipF
         "curation",
         "app",
         "siglip",
+        "photos",
         "test",
         "docs",
         "dev",
