@@ -229,4 +229,4 @@ def _scores(model: Any) -> Iterator[tuple[str, float]]:
         if name == "temperature" and getattr(model, "temp", 0) is None:
             continue  # made without one
         if isinstance(value := getattr(model, name, None), Tensor):
-            yield name, float(value)
+            yield name, float(value.detach())

@@ -200,7 +200,9 @@ class Peculiar(Looks):
     """A model whose matching head no tracer can follow."""
 
     def match(self, tokens: Tensor, text: Any) -> Tensor:
-        return torch.full((len(tokens), 2), float(tokens.sum().item() > 0) * len(text.ids[0]))
+        if tokens.sum() > 0:  # no program without graph breaks
+            return torch.zeros(len(text.ids), 2)
+        return torch.ones(len(text.ids), 2)
 
 
 def test_a_part_that_cannot_be_traced_is_named_and_the_others_are_written(
