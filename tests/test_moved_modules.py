@@ -48,7 +48,7 @@ def test_what_moved_is_where_it_is_said_to_be(moved: list[str]) -> None:
     ("module", "instead"),
     [
         ("common.registry", "lavis_lite.registry"),
-        ("tasks", "lavis-lite list runner"),
+        ("tasks", "lavis-lite list --kind runner"),
         ("processors.blip_processors", "load_processor"),
         ("datasets.builders", "load_dataset"),
     ],

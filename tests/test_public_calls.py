@@ -82,6 +82,19 @@ WRONG: dict[str, list[tuple[dict[str, Any], str]]] = {
         ({"name": "scenes", "data_type": "videos"}, "there are only 'images'"),
         ({"name": "json", "path": "nowhere.json"}, "nowhere.json"),
     ],
+    "pipeline": [
+        ({}, "task: which one"),
+        ({"task": 3}, "task: no 3"),
+        ({"task": "image-to-txt"}, "Did you mean 'image-to-text'"),
+        ({"task": "object-detection"}, "a task of transformers that no model here does"),
+        ({"task": "image-to-text", "model": 3}, r"model: an int \(3\)"),
+        ({"task": "image-to-text", "model": "blip_captoin"}, "Did you mean 'blip_caption'"),
+        ({"task": "image-to-text", "model": "clip.tiny"}, "cannot caption: it lacks generate"),
+        ({"task": "image-to-text", "device": 3.5}, r"device: a float \(3\.5\)"),
+        ({"task": "image-to-text", "dtype": "bf61", "model": "blip_caption.tiny"}, "'bf16'"),
+        ({"task": "image-to-text", "batchsize": 4}, "Did you mean 'batch_size'"),
+        ({"task": "image-to-text", "tokenizer": "other"}, "comes with the model"),
+    ],
     "list_models": [({"pattern": 3}, "pattern: 3; a text with wildcards")],
 }
 # What of the public names is no function to be called.

@@ -53,7 +53,7 @@ def find_weights(source: str | Path, sha256: str | None = None) -> Origin:
         CheckpointError: no weights there.
         DownloadError: ``source`` could not be fetched.
     """
-    repository = _repository(str(source))
+    repository = repository_in(str(source))
     path = _from_hub(str(source), repository) if repository else Path(local_path(source, sha256))
     return _in_folder(path) if path.is_dir() else Origin([path])
 
@@ -104,7 +104,7 @@ def _shards(index: Path) -> list[Path]:
 # --------------------------------------------------------------------------------- the hub
 
 
-def _repository(source: str) -> re.Match[str] | None:
+def repository_in(source: str) -> re.Match[str] | None:
     """Match a source that looks like a hub repository and does not exist on this disk."""
     match = _REPOSITORY.fullmatch(source)
     if match is None or match["scheme"]:

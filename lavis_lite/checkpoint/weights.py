@@ -30,7 +30,7 @@ from lavis_lite.checkpoint.load_state import (
 from lavis_lite.checkpoint.locate import Origin, find_weights
 from lavis_lite.checkpoint.pickled import check_names, zip_members
 from lavis_lite.errors import CheckpointError
-from lavis_lite.io.files import publish
+from lavis_lite.io.files import whole_file
 
 __all__ = [
     "LoadReport",
@@ -272,13 +272,8 @@ def save_weights(
         metadata: values that are not str are written as JSON.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
+    with whole_file(path) as temporary:
         write_safetensors(model, temporary, metadata)
-        publish(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
     return path
 
 

@@ -26,6 +26,18 @@ def add_commands(commands: Commands) -> None:
     caption.add_argument(
         "--seed", type=_whole, metavar="N", help="of captions drawn with --sample (default: 0)"
     )
+    files = caption.add_argument_group("files beside the images")
+    files.add_argument(
+        "--sidecar", metavar=".EXT", help="write a.txt beside a.jpg for .txt, a caption per line"
+    )
+    files.add_argument(
+        "--existing",
+        choices=("skip", "overwrite", "append"),
+        help="what to do with sidecars that are there (default: skip, so that a run resumes)",
+    )
+    files.add_argument("--csv", metavar="FILE", help="also a table: image, caption, problem")
+    files.add_argument("--prefix", metavar="TEXT", help="put before each caption, as it is")
+    files.add_argument("--suffix", metavar="TEXT", help="put after each caption, as it is")
 
     match = _command(commands, "match", "tell how well texts fit images")
     _add_texts(match, "--text", "a text; give several by repeating it")

@@ -13,8 +13,10 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 from lavis_lite.cli import tasks
 from lavis_lite.cli.images import Images
 from lavis_lite.cli.output import opened
-from lavis_lite.cli.session import open_session
+from lavis_lite.cli.sidecars import CaptionFiles
 from lavis_lite.io.redaction import log_to_stderr
+from lavis_lite.models.pipelines.session import open_session
+from lavis_lite.runners.heap import keep_freed_memory
 
 TASKS = {
     "caption": tasks.caption,
@@ -31,6 +33,10 @@ def run(arguments: Namespace) -> int:
     images = Images(arguments.images, arguments.exif)
     if arguments.task == "answer":  # before a model is loaded, or fetched
         arguments.answer_list = tasks.read_answers(arguments.answers)
+    keep_freed_memory()
+    files = None
+    if arguments.task == "caption" and (arguments.sidecar or arguments.csv or arguments.existing):
+        files = CaptionFiles(images, arguments)
     session = open_session(
         arguments.task,
         arguments.model,
@@ -39,16 +45,23 @@ def run(arguments: Namespace) -> int:
         arguments.device,
         arguments.dtype,
     )
-    task, code = TASKS[arguments.task], 0
+    task, code = files.caption if files else TASKS[arguments.task], 0
     bar = tqdm(total=len(images.names), unit="image", file=sys.stderr, disable=None, leave=False)
+    quiet = bool(files and files.sidecars and not (arguments.out or arguments.format))
     with opened(arguments.out, arguments.format) as rows, bar, logging_redirect_tqdm():
         try:
             with torch.no_grad():
                 for row in task(session, images, arguments, bar.update):
-                    rows.write(row)
+                    if not quiet:  # they are in files beside the images
+                        rows.write(row)
         except KeyboardInterrupt:  # what was found so far is kept
             code = INTERRUPTED
-    if report := images.report():
+        finally:
+            if files:
+                files.close()
+    report = files.report() if files and files.sidecars else images.report()
+    if report:
         sys.stderr.write(f"{report}\n")
+    if images.set_aside() or images.left_out:
         code = code or SOME_UNREADABLE
     return code

@@ -8,6 +8,7 @@ from typing import Any
 from lavis_lite import registry
 from lavis_lite.config.loading import load_and_bind
 from lavis_lite.config.writing import to_yaml
+from lavis_lite.errors import ConfigError, UnknownName
 from lavis_lite.registry.component import NESTED_KINDS, ModelComponent
 
 
@@ -15,14 +16,25 @@ def describe(config: Any) -> str:
     """The resolved config as YAML, then the model's parameters by module; nothing is trained.
 
     The model is built without storage: no weights are drawn, read or downloaded. Of a pipeline
-    every stage is described.
+    every stage is described. No dataset is opened, and no file is looked for.
+
+    Raises:
+        ConfigError: what the runner, or that of a stage, finds wrong before it begins.
     """
+    registry.build("runner", config.runner.spec, config=config)
     parts = [to_yaml(config)]
     if getattr(config, "model", None) is not None:
         parts.append(parameter_table(config.model))
+    problems = []
     for name, stage in getattr(config, "stages", {}).items():
-        loaded = load_and_bind(stage.cfg, values=stage.set)
-        parts.append(f"# stage {name}\n{describe(loaded)}")
+        try:
+            described = describe(load_and_bind(stage.cfg, values=stage.set))
+        except (ConfigError, UnknownName) as error:
+            problems += [f"stages.{name}: {line}" for line in str(error).splitlines()]
+        else:
+            parts.append(f"# stage {name}\n{described}")
+    if problems:
+        raise ConfigError("\n".join(problems))
     return "\n".join(parts)
 
 

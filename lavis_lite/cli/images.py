@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import glob
-import itertools
-from collections import Counter, deque
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,13 +13,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from lavis_lite.cli.web_images import fetch_image
 from lavis_lite.data.files.image_files import list_images, names_and_rest
-from lavis_lite.data.files.images import decode
-from lavis_lite.errors import DataError, DownloadError, suggest
-from lavis_lite.io.paths import local_path
-
-_THREADS = 4
+from lavis_lite.errors import DataError, suggest
+from lavis_lite.models.pipelines.reading import open_image, read_ahead
 
 
 class ImageBatch(NamedTuple):
@@ -64,34 +59,30 @@ class Images:
             raise DataError("\n".join(f"{word}: {why}" for word, why in self.problems.items()))
 
     def batches(
-        self, process: Callable[[Image.Image], Tensor], size: int, numbers: Sequence[int] = ()
+        self,
+        process: Callable[[Image.Image], Tensor],
+        size: int,
+        numbers: Iterable[int] | None = None,
     ) -> Iterator[ImageBatch]:
         """The images in batches; what cannot be read is noted in ``problems`` and left out.
 
         Args:
             process: from a picture to (3, H, W).
             size: images per batch, at most.
-            numbers: which images; by default all.
+            numbers: which images, taken as they are needed; by default all.
         """
-        chosen = iter(numbers or range(len(self.names)))
-        chunks = iter(lambda: list(itertools.islice(chosen, size)), [])
-        with ThreadPoolExecutor(_THREADS) as pool:
-            ahead: deque[list[tuple[int, Future[Tensor | str]]]] = deque()
-            for chunk in chunks:
-                ahead.append([(n, pool.submit(self._read, self.names[n], process)) for n in chunk])
-                if len(ahead) > 1:
-                    yield from self._batch(ahead.popleft())
-            for waiting in ahead:
-                yield from self._batch(waiting)
+        chosen = range(len(self.names)) if numbers is None else numbers
+        read = functools.partial(self._read, process)
+        for batch in read_ahead(chosen, read, size):
+            yield from self._batch(batch)
 
-    def _batch(self, waiting: list[tuple[int, Future[Tensor | str]]]) -> Iterator[ImageBatch]:
+    def _batch(self, read: list[tuple[int, Tensor | str]]) -> Iterator[ImageBatch]:
         pixels, numbers = [], []
-        for number, future in waiting:
-            read = future.result()
-            if isinstance(read, str):
-                self.problems[self.names[number]] = read
+        for number, one in read:
+            if isinstance(one, str):
+                self.problems[self.names[number]] = one
             else:
-                pixels.append(read)
+                pixels.append(one)
                 numbers.append(number)
         if pixels:
             yield ImageBatch([self.names[n] for n in numbers], torch.stack(pixels), numbers)
@@ -100,9 +91,9 @@ class Images:
         """One of the images; see ``open_image``."""
         return open_image(name, self.exif)
 
-    def _read(self, name: str, process: Callable[[Image.Image], Tensor]) -> Tensor | str:
+    def _read(self, process: Callable[[Image.Image], Tensor], number: int) -> Tensor | str:
         try:
-            return process(self.open(name))
+            return process(self.open(self.names[number]))
         except DataError as error:
             return str(error)
 
@@ -120,6 +111,11 @@ class Images:
             others = ", ".join(f"{number} ({rule})" for rule, number in self.left_out.items())
             lines.append(f"left out of folders: {others}")
         return "\n".join(lines)
+
+    def set_aside(self) -> dict[str, str]:
+        """Name -> why, of what could not be found or read, or failed."""
+        failed = {name: "; ".join(why) for name, why in self.failures.items()}
+        return {**self.problems, **failed}
 
     def failed(self, name: str, why: str) -> None:
         """Note what failed for an image that was read; others go on."""
@@ -167,21 +163,3 @@ def find(
         return [name for match in matching for name in find(match, left_out, unreadable)]
     beside = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
     raise DataError(f"no such file.{suggest(path.name, beside)}")
-
-
-def open_image(name: str, exif: bool = False) -> Image.Image:
-    """An image in RGB, by path, ``hf://`` address or public URL.
-
-    Args:
-        name: of the image.
-        exif: turn it as its EXIF orientation says.
-
-    Raises:
-        DataError: it cannot be read, with the reason.
-    """
-    if name.lower().startswith(("http:", "https:")):
-        return decode(fetch_image(name), exif=exif)
-    try:
-        return decode(local_path(name), exif=exif)
-    except DownloadError as error:
-        raise DataError(str(error)) from None

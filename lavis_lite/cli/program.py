@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import difflib
 import functools
 import json
 import logging
 import os
+import re
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -116,10 +118,16 @@ def list_names(arguments: argparse.Namespace) -> int:
             indent = "  " if len(listing) > 1 else ""
             print(f"{indent}{name}" + (f"  ({', '.join(types)})" if types else ""))
     if not any(listing.values()):
-        print(f"nothing matches {pattern!r}", file=sys.stderr)
+        print(f"nothing matches {pattern!r}{_near_kind(pattern)}", file=sys.stderr)
     for module, why in registry.index.failures.items():
         print(f"cannot be used: {module} ({why})", file=sys.stderr)
     return 0
+
+
+def _near_kind(pattern: str) -> str:
+    """Return a hint where a kind was given in the place of a pattern, or an empty string."""
+    near = difflib.get_close_matches(pattern, registry.kinds(), n=1, cutoff=0.8)
+    return f"; `lavis-lite list --kind {near[0]}` lists its names" if near else ""
 
 
 def _list_configs(as_json: bool) -> int:
@@ -150,6 +158,21 @@ def convert(arguments: argparse.Namespace) -> int:
         model=arguments.model,
         to=arguments.to,
         overrides=arguments.overrides,
+    )
+    print(done)
+    return 0
+
+
+def push(arguments: argparse.Namespace) -> int:
+    """``lavis-lite push``: a model's folder, published on the hub."""
+    from lavis_lite.cli import push
+
+    done = push.push(
+        arguments.folder,
+        arguments.repository,
+        private=arguments.private or None,
+        revision=arguments.revision,
+        message=arguments.message,
     )
     print(done)
     return 0
@@ -241,10 +264,17 @@ def _parse(argv: list[str], program: str) -> argparse.Namespace:
         arguments.command = functools.partial(_call, arguments.call, rest)
         return arguments
     if any(word.startswith("-") or not hasattr(arguments, "overrides") for word in rest):
-        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+        parser.error(f"unrecognized arguments: {' '.join(rest)}{_near_overrides(arguments, rest)}")
     if rest:
         arguments.overrides += rest
     return arguments
+
+
+def _near_overrides(arguments: argparse.Namespace, words: Sequence[str]) -> str:
+    """Return a hint where overrides were written like options, or an empty string."""
+    meant = [word.lstrip("-") for word in words if re.fullmatch(r"-+[A-Za-z_][^=]*=.*", word)]
+    hint = f"; an override has no dashes: {' '.join(meant)}"
+    return hint if meant and hasattr(arguments, "overrides") else ""
 
 
 def _call(name: str, words: Sequence[str], arguments: argparse.Namespace) -> int:
@@ -276,6 +306,7 @@ def _parser(program: str, argv: Sequence[str]) -> argparse.ArgumentParser:
         "--kind", choices=list(registry.kinds()), help="where names are ambiguous"
     )
     _add_convert(_add(commands, "convert", convert, "write weights in another format"))
+    _add_push(_add(commands, "push", push, "publish a model on the hub"))
     _add_export(_add(commands, "export", export, "write a model as ONNX or torch.export files"))
     add_commands(commands)
     _add_vocabulary(_add(commands, "vocabulary", vocabulary, "train a vocabulary on texts"))
@@ -308,6 +339,14 @@ def _add_convert(parser: argparse.ArgumentParser) -> None:
     formats = ("safetensors", "folder", "transformers")
     parser.add_argument("--to", choices=formats, default="safetensors")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="like image_size=480")
+
+
+def _add_push(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("folder", help="of save_pretrained, or the output folder of a run")
+    parser.add_argument("repository", help="owner/name; made if it is not there")
+    parser.add_argument("--private", action="store_true", help="make it private, if it is made")
+    parser.add_argument("--revision", metavar="BRANCH", help="made if it is not there")
+    parser.add_argument("--message", metavar="TEXT", help="of the commit")
 
 
 def _add_export(parser: argparse.ArgumentParser) -> None:

@@ -7,23 +7,21 @@ import inspect
 import math
 import os
 from argparse import Namespace
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from lavis_lite.cli.images import ImageBatch, Images
 from lavis_lite.cli.output import Row
-from lavis_lite.cli.session import Session
-from lavis_lite.data.seeding import stable_hash
 from lavis_lite.errors import ConfigError, DataError, NotFinite
 from lavis_lite.io.paths import local_path
 from lavis_lite.metrics.counts import not_finite
-from lavis_lite.metrics.finite import ask_each
 from lavis_lite.models.heatmap import overlay
-from lavis_lite.modules.interfaces import Embeds, EncodesImage, Localizes, Matches
+from lavis_lite.models.pipelines import asking
+from lavis_lite.models.pipelines.session import Session
+from lavis_lite.modules.interfaces import Localizes
 from lavis_lite.modules.layers.similarity import cosines
 
 _NAME_BYTES = 255
@@ -31,10 +29,23 @@ _BEAMS = 3  # of a search whose number is not given, as of ``generate``
 Advance = Callable[[int], object]  # told how many more images are done
 
 
-def caption(session: Session, images: Images, options: Namespace, done: Advance) -> Iterator[Row]:
-    """A row per image: ``caption``, or ``captions`` where several are asked for."""
-    generate = session.model.generate
-    taken = inspect.signature(generate).parameters
+def caption(
+    session: Session,
+    images: Images,
+    options: Namespace,
+    done: Advance,
+    numbers: Iterable[int] | None = None,
+) -> Iterator[Row]:
+    """A row per image: ``caption``, or ``captions`` where several are asked for.
+
+    Args:
+        session: with a model that generates.
+        images: that are meant.
+        options: of the command line.
+        done: told how many more images are done.
+        numbers: which images, taken as they are needed; by default all.
+    """
+    taken = inspect.signature(session.model.generate).parameters
     if "use_nucleus_sampling" in taken:  # others draw by default
         _refuse_without_effect(options)
     given = {
@@ -46,28 +57,17 @@ def caption(session: Session, images: Images, options: Namespace, done: Advance)
         "min_length": options.min_length,
     }
     given = {name: value for name, value in given.items() if value is not None}
-    if refused := [name for name in given if name not in taken]:
-        raise ConfigError(f"{type(session.model).__name__}.generate takes no {refused[0]}")
-    count, seed = given.get("num_captions", 1), options.seed or 0
-    for batch in images.batches(session.image, options.batch_size):
-        seeds = {"seeds": [stable_hash("caption", seed, name) for name in batch.names]}
-        own = seeds if "seeds" in taken else {}
-        pixels = batch.pixels.to(session.device)
-
-        def ask(
-            rows: list[int],
-            pixels: Tensor = pixels,
-            own: dict[str, list[int]] = own,
-        ) -> list[list[str]]:
-            drawn = {name: [seeds[row] for row in rows] for name, seeds in own.items()}
-            texts = generate({"image": pixels[rows]}, **given, **drawn)
-            return [texts[place : place + count] for place in range(0, len(texts), count)]
-
-        for name, mine in zip(batch.names, ask_each(ask, len(batch.names)), strict=True):
+    asking.check_generation(session, given)
+    several = given.get("num_captions", 1) > 1
+    before, after = options.prefix or "", options.suffix or ""
+    for batch in images.batches(session.image, options.batch_size, numbers):
+        found = asking.captions(session, batch.names, batch.pixels, given, options.seed or 0)
+        for name, mine in zip(batch.names, found, strict=True):
             if mine is None:
                 images.failed(name, not_finite("the logits of a text"))
                 continue
-            yield {"image": name, **({"caption": mine[0]} if count == 1 else {"captions": mine})}
+            mine = [f"{before}{text}{after}" for text in mine]
+            yield {"image": name, **({"captions": mine} if several else {"caption": mine[0]})}
         done(len(batch.names))
 
 
@@ -98,9 +98,9 @@ def match(session: Session, images: Images, options: Namespace, done: Advance) -
     """A row per image and text: ``match``, a probability, and ``cosine`` of their embeddings."""
     overlays = _Overlays(session, options, images)
     texts = [session.text(text) for text in options.texts]
-    embeds = _text_features(session, texts)
+    embeds = asking.text_features(session, texts)
     for batch in images.batches(session.image, options.batch_size):
-        scores = _scores(session, batch, texts, embeds)
+        scores = asking.scores(session, batch.pixels, texts, embeds)
         for row, name in enumerate(batch.names):
             for column, text in enumerate(options.texts):
                 found = {k: round(v[row, column].item(), 5) for k, v in scores.items()}
@@ -120,7 +120,7 @@ def search(session: Session, images: Images, options: Namespace, done: Advance) 
     """
     overlays = _Overlays(session, options, images)
     texts = [session.text(text) for text in options.texts]
-    embeds = _text_features(session, texts)
+    embeds = asking.text_features(session, texts)
     chosen, found = list(range(len(images.names))), {}
     if embeds is not None:
         near = _nearest(session, images, embeds, options, done)
@@ -128,7 +128,7 @@ def search(session: Session, images: Images, options: Namespace, done: Advance) 
     else:
         near = [chosen] * len(texts)
     for batch in images.batches(session.image, options.batch_size, chosen) if chosen else ():
-        scores = _scores(session, batch, texts, embeds)
+        scores = asking.scores(session, batch.pixels, texts, embeds)
         for row, number in enumerate(batch.numbers):
             found[number] = {key: values[row].tolist() for key, values in scores.items()}
         done(0 if embeds is not None else len(batch.names))
@@ -155,22 +155,11 @@ def answer(session: Session, images: Images, options: Namespace, done: Advance) 
     answers = options.answer_list
     how = {"inference_method": "rank" if answers else "generate", "answer_list": answers}
     for batch in images.batches(session.image, options.batch_size):
-        samples: dict[str, Any] = {"image": batch.pixels.to(session.device)}
-        if session.can(EncodesImage):  # once for all questions
-            samples["image_tokens"] = session.model.encode_image(samples["image"])
-        columns = []
-        for question in options.texts:
-
-            def ask(
-                rows: list[int],
-                samples: dict[str, Any] = samples,
-                question: str = session.text(question),
-            ) -> list[str]:
-                some = {name: value[rows] for name, value in samples.items()}
-                asked = {**some, "text_input": [question] * len(rows)}
-                return session.model.predict_answers(asked, **how)
-
-            columns.append(ask_each(ask, len(batch.names)))
+        samples = asking.image_samples(session, batch.pixels)
+        columns = [
+            asking.answers(session, samples, [session.text(question)] * len(batch.names), how)
+            for question in options.texts
+        ]
         for row, name in enumerate(batch.names):
             for question, found in zip(options.texts, columns, strict=True):
                 if found[row] is None:
@@ -199,29 +188,6 @@ def read_answers(path: str | None) -> list[str] | None:
 
 
 # ---- scores of images and texts
-
-
-def _text_features(session: Session, texts: list[str]) -> Tensor | None:
-    """(Q, E), None for a model without a joint space."""
-    if not session.can(Embeds):
-        return None
-    return session.model.text_features(session.model.encode_text(texts))
-
-
-def _scores(
-    session: Session, batch: ImageBatch, texts: list[str], embeds: Tensor | None
-) -> dict[str, Tensor]:
-    """(B, Q) each, as the model can: ``match`` in [0, 1] with its ``logit``; ``cosine``."""
-    model, scores = session.model, {}
-    tokens = model.encode_image(batch.pixels.to(session.device))
-    if session.can(Matches):
-        logits = [model.match(tokens, [text] * len(tokens)).float() for text in texts]
-        stacked = torch.stack(logits, dim=1)  # (B, Q, 2)
-        scores["match"] = stacked.softmax(-1)[..., 1].cpu()
-        scores["logit"] = stacked[..., 1].cpu()
-    if embeds is not None:
-        scores["cosine"] = cosines(model.image_features(tokens), embeds).cpu()
-    return scores
 
 
 def _nearest(

@@ -86,8 +86,20 @@ def find(path: str, relative_to: Path | None = None) -> Path:
     for place in places:
         if place.is_file():
             return place
-    known = [str(p.relative_to(config_root())) for p in config_root().rglob("*.yaml")]
-    raise ConfigError(f"no config file {path!r}.{suggest(path, known)}")
+    other = Path(local_path(path))
+    if path and other.exists():
+        kind = "a folder" if other.is_dir() else "a file of another kind"
+        raise ConfigError(f"{path}: {kind}; a config is a .yaml file")
+    raise ConfigError(f"no config file {path!r}.{_nearest(path)}")
+
+
+def _nearest(path: str) -> str:
+    """Return the packaged config nearest to a path that does not exist, spelt as the path is."""
+    known = [p.relative_to(config_root()) for p in config_root().rglob("*.yaml")]
+    spelt = path if path.endswith((".yaml", ".yml")) else f"{path}.yaml"
+    root = f"{config_root().name}/"
+    near = suggest(spelt, [f"{root if path.startswith(root) else ''}{p.as_posix()}" for p in known])
+    return near or " `lavis-lite list configs` lists those that come with lavis_lite"
 
 
 def beside(name: Any, origin: str | None) -> Any:

@@ -60,6 +60,25 @@ class ProcessorsConfig:
 
 
 @dataclass(frozen=True)
+class VisionTokensConfig:
+    """Tokens of a frozen vision encoder, computed once and read in place of images.
+
+    An image is encoded the first time that a run needs it; runs with the same encoder and
+    processors share the folder.
+    """
+
+    folder: str = key("Folder of the tokens.")
+    crops: int = key(
+        "Random crops of each training image that are kept; every visit draws one of them. "
+        "Evaluation keeps one.",
+        1,
+        at_least=1,
+    )
+    dtype: Literal["fp16", "bf16", "fp32"] = key("Type of the numbers on disk.", "fp16")
+    seed: int = key("Seed of the crops, apart from `run.seed`, so that runs share them.", 0)
+
+
+@dataclass(frozen=True)
 class DataConfig:
     """Training data, processors and batches."""
 
@@ -67,6 +86,10 @@ class DataConfig:
     processors: ProcessorsConfig = key("Processors by modality.", ProcessorsConfig())
     batch_size: int = key("Samples per process and micro-batch.", 64, at_least=1)
     num_workers: int = key("Loader processes; 0 loads in the training process.", 2, at_least=0)
+    vision_tokens: VisionTokensConfig | None = key(
+        "Keeps the tokens of the vision encoder, which must be frozen; null encodes at each visit.",
+        None,
+    )
 
 
 @dataclass(frozen=True)

@@ -49,14 +49,18 @@ class Validator:
         if isinstance(annotation, type) and issubclass(annotation, Component):
             return self._component(value, annotation, path, meta.get("kind"))
         if dataclasses.is_dataclass(annotation):
-            return self._dataclass(value, annotation, path)
+            return self._dataclass(value, annotation, path, meta)
         return self._plain(value, annotation, path, meta)
 
-    def _dataclass(self, value: object, annotation: Any, path: KeyPath) -> Any:
+    def _dataclass(self, value: object, annotation: Any, path: KeyPath, meta: Any) -> Any:
         if not isinstance(value, dict):
             return self.report(path, f"a mapping is expected, not {seen(value)}")
         fields = {f.name: f for f in dataclasses.fields(annotation)}
         self._unknown_keys(value, fields, path)
+        required = [name for name, field in fields.items() if _required(field)]
+        if required and not set(required) & set(value) and (near := meta.get("near")):
+            # An override of a name that is not there looks like a new entry.
+            return self.report(path, f"unknown name.{near}")
         return annotation(**self._fields(value, fields, typing.get_type_hints(annotation), path))
 
     def _fields(
@@ -153,7 +157,8 @@ class Validator:
     def _dict(self, value: object, item: Any, path: KeyPath) -> Any:
         if not isinstance(value, dict):
             return self.report(path, f"a mapping is expected, not {seen(value)}")
-        return {k: self.convert(v, item, (*path, k)) for k, v in value.items()}
+        near = {k: suggest(str(k), (other for other in value if other != k)) for k in value}
+        return {k: self.convert(v, item, (*path, k), {"near": near[k]}) for k, v in value.items()}
 
     def _plain(self, value: Any, annotation: Any, path: KeyPath, meta: Any) -> Any:
         if annotation is str and not isinstance(value, str) and path in self.typed:

@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 
 from lavis_lite.data.mixture import Draw, Mixture
 from lavis_lite.data.quarantine import Quarantine
-from lavis_lite.data.reader import Processors, Read, Reader
+from lavis_lite.data.reader import Processors, Reader, Stored
 from lavis_lite.errors import DataError
 
 _SECONDS_TO_LIVE = 20
@@ -38,6 +38,7 @@ class TrainData:
         quarantine: where unreadable samples are noted.
         rank, world_size: of this process.
         pin_memory: batches in page-locked memory, for copying to an accelerator.
+        stored: what is read in place of images; None reads images.
 
     Raises:
         ConfigError: on weights that cannot be followed.
@@ -56,13 +57,15 @@ class TrainData:
         rank: int = 0,
         world_size: int = 1,
         pin_memory: bool = False,
+        stored: Stored | None = None,
     ):
         self.datasets = list(datasets)
         self.batch_size = batch_size
         self.quarantine = quarantine
         self._mixture = Mixture([len(dataset) for dataset in datasets], weights, seed)
         self._first, self._stride = rank * batch_size, world_size * batch_size
-        self._reader = Reader(self.datasets, processors, seed=seed, training=True)
+        self.stored: Any = stored
+        self._reader = Reader(self.datasets, processors, seed=seed, training=True, stored=stored)
         self._workers: dict[str, Any] = {"num_workers": num_workers, "pin_memory": pin_memory}
 
     @property
@@ -95,6 +98,7 @@ class EvalData:
         num_workers: processes that read ahead; 0 reads in this one.
         quarantine: where unreadable rows are noted; by default they are counted and logged.
         pin_memory: batches in page-locked memory, for copying to an accelerator.
+        stored: what is read in place of images; None reads images.
 
     Attributes:
         bad_rows: rows that this process could not read -> why.
@@ -109,13 +113,14 @@ class EvalData:
         num_workers: int = 0,
         quarantine: Quarantine | None = None,
         pin_memory: bool = False,
+        stored: Stored | None = None,
     ):
         self.dataset = dataset
         self.batch_size = batch_size
         self.quarantine = quarantine or Quarantine()
         self.bad_rows: dict[int, str] = {}
         self.processors = processors
-        self._reader = Reader([dataset], processors, seed=0, training=False)
+        self._reader = Reader([dataset], processors, seed=0, training=False, stored=stored)
         self._workers: dict[str, Any] = {"num_workers": num_workers, "pin_memory": pin_memory}
 
     def batches(self, indices: Sequence[int] | None = None) -> Iterator[dict[str, Any]]:
@@ -150,11 +155,7 @@ def _batches(
     num_workers: int,
     pin_memory: bool,
 ) -> Iterator[dict[str, Any]]:
-    if num_workers or pin_memory:
-        reads = _parallel(reader, draws, num_workers, pin_memory)
-    else:
-        reads = (reader.__getitems__(batch) for batch in draws)
-    with closing(reads):
+    with closing(read_ahead(reader, draws, num_workers, pin_memory)) as reads:
         for read in reads:
             for record in read.bad:
                 quarantine.add(record)
@@ -167,11 +168,25 @@ def _batches(
                 yield read.batch
 
 
-def _parallel(
-    reader: Reader, draws: Iterable[list[Draw]], num_workers: int, pin_memory: bool
-) -> Generator[Read, None, None]:
-    loader: DataLoader[Read] = DataLoader(
-        reader,  # type: ignore[arg-type]
+def read_ahead(
+    reader: Any, draws: Iterable[list[Any]], num_workers: int, pin_memory: bool = False
+) -> Generator[Any, None, None]:
+    """Yield ``reader.__getitems__`` of each list in order, read by workers ahead of the consumer.
+
+    Args:
+        reader: lives in the workers.
+        draws: lists of what to read; taken in this process, up to two for each worker ahead.
+        num_workers: processes that read; 0 reads in this one.
+        pin_memory: results in page-locked memory.
+
+    Raises:
+        DataError: a worker dies.
+    """
+    if not num_workers and not pin_memory:
+        yield from (reader.__getitems__(batch) for batch in draws)
+        return
+    loader: DataLoader[Any] = DataLoader(
+        reader,
         batch_sampler=draws,
         num_workers=num_workers,
         collate_fn=_as_it_is,

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy
 import torch
@@ -15,10 +14,11 @@ from lavis_lite.data.collate import collate
 from lavis_lite.data.files import images
 from lavis_lite.data.mixture import Draw, probe
 from lavis_lite.data.seeding import generator
+from lavis_lite.data.stored_images import IMAGE_NAME
+from lavis_lite.data.token_store import DamagedTokens
 from lavis_lite.errors import DataError
 
 _MAX_ATTEMPTS = 1000
-_IMAGE = re.compile(r"image\d*")
 
 
 @dataclass(frozen=True)
@@ -27,6 +27,20 @@ class Processors:
 
     image: Callable
     text: Callable
+
+
+class Stored(Protocol):
+    """Something kept of images that is read in their stead: see ``StoredImages``."""
+
+    crops: int
+
+    def row(self, dataset: int, index: int) -> dict[str, Any]:
+        """A row with the places of its images in their stead."""
+        ...
+
+    def tokens(self, place: int, crop: int) -> torch.Tensor:
+        """The tokens that a sample has in the place of an image."""
+        ...
 
 
 @dataclass
@@ -47,13 +61,28 @@ class Read:
 
 
 class Reader:
-    """Reads the samples of a batch; lives in the workers."""
+    """Reads the samples of a batch; lives in the workers.
+
+    Args:
+        datasets: map-style datasets.
+        processors: of images and texts.
+        seed: of augmentation.
+        training: augment, and replace what cannot be read.
+        stored: reads the images instead; which of the stored crops a sample gets depends on seed,
+            turn, dataset and row, as augmentation does.
+    """
 
     def __init__(
-        self, datasets: list[Any], processors: Processors, *, seed: int, training: bool
+        self,
+        datasets: list[Any],
+        processors: Processors,
+        *,
+        seed: int,
+        training: bool,
+        stored: Stored | None = None,
     ) -> None:
         self.datasets, self.processors = datasets, processors
-        self.seed, self.training = seed, training
+        self.seed, self.training, self.stored = seed, training, stored
         self._names = _distinct([getattr(dataset, "name", "dataset") for dataset in datasets])
         self._blank = processors.text("")
 
@@ -81,6 +110,8 @@ class Reader:
             index = probe(draw, attempt, length, self.seed) if attempt else draw.row
             try:
                 return self._sample(draw, index), bad
+            except DamagedTokens:  # no fault of the sample's
+                raise
             except (DataError, OSError) as error:
                 bad.append(self._record(draw, index, str(error)))
         if not self.training:
@@ -95,17 +126,21 @@ class Reader:
         dataset = self.datasets[draw.dataset]
         # Of the row drawn, not of the one that replaces it: that one has its own turn.
         rng = generator("sample", self.seed, *draw)
-        row = dataset[index]
+        row = dataset[index] if self.stored is None else self.stored.row(draw.dataset, index)
         if self.training and hasattr(dataset, "augment"):
             row = dataset.augment(row, rng)
+        seen = {name: value for name, value in row.items() if IMAGE_NAME.fullmatch(name)}
         decode = getattr(dataset, "decode", images.decode)
-        decoded = {
-            name: [decode(one) for one in value] if isinstance(value, list) else decode(value)
-            for name, value in row.items()
-            if _IMAGE.fullmatch(name)
-        }
+        if self.stored is None:
+            seen = {
+                name: [decode(one) for one in value] if isinstance(value, list) else decode(value)
+                for name, value in seen.items()
+            }
         try:
-            pictures = {name: self._process(image, rng) for name, image in decoded.items()}
+            if self.stored is None:
+                pictures = {name: self._process(image, rng) for name, image in seen.items()}
+            else:
+                pictures = self._tokens(seen, draw)
             text = self.processors.text(row["text_input"], rng)
         except Exception as error:
             error.add_note(f"while processing {self._names[draw.dataset]}[{index}]")
@@ -117,6 +152,17 @@ class Reader:
             # Number 7 of one dataset is not the image that has number 7 in another.
             sample["image_id"] = f"{draw.dataset}/{row['image_id']}"
         return sample
+
+    def _tokens(self, places: dict[str, int], draw: Draw) -> dict[str, torch.Tensor]:
+        """Tokens in the place of images, of a crop that the draw decides."""
+        assert self.stored is not None
+        # Not the sample's generator: whatever else is drawn is drawn as with one crop.
+        rng = generator("crop", self.seed, *draw)
+        crops = self.stored.crops
+        return {
+            name: self.stored.tokens(place, int(rng.integers(crops)) if crops > 1 else 0)
+            for name, place in places.items()
+        }
 
     def _process(self, image: Any, rng: numpy.random.Generator) -> Any:
         """A decoded image, or the frames of a video: (3, S, S), or (F, 3, S, S)."""

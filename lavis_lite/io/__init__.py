@@ -2,11 +2,14 @@
 
 paths.py         any address -> a local file or an open one; the cache
 hub.py           the hub's client; offline, or a hub that cannot be reached
+hub_models.py    folders of models on the hub, published and fetched
 download.py      a file of a URL: resumed, verified, once for all processes
 transfer.py      one request of a download
 http.py          the HTTP client: limits, deadlines, public addresses
+web_images.py    one picture from a public web address
 object_store.py  s3://, gs:// and the other schemes of fsspec
 files.py         writing files whole
+json_files.py    small JSON and text files
 redaction.py     secrets taken out of what is written down
 packages.py      installed packages that do not fit together
 """

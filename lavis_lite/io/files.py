@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 
@@ -27,3 +29,19 @@ def publish(temporary: str | Path, path: str | Path) -> None:
     sync(temporary)
     os.replace(temporary, path)
     sync(Path(path).parent)
+
+
+@contextlib.contextmanager
+def whole_file(path: str | Path) -> Iterator[Path]:
+    """Yield the path of a file to write, which takes the name ``path`` when all of it is there.
+
+    The folder is made. After an error nothing is left, and what had the name keeps it.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    try:
+        yield temporary
+        publish(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)

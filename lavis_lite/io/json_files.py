@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
-from lavis_lite.io.files import publish
+from lavis_lite.io.files import whole_file
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -25,7 +24,5 @@ def write_text(path: Path, text: str) -> None:
 
     Names of files that are no UTF-8 are escaped, in JSON so that reading gives them back.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
-    publish(temporary, path)
+    with whole_file(path) as temporary:
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")

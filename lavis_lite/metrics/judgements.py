@@ -55,6 +55,7 @@ class Judgements:
         threshold: of the filter whose precision is told, for `itm`.
     """
 
+    requires = ()  # of the model alone: its scores ask for what they need
     title = "Agreement with people"
     counted = "judged captions"
     columns = (

@@ -161,12 +161,12 @@ def encode_frames(model: Any, image: Tensor) -> tuple[Tensor, Tensor]:
 
     Args:
         model: encodes images.
-        image: (B, 3, H, W), or (B, F, 3, H, W).
+        image: (B, 3, H, W), or (B, F, 3, H, W); or ``VisionTokens`` (B, N, D).
 
     Returns:
         (B, F * N, D) and (B, N, D); twice the same for images.
     """
-    if image.ndim == 4:
+    if image.ndim < 5:
         tokens = model.encode_image(image)
         return tokens, tokens
     tokens = model.encode_image(image.flatten(0, 1)).unflatten(0, image.shape[:2])

@@ -4,6 +4,7 @@ base.py               what every model has: image size, losses, saving
 build.py              the steps of registered builders: towers and heads from components
 formats.py            layouts of weights other than our own
 momentum.py           the momentum copy
+frozen_vision.py      a vision encoder that is not trained
 multimodal.py         a vision encoder, and a text encoder that reads with it
 joint_space.py        images and texts as unit vectors of one space
 captioning.py         texts about images, whatever the decoder
@@ -16,6 +17,7 @@ heatmap.py            that map laid over the image
 published_weights.py  weights in published layouts
 folder.py             save_pretrained and from_pretrained
 zoo.py                models by name
+pipelines/            tasks in one line
 """
 
 from lavis_lite.models.zoo import (

@@ -157,6 +157,33 @@ class VisionLanguageModel(nn.Module):
         return model_folder.save(self, folder, metrics)
 
     @checked_options
+    def push_to_hub(
+        self,
+        repository: str,
+        *,
+        metrics: Mapping[str, float] | None = None,
+        private: bool | None = None,
+        revision: str | None = None,
+        message: str | None = None,
+        token: str | None = None,
+    ) -> str:
+        """Publish the model on the hub, as ``save_pretrained`` writes it.
+
+        See ``lavis_lite.models.folder.push``; ``load_model(checkpoint="owner/name")`` loads it.
+        """
+        from lavis_lite.models import folder as model_folder
+
+        return model_folder.push(
+            self,
+            repository,
+            metrics=metrics,
+            private=private,
+            revision=revision,
+            message=message,
+            token=token,
+        )
+
+    @checked_options
     def show_n_params(self, return_str: bool = True) -> str | int:
         """Number of parameters, as ``"1.1M"`` or exactly."""
         total = sum(p.numel() for p in self.parameters())
@@ -179,11 +206,27 @@ class VisionLanguageModel(nn.Module):
 
     @classmethod
     @checked_options
-    def from_pretrained(cls, model_type: str | None = None) -> VisionLanguageModel:
-        """The released model of a type (LAVIS's spelling of ``load_model``)."""
+    def from_pretrained(
+        cls, model_type: str | Path | None = None, *, revision: str | None = None
+    ) -> VisionLanguageModel:
+        """The released model of a type (LAVIS's spelling of ``load_model``), or a published one.
+
+        Args:
+            model_type: a type; or a folder of ``save_pretrained``, or ``owner/name`` on the hub.
+            revision: branch, tag or commit of the repository.
+
+        Raises:
+            ConfigError: the folder holds a model of another class.
+        """
         from lavis_lite.models import zoo
         from lavis_lite.registry import cards
 
+        if isinstance(model_type, Path) or "/" in (model_type or "") or revision is not None:
+            loaded = zoo.load_model(checkpoint=model_type and str(model_type), revision=revision)
+            if not isinstance(loaded, cls):
+                kind = type(loaded).__name__
+                raise ConfigError(f"{model_type}: holds a {kind}, not a {cls.__name__}")
+            return loaded
         for name in cards.list_models():
             if registry.entry("model", name).result is cls:
                 return zoo.load_model(name, model_type)  # type: ignore[return-value]

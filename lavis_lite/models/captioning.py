@@ -12,7 +12,7 @@ from torch import Tensor
 
 from lavis_lite.config.calls import checked_options
 from lavis_lite.errors import ConfigError
-from lavis_lite.models.images import tokens_of
+from lavis_lite.models.images import EncodesImages, tokens_of
 from lavis_lite.modules.generation import Decoder
 from lavis_lite.modules.generation import generate as generate_ids
 from lavis_lite.modules.layers.modes import eval_mode
@@ -20,7 +20,7 @@ from lavis_lite.modules.output import Samples
 from lavis_lite.modules.text.wordpiece import WordPiece
 
 
-class Writer(Protocol):
+class Writer(EncodesImages, Protocol):
     """The parts that the functions below read.
 
     ``prompt`` is what every text starts with, ``max_positions`` the most tokens that a text can
@@ -33,15 +33,6 @@ class Writer(Protocol):
     @property
     def max_positions(self) -> int:
         """The number of positions of the tower that writes."""
-        ...
-
-    @property
-    def device(self) -> torch.device:
-        """The device of the weights."""
-        ...
-
-    def encode_image(self, image: Tensor) -> Tensor:
-        """(B, 3, H, W) -> (B, N, D) tokens."""
         ...
 
     def decoder_of(self, image_tokens: Tensor, num_texts: int, max_length: int) -> Decoder:

@@ -95,13 +95,7 @@ class FeatureExtraction(GroundedModel):
         Raises:
             ConfigError: another mode, or samples without what the mode reads.
         """
-        reads = {"image": ["image"], "text": ["text_input"]}.get(mode, ["image", "text_input"])
-        as_samples(samples)
-        if missing := [name for name in reads if samples.get(name) is None]:
-            near = misspelt(samples, missing[0])
-            raise ConfigError(
-                f"mode {mode!r} reads {', '.join(missing)}, which samples lack.{near}"
-            )
+        check_mode(samples, mode)
         with eval_mode(self):
             if mode == "text":
                 states = self.encode_text(as_texts(samples["text_input"], "text_input"))
@@ -113,3 +107,16 @@ class FeatureExtraction(GroundedModel):
             text = self.tokenize(texts_of(samples, len(tokens)))
             states = self.read(self.text_tower.image_context(tokens, text.ids.shape[1]), text)
             return Features(image_embeds=tokens, multimodal_embeds=states)
+
+
+def check_mode(samples: Samples, mode: str) -> None:
+    """Refuse samples without the image or the texts that a mode of ``extract_features`` reads.
+
+    Raises:
+        ConfigError: no samples, or some that lack one; the message has the nearest key.
+    """
+    reads = {"image": ["image"], "text": ["text_input"]}.get(mode, ["image", "text_input"])
+    as_samples(samples)
+    if missing := [name for name in reads if samples.get(name) is None]:
+        near = misspelt(samples, missing[0])
+        raise ConfigError(f"mode {mode!r} reads {', '.join(missing)}, which samples lack.{near}")

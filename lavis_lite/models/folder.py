@@ -8,6 +8,7 @@ what the model is and how to load it. The output folder of a training run is rea
 from __future__ import annotations
 
 import json
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,9 +19,11 @@ from torch import nn
 import lavis_lite
 from lavis_lite import distributed, registry
 from lavis_lite.checkpoint import directory
+from lavis_lite.checkpoint.locate import repository_in
 from lavis_lite.checkpoint.weights import save_weights
-from lavis_lite.errors import CheckpointError, ConfigError
-from lavis_lite.io.files import publish
+from lavis_lite.errors import CheckpointError, ConfigError, DownloadError
+from lavis_lite.io import hub, hub_models
+from lavis_lite.io.files import whole_file
 from lavis_lite.io.redaction import redacted
 from lavis_lite.registry import cards
 from lavis_lite.registry.component import NESTED_KINDS, ModelComponent
@@ -82,7 +85,7 @@ def save(model: nn.Module, folder: str | Path, metrics: Mapping[str, float] | No
         card["name"],
         card["type"],
         args,
-        redacted(card.get("processors") or cards.card(card["name"]).get("processors", {})),
+        redacted(card.get("processors") or cards.processors(card["name"], card["type"])),
         dict(metrics if metrics is not None else card.get("metrics", {})),
     )
     save_weights(model, folder / WEIGHTS)
@@ -90,6 +93,62 @@ def save(model: nn.Module, folder: str | Path, metrics: Mapping[str, float] | No
     _write(folder / CONFIG, json.dumps({**head, **vars(saved)}, indent=2, ensure_ascii=False))
     _write(folder / CARD, describe(saved, model, card.get("checkpoint")))
     return folder
+
+
+def push(
+    model: nn.Module,
+    repository: str,
+    *,
+    metrics: Mapping[str, float] | None = None,
+    private: bool | None = None,
+    revision: str | None = None,
+    message: str | None = None,
+    token: str | None = None,
+) -> str:
+    """Publish a model on the hub as ``save`` writes it; return the address of the commit.
+
+    Args:
+        model, metrics: as of ``save``.
+        repository, private, revision, message, token: as of ``hub_models.push_folder``.
+
+    Raises:
+        ConfigError: nothing is known of how to build the model, or not a repository's name.
+        DownloadError: the hub cannot be reached, or refuses.
+    """
+    hub_models.check_repository(repository)
+    if reason := hub.why_no_hub():  # before anything is written
+        raise DownloadError(f"{repository}: not published: {reason}")
+    with tempfile.TemporaryDirectory() as folder:
+        save(model, folder, metrics)
+        return hub_models.push_folder(
+            folder, repository, private=private, revision=revision, message=message, token=token
+        )
+
+
+def at_hand(checkpoint: str | Path, revision: str | None = None) -> str:
+    """Return the local folder of a model of ours on the hub; any other checkpoint as it is.
+
+    Args:
+        checkpoint: ``owner/name`` or ``hf://owner/name``, also with ``@revision``; or any other.
+        revision: branch, tag or commit of the repository.
+
+    Raises:
+        ConfigError: a revision of what is no repository, or two revisions.
+        DownloadError: the repository cannot be fetched.
+    """
+    text = str(checkpoint)
+    found = repository_in(text)
+    if found is None:
+        if revision is not None:
+            raise ConfigError(f"revision: {text} is no repository of the hub (owner/name)")
+        return text
+    if revision is not None and found["revision"] not in (None, revision):
+        raise ConfigError(f"revision: {revision!r}, and {text} has one of its own")
+    revision = revision or found["revision"]
+    folder = hub_models.fetch_folder(found["repo"], revision)
+    if folder is not None:
+        return str(folder)
+    return f"{found['scheme'] or ''}{found['repo']}{f'@{revision}' if revision else ''}"
 
 
 def read(source: str | Path) -> SavedModel | None:
@@ -174,9 +233,8 @@ def _save_vocabulary(tokenizer: Any, folder: Path) -> None:
 
 
 def _write(path: Path, text: str) -> None:
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(f"{text.rstrip()}\n", encoding="utf-8")
-    publish(temporary, path)
+    with whole_file(path) as temporary:
+        temporary.write_text(f"{text.rstrip()}\n", encoding="utf-8")
 
 
 def describe(saved: SavedModel, model: nn.Module, start: str | None) -> str:
@@ -200,15 +258,18 @@ def describe(saved: SavedModel, model: nn.Module, start: str | None) -> str:
     measured = [f"| {name} | {value:.4g} |" for name, value in saved.metrics.items()]
     results = ["## Results", "", "| figure | value |", "|---|---|", *measured, ""]
     summary = cards.card(saved.name).get("summary")
+    task = cards.card(saved.name).get("hub_task")
     return "\n".join(
         [
-            *("---", "library_name: lavis_lite", f"tags: [vision-language, {saved.name}]", "---"),
+            *("---", "library_name: lavis_lite", f"tags: [vision-language, {saved.name}]"),
+            *((f"pipeline_tag: {task}",) if task else ()),
+            "---",
             *("", f"# {what}", ""),
             *((f"A model that {summary}.", "") if summary else ()),
             *("| | |", "|---|---|", *rows, ""),
             *("## Use", "", "```python", "from lavis_lite import load_model_and_preprocess", ""),
             "model, vis_processors, txt_processors = load_model_and_preprocess(",
-            '    checkpoint="PATH/OF/THIS/FOLDER", is_eval=True',
+            f'    checkpoint="{hub_models.PLACEHOLDER}", is_eval=True',
             *(")", "```", ""),
             *(results if measured else ()),
             f"Written by lavis_lite {lavis_lite.__version__}.",

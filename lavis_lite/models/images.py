@@ -17,6 +17,7 @@ from lavis_lite.errors import ConfigError, DataError
 from lavis_lite.models.tensors import as_states, width_of
 from lavis_lite.modules.output import Samples
 from lavis_lite.modules.samples import as_samples, kind_of, needed
+from lavis_lite.modules.vision_tokens import VisionTokens
 
 _EXPECTED = (
     "(B, 3, H, W) is expected, red, green and blue of each pixel, as the image processor makes "
@@ -96,7 +97,7 @@ def as_images(image: object, model: TakesImages, name: str = "image") -> Tensor:
     Args:
         image: (B, 3, H, W), or one (3, H, W), of a tensor or an array of floats; a picture; or a
             list of any of these, alike in size. Tokens (B, N, D) where the vision encoder is an
-            ``nn.Identity``.
+            ``nn.Identity``, or that are ``VisionTokens``.
         model: whose processor prepares pictures, by its ``card``.
         name: of the argument, for messages.
 
@@ -106,6 +107,14 @@ def as_images(image: object, model: TakesImages, name: str = "image") -> Tensor:
     """
     if _is_batch(image):  # as nearly always: nothing is looked at twice
         return image
+    if isinstance(image, VisionTokens):
+        return as_states(
+            image,
+            width_of(getattr(model, "visual_encoder", None)),
+            name,
+            "B, N, D",
+            "the model's vision encoder",
+        )
     if isinstance(getattr(model, "visual_encoder", None), nn.Identity):
         return as_states(image, None, name, "B, N, D", "a vision encoder elsewhere")
     if isinstance(image, list | tuple):

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from lavis_lite import registry
-from lavis_lite.modules.layers.ema import momentum_update
+from lavis_lite.modules.layers.ema import local, momentum_update
 from lavis_lite.registry.capabilities import members_of
 
 
@@ -52,13 +52,15 @@ class MomentumCopy:
         return getattr(self._model, name)
 
     def update(self) -> None:
-        """Move the copies towards the model's own parts."""
-        pairs = self._pairs()
-        momentum_update(
-            [p for online, _ in pairs for p in online.parameters()],
-            [p for _, average in pairs for p in average.parameters()],
-            self.decay,
-        )
+        """Move the copies towards the model's own parts.
+
+        The copy of a frozen part, once equal to it, stays so to the bit.
+        """
+        pairs = [pair for pair in self._pairs() if not _at_rest(*pair)]
+        online = [p for part, _ in pairs for p in part.parameters()]
+        if online:
+            average = [p for _, part in pairs for p in part.parameters()]
+            momentum_update(online, average, self.decay)
 
     @torch.no_grad()
     def reset(self) -> None:
@@ -68,6 +70,14 @@ class MomentumCopy:
 
     def _pairs(self) -> list[tuple[nn.Module, nn.Module]]:
         return [(getattr(self._model, n), getattr(self._model, f"{n}_m")) for n in self._names]
+
+
+def _at_rest(online: nn.Module, average: nn.Module) -> bool:
+    """Tell whether a part is frozen and its copy equal: sums would only round the copy away."""
+    pairs = list(zip(online.parameters(), average.parameters(), strict=True))
+    if not pairs or any(p.requires_grad for p, _ in pairs):
+        return False
+    return all(torch.equal(local(p.data), local(copied.data)) for p, copied in pairs)
 
 
 def asked_for(losses: Mapping[str, Mapping[str, Any]] | None) -> bool:

@@ -14,14 +14,14 @@ from lavis_lite.modules.samples import kind_of
 C = TypeVar("C")
 
 
-def width_of(encoder: nn.Module) -> int | None:
+def width_of(encoder: nn.Module | None) -> int | None:
     """Return the width D of an encoder's states; None where it does not say."""
     width = getattr(encoder, "width", None)
     return width if isinstance(width, int) else None
 
 
 def as_states(
-    states: Tensor,
+    states: object,
     width: int | None,
     name: str,
     dims: str = "B, T, D",
@@ -39,8 +39,12 @@ def as_states(
     Raises:
         ConfigError: anything else.
     """
-    numbers = isinstance(states, Tensor) and states.is_floating_point()
-    if numbers and states.ndim == dims.count(",") + 1 and width in (None, states.shape[-1]):
+    if (
+        isinstance(states, Tensor)
+        and states.is_floating_point()
+        and states.ndim == dims.count(",") + 1
+        and width in (None, states.shape[-1])
+    ):
         return states
     wide = f" with D = {width}" if width else ""
     raise ConfigError(f"{name}: {kind_of(states)}; ({dims}){wide} is expected, as {maker} gives it")

@@ -60,6 +60,8 @@ def create_model(
     model_type: str | None = None,
     pretrained: bool = False,
     checkpoint: str | None = None,
+    *,
+    revision: str | None = None,
     **overrides: object,
 ) -> nn.Module:
     """A model with random weights; with released ones by ``pretrained=True``; or with your own.
@@ -70,7 +72,9 @@ def create_model(
         model_type: one of ``cards.types(name)``; the first by default.
         pretrained: load the released weights of the type (downloads them at first use).
         checkpoint: a file, folder, URL or ``hf://`` address to load instead. Where it says itself
-            that it is such a model, and no type is asked for, its own arguments are used.
+            that it is such a model, and no type is asked for, its own arguments are used. A
+            repository of the hub, ``owner/name``, is such a folder if ``push_to_hub`` wrote it.
+        revision: branch, tag or commit of that repository.
         overrides: the builder's arguments, laid onto the type's preset, or onto those of the
             checkpoint.
 
@@ -79,6 +83,7 @@ def create_model(
         ConfigError: an override that the builder does not take; no name and none in the checkpoint.
         CheckpointError: weights that do not fit, for example after an override of their shape.
     """
+    checkpoint = _at_hand(name, checkpoint, revision)
     if saved := _saved(name, model_type, checkpoint):
         overrides = checked_arguments("model", saved.name, overrides)
         return _build({**vars(saved), "args": merge(saved.args, overrides)}, checkpoint)
@@ -174,10 +179,10 @@ def processors_of(
     """Image processors and text processors of a model, each ``{"train", "eval"}``.
 
     Args:
-        card: the model's, with its name, and its processors where they are its own.
+        card: the model's, with its name and type, and its processors where they are its own.
         image_size: the model's.
     """
-    sections = card.get("processors") or cards.card(card["name"]).get("processors", {})
+    sections = card.get("processors") or cards.processors(card["name"], card.get("type"))
     images, texts = sections.get("image", {}), sections.get("text", {})
     return _build_processors(images, image_size), _build_processors(texts, image_size)
 
@@ -237,6 +242,19 @@ class ModelZoo:
 
 
 model_zoo = ModelZoo()
+
+
+def _at_hand(name: str | None, checkpoint: str | None, revision: str | None) -> str | None:
+    """The checkpoint, fetched where it is a model's folder on the hub and alone says what it is."""
+    if checkpoint is None:
+        if revision is not None:
+            raise ConfigError("revision: it is of a repository of the hub: checkpoint=owner/name")
+        return None
+    if name is not None and revision is None:
+        return checkpoint
+    from lavis_lite.models import folder as model_folder
+
+    return model_folder.at_hand(checkpoint, revision)
 
 
 def _saved(name: str | None, type: str | None, checkpoint: str | None) -> SavedModel | None:

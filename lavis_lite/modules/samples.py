@@ -20,6 +20,7 @@ ALIASES = {
 KNOWN = {
     *("image", "image0", "image1", "image_id", "image_tokens", "text_input", "label"),
     *("answer", "answers", "n_answers", "weight", "weights", "question_id", "index", "key"),
+    *("prompt", "text_output"),
 }
 
 

@@ -16,6 +16,7 @@ from lavis_lite.checkpoint.weights import read_weights
 from lavis_lite.errors import DownloadError
 from lavis_lite.io.hub import offline, why_no_hub
 from lavis_lite.io.paths import cache_dir
+from lavis_lite.modules.efficientnet_names import in_timms_names, is_efficientnet_pytorch
 from lavis_lite.registry import cards
 
 TOWER = "visual_encoder."  # where models of the zoo keep their vision encoder
@@ -32,7 +33,8 @@ def load_encoder(
 
     timm's own filter of the model's family renames old spellings (OpenAI's CLIP among them, also
     without its prefix ``visual.``) and resamples position embeddings (bicubic, antialiased); a
-    classifier that the model was built without is left out.
+    classifier that the model was built without is left out. An EfficientNet also starts from
+    weights in the names of ``efficientnet_pytorch``.
 
     Args:
         model: as ``timm.create_model`` builds it, without a classifier.
@@ -50,6 +52,8 @@ def load_encoder(
     weights = read_weights(released_or(source))
     if tower := {k.removeprefix(TOWER): w for k, w in weights.items() if k.startswith(TOWER)}:
         weights = tower
+    if is_efficientnet_pytorch(weights):
+        weights = in_timms_names(weights, model, source)
     if "class_embedding" in weights:
         weights = {f"visual.{key}": weight for key, weight in weights.items()}
     if resample is not None:

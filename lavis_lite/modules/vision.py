@@ -22,6 +22,7 @@ from lavis_lite.io.packages import naming_torchvision
 from lavis_lite.modules.layers.init import init_linear_
 from lavis_lite.modules.position_embeddings import interpolate_pos_embed, resampler
 from lavis_lite.modules.timm_weights import load_encoder, without_network
+from lavis_lite.modules.vision_tokens import VisionTokens
 
 __all__ = [
     "TimmTokens",
@@ -245,10 +246,14 @@ def grid_of(encoder: nn.Module) -> Grid | None:
 def encode(encoder: nn.Module, image: Tensor) -> Tensor:
     """Encode images (B, 3, H, W), in any floating-point dtype, as tokens (B, N, D).
 
+    Tokens that are known already (``VisionTokens``) come back in the dtype of the encoder.
+
     Raises:
         ConfigError: a size that the encoder was not built for (many take any), or an encoder that
             gives no such tokens.
     """
+    if isinstance(image, VisionTokens):
+        return image.plain().to(next(encoder.parameters(), image).dtype)
     patches: Any = getattr(encoder, "patch_embed", None)  # timm's; strict if the size is fixed
     fixed = patches.img_size if getattr(patches, "strict_img_size", False) else None
     if fixed is not None and tuple(image.shape[-2:]) != tuple(fixed):

@@ -9,6 +9,10 @@ Beside its components a zoo.yaml has the cards of its models::
         processors: {image: {train: {...}, eval: {...}}, text: {...}}
         types:                                  # the first one is the default
           base: {preset: base, args: {image_size: 384}, checkpoint: https://...}
+          cased: {preset: base, processors: {text: ...}}   # laid onto those of the model
+
+A type's ``hub`` has the repositories of the hub that hold such a model in transformers' layout,
+each with the arguments that differ there: ``hub: {owner/name: {image_size: 384}}``.
 """
 
 from __future__ import annotations
@@ -16,6 +20,7 @@ from __future__ import annotations
 import dataclasses
 import importlib.util
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -68,6 +73,26 @@ def default_for(task: str) -> str:
     raise UnknownName(f"no model is made for {task!r}; name one of {', '.join(list_models())}")
 
 
+@dataclass(frozen=True)
+class HubModel:
+    """The model that a repository of the hub holds, in transformers' layout."""
+
+    name: str
+    type: str
+    args: Mapping[str, object] = field(default_factory=dict)
+
+
+def of_hub_id(repository: str) -> HubModel | None:
+    """Return the model that ``owner/name`` of the hub holds; None of one that no card knows."""
+    for name in list_models():
+        for type, entry in card(name)["types"].items():
+            if repository in (known := (entry or {}).get("hub", {})):
+                return HubModel(name, type, known[repository] or {})
+            if (entry or {}).get("checkpoint") == f"hf://{repository}":
+                return HubModel(name, type)
+    return None
+
+
 def model_type(name: str, type: str) -> dict[str, Any]:
     """Return the card of one type of a model.
 
@@ -97,6 +122,16 @@ def preset(name: str, type: str) -> dict[str, Any]:
             f"model {name!r}, type {type!r}: no preset {start!r}.{suggest(start, shared)}"
         )
     return merge(shared.get(start, {}), entry.get("args", {}))
+
+
+def processors(name: str, type: str | None) -> dict[str, Any]:
+    """Return the processors of a type: its own, laid onto those of its model.
+
+    Raises:
+        UnknownName: no such model or type.
+    """
+    own = type_card(name, type).get("processors", {})
+    return merge(card(name).get("processors", {}), own)
 
 
 def vocabulary_size(tokenizer: str) -> int | None:

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from lavis_lite.io.files import whole_file
 from lavis_lite.io.redaction import redacted_urls
 from lavis_lite.report.environment import environment as here
 from lavis_lite.report.render import Html, printable, render
@@ -75,10 +76,8 @@ def write_report(
     )
     text = printable(redacted_urls(page))  # pages are sent around
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(text, "utf-8")
-    os.replace(temporary, path)
+    with whole_file(path) as temporary:
+        temporary.write_text(text, "utf-8")
     return str(path)
 
 

@@ -134,7 +134,8 @@ def _change_cells(change: Change) -> list[Cell]:
 
     difference = None
     if change.before is not None and change.after is not None:
-        difference = change.after - change.before
+        # Rounded as it is shown, so that what reads as nothing is no loss; + 0.0 drops a minus.
+        difference = round(change.after - change.before, change.digits) + 0.0
     gain = (difference or 0) * change.better
     verdict = "gain" if gain > 0 else "loss" if gain < 0 else None
     return [

@@ -30,6 +30,7 @@ from lavis_lite.runners.precision import Precision
 from lavis_lite.runners.process import join, seed_everything
 from lavis_lite.runners.run_folder import RunFolder, write_text
 from lavis_lite.runners.signals import StopSignals
+from lavis_lite.runners.vision_tokens import KeptTokens
 
 log = logging.getLogger(__name__)
 
@@ -48,13 +49,35 @@ class EvaluationContext:
 
 def build_processors(data: DataConfig, split: str, model: nn.Module) -> Processors:
     """The image and text processor of ``split`` (train or eval) for the model's image size."""
-    image_size = getattr(model, "image_size", None)
-    runtime = {} if image_size is None else {"image_size": image_size}
+    runtime = processor_arguments(model)
     image, text = (
         registry.build("processor", getattr(modality, split).spec, **runtime)
         for modality in (data.processors.image, data.processors.text)
     )
     return Processors(image=image, text=text)
+
+
+def processor_arguments(model: nn.Module) -> dict[str, Any]:
+    """The arguments that a model brings to its processors: its image size, where it has one."""
+    image_size = getattr(model, "image_size", None)
+    return {} if image_size is None else {"image_size": image_size}
+
+
+def keep_tokens(data: DataConfig, model: nn.Module, precision: Precision) -> KeptTokens | None:
+    """Return the keeper of the vision encoder's tokens; None where pixels are encoded anew.
+
+    Raises:
+        ConfigError: a model without a vision encoder.
+    """
+    if data.vision_tokens is None:
+        return None
+    return KeptTokens(
+        data.vision_tokens,
+        model,
+        precision,
+        batch_size=data.batch_size,
+        num_workers=data.num_workers,
+    )
 
 
 def open_datasets(components: Iterable[Component]) -> list[Any]:
@@ -77,6 +100,7 @@ class Evaluations:
         folder: takes the predictions and the quarantine.
         context: what metrics may ask for.
         max_bad_fraction: share of unreadable samples above which an evaluation stops.
+        kept: keeps the tokens of the vision encoder, and is filled before the first evaluation.
     """
 
     def __init__(
@@ -88,6 +112,7 @@ class Evaluations:
         folder: RunFolder,
         context: EvaluationContext,
         max_bad_fraction: float,
+        kept: KeptTokens | None = None,
     ) -> None:
         self.folder = folder
         self.context = context
@@ -102,6 +127,10 @@ class Evaluations:
             metric = registry.build("metric", evaluator.spec)
             if hasattr(metric, "check"):  # before hours of training, not after them
                 metric.check(model)
+            stored = None
+            if kept is not None:
+                image = data.processors.image.eval.spec
+                stored = kept.images("eval", [dataset], image, processor_arguments(model))
             rows = EvalData(
                 dataset,
                 processors,
@@ -109,6 +138,7 @@ class Evaluations:
                 num_workers=data.num_workers,
                 quarantine=Quarantine(str(folder.quarantine), max_bad_fraction),
                 pin_memory=context.device.type == "cuda",
+                stored=stored,
             )
             self.parts[name] = (metric, rows)
 
@@ -254,9 +284,8 @@ class EvaluateRunner:
         config = self.config
         seed_everything(config.run.seed)
         model = zoo.build_model(config.model).to(device)
-        if config.run.compile:
-            compile_towers(model, "run.compile")
         precision = Precision(config.run.precision, device)
+        kept = keep_tokens(config.data, model, precision)
         context = EvaluationContext(device, config.run.seed, precision, folder.path)
         evaluations = Evaluations(
             config.evaluate,
@@ -266,7 +295,12 @@ class EvaluateRunner:
             folder,
             context,
             config.run.max_bad_fraction,
+            kept,
         )
+        if kept is not None:
+            kept.fill()
+        if config.run.compile:
+            compile_towers(model, "run.compile")
         loggers: list[Logger] = []
         if distributed.is_main():
             loggers = open_loggers(

@@ -19,6 +19,7 @@ Settings = dict[str, Any]
 WITHOUT_EFFECT = (
     "plugins",  # what they register is named elsewhere; that a file changes inside cannot be seen
     "data.num_workers",
+    "data.vision_tokens.folder",
     "run.output_dir",
     "run.log_every",
     "run.eval_every",

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from torch import Tensor
+from torch import Tensor, nn
 
+from lavis_lite.config.calls import checked_options
 from lavis_lite.models.base import Texts
+from lavis_lite.models.images import as_tokens
 from lavis_lite.models.tensors import as_context, rows_in
 from lavis_lite.models.texts import matched
 from lavis_lite.modules.med.attention import KeyValue
@@ -22,6 +24,7 @@ from lavis_lite.modules.text.wordpiece import WordPiece
 class Parts(Protocol):
     """The parts that the functions below read."""
 
+    visual_encoder: nn.Module
     text_decoder: MedDecoder
     tokenizer: WordPiece
 
@@ -35,12 +38,20 @@ def max_positions(model: Parts) -> int:
     return model.text_decoder.bert.max_length
 
 
+@checked_options
 def decoder_of(
     model: Parts, image_tokens: Tensor, num_texts: int, max_length: int
 ) -> GroundedDecoder:
-    """The decoder bound to images (B, N, D), for so many texts and tokens of each."""
+    """The decoder bound to images (B, N, D).
+
+    Args:
+        image_tokens: of the images.
+        num_texts: about each image, and
+        max_length: tokens of each, as far as is known: images are projected as is cheapest then.
+    """
     tower = model.text_decoder.bert
-    seen = tower.image_context(image_tokens, num_texts * max_length, max_length)
+    tokens = as_tokens(image_tokens, model)
+    seen = tower.image_context(tokens, num_texts * max_length, max_length)
     return GroundedDecoder(model.text_decoder, seen)
 
 

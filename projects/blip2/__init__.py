@@ -5,6 +5,7 @@ qformer.py   learnt queries that read an image, beside a BERT that reads and wri
 build.py     qformer, its parts from a config
 model.py     blip2, blip2_feature_extractor: contrast, matching and writing
 matching.py  blip2_image_text_matching
+inputs.py    what methods of these take, checked
 formats.py, convert.py, huggingface_retrieval.py  weights of the first stage, in and out
 processors.py  LAVIS's image processor for training
 zoo.yaml     model cards: types, presets, weights, sources

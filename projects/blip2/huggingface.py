@@ -85,7 +85,7 @@ def check_config(model: QueriedParts, config: Mapping[str, object], source: str)
         "qformer_config": {"num_attention_heads": qformer_config(model)["num_attention_heads"]},
         "text_config": {"model_type": model.language.model.config.model_type},
     }
-    theirs = {
+    theirs: dict[str, dict[str, Any]] = {
         "vision_config": {"num_attention_heads": 16, "hidden_act": "gelu"},
         "qformer_config": {"num_attention_heads": 12},
         "text_config": {"model_type": "opt"},
@@ -142,7 +142,8 @@ def as_transformers(model: QueriedParts, image_id: int) -> PreTrainedModel:
 
     instructed = hasattr(model, "tokenizer")
     text = model.language.model.config.to_dict()
-    rows = model.language.model.get_input_embeddings().num_embeddings
+    embeddings = cast(nn.Embedding, model.language.model.get_input_embeddings())
+    rows = embeddings.num_embeddings
     text["vocab_size"] = max(rows, image_id + 1)
     name = "InstructBlip" if instructed else "Blip2"
     config = getattr(transformers, f"{name}Config")(
@@ -154,7 +155,6 @@ def as_transformers(model: QueriedParts, image_id: int) -> PreTrainedModel:
     )
     exported = getattr(transformers, f"{name}ForConditionalGeneration")(config).eval()
     head = getattr(model.language.model, "lm_head", None)
-    embeddings = model.language.model.get_input_embeddings()
     if head is not None and head.weight is not embeddings.weight:  # tied by transformers' config
         exported.language_model.lm_head.weight = nn.Parameter(
             exported.language_model.lm_head.weight.detach().clone()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from torch import Tensor, nn
 
@@ -146,7 +146,7 @@ def check_config(model: FirstStage, config: Mapping[str, object], source: str) -
         )
 
 
-def _qformer_config(qformer: QFormer, reads_text: bool) -> dict[str, object]:
+def _qformer_config(qformer: QFormer, reads_text: bool) -> dict[str, Any]:
     holder = nn.Module()
     holder.Qformer = qformer
     config = huggingface.qformer_config(cast("huggingface.QueriedParts", holder))

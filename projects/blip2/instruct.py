@@ -7,16 +7,21 @@ model.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
 
 from lavis_lite import registry
+from lavis_lite.config.calls import checked_options
 from lavis_lite.config.image_size import ImageSize
 from lavis_lite.models.base import LossSpecs, Spec
 from lavis_lite.models.build import describe_arguments
+from lavis_lite.models.tensors import as_states, width_of
+from lavis_lite.models.texts import as_texts, one_each
 from lavis_lite.modules.language.loading import Language
 from lavis_lite.modules.output import Samples
+from lavis_lite.modules.samples import as_samples
 from lavis_lite.modules.text.load_tokenizer import load_tokenizer
 from lavis_lite.modules.text.text_batch import TextBatch, padded
 from lavis_lite.modules.text.wordpiece import WordPiece
@@ -49,7 +54,9 @@ class QueriedInstruct(QueriedLanguage):
         tokenizer: WordPiece,
         **options: object,
     ) -> None:
-        super().__init__(visual_encoder, ln_vision, qformer, language, **options)  # type: ignore[arg-type]
+        super().__init__(
+            visual_encoder, ln_vision, qformer, language, **cast("dict[str, Any]", options)
+        )
         self.tokenizer = tokenizer
 
     def prefix(self, image_tokens: Tensor, prompts: Sequence[str] | None = None) -> Tensor:
@@ -59,32 +66,39 @@ class QueriedInstruct(QueriedLanguage):
             image_tokens: (B, N, C); of a video (B, F, N, C), whose frames are read each by itself.
             prompts: the B instructions that the queries read too.
         """
-        text = self.read(list(prompts or [""] * len(image_tokens)))
-        if image_tokens.ndim == 3:
-            return self.language_proj(self.Qformer.query_states(image_tokens, text))
-        frames = [
-            self.Qformer.query_states(image_tokens[:, frame], text)
-            for frame in range(image_tokens.shape[1])
-        ]
-        return self.language_proj(torch.cat(frames, dim=1))
+        tokens = self._tokens(image_tokens)
+        text = self.read(one_each("" if prompts is None else prompts, len(tokens), "prompts"))
+        frames = tokens.unbind(1) if tokens.ndim == 4 else [tokens]
+        states = [self.Qformer.query_states(frame, text) for frame in frames]
+        return self.language_proj(torch.cat(states, dim=1))
 
     def read(self, prompts: list[str]) -> TextBatch:
         """B instructions as the Q-Former's ids and mask (B, T); of long ones the end is kept."""
         words = self.tokenizer
         rows = []
-        for prompt in prompts:
+        for prompt in as_texts(prompts, "prompts"):
             ids = words.encode([prompt], WHOLE).ids[0, 1:-1].tolist()
             rows.append([words.cls_id, *ids[-(self.max_prompt_length - 2) :], words.sep_id])
         return padded(rows, words.pad_id).to(self.device)
 
     def _image_tokens(self, samples: Samples) -> Tensor:
-        image = samples.get("image")
-        if samples.get("image_tokens") is None and isinstance(image, Tensor) and image.ndim == 5:
+        batch = as_samples(samples)
+        image, known = batch.get("image"), batch.get("image_tokens")
+        if known is not None:
+            return self._tokens(known)
+        if isinstance(image, Tensor) and image.ndim == 5:
             frames = image.to(self.device).transpose(1, 2)  # (B, F, 3, H, W), as LAVIS has videos
             tokens = self.encode_image(frames.flatten(0, 1))
             return tokens.unflatten(0, frames.shape[:2])  # (B, F, N, C)
         return super()._image_tokens(samples)
 
+    def _tokens(self, image_tokens: Tensor) -> Tensor:
+        if isinstance(image_tokens, Tensor) and image_tokens.ndim == 4:
+            width, maker = width_of(self.visual_encoder), "`encode_image` of its frames"
+            return as_states(image_tokens, width, "image_tokens", "B, F, N, C", maker)
+        return super()._tokens(image_tokens)
+
+    @checked_options
     def generate(
         self,
         samples: Samples,
@@ -140,8 +154,11 @@ class Blip2T5Instruct(QueriedInstruct):
     answer_length_penalty = -1.0
 
 
+Instruct = TypeVar("Instruct", bound=QueriedInstruct)
+
+
 def build(
-    model_class: type[QueriedInstruct],
+    model_class: type[Instruct],
     vision: Spec,
     text: Spec,
     language: Spec,
@@ -151,13 +168,14 @@ def build(
     freeze_language: bool,
     losses: LossSpecs | None,
     **texts: object,
-) -> QueriedInstruct:
+) -> Instruct:
     """Build a model whose Q-Former reads instructions; the arguments are those of the builders."""
     words = load_tokenizer(tokenizer, ADDED)
     parts = build_parts(
         vision, text, language, image_size, freeze_vision, freeze_language, len(words)
     )
-    model = model_class(**parts._asdict(), tokenizer=words, image_size=image_size, **texts)
+    options = cast("dict[str, Any]", texts)
+    model = model_class(**parts._asdict(), tokenizer=words, image_size=image_size, **options)
     model.add_losses(losses)
     return model
 
@@ -187,7 +205,7 @@ def blip2_vicuna_instruct(
 
     Reference: InstructBLIP, https://arxiv.org/abs/2305.06500, section 2.
     """
-    return build(  # type: ignore[return-value]
+    return build(
         Blip2VicunaInstruct, vision, text, language, image_size, tokenizer, freeze_vision,
         freeze_language, losses, prompt=prompt, answer_prompt=answer_prompt, max_length=max_length,
         max_prompt_length=max_prompt_length,
@@ -219,7 +237,7 @@ def blip2_t5_instruct(
 
     Reference: InstructBLIP, https://arxiv.org/abs/2305.06500, section 2.
     """
-    return build(  # type: ignore[return-value]
+    return build(
         Blip2T5Instruct, vision, text, language, image_size, tokenizer, freeze_vision,
         freeze_language, losses, prompt=prompt, answer_prompt=answer_prompt, max_length=max_length,
         max_prompt_length=max_prompt_length,

@@ -7,22 +7,25 @@ text tokens, D width of the language model, V vocabulary.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Literal
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
 
 from lavis_lite.config.calls import checked_options
 from lavis_lite.config.image_size import ImageSize
+from lavis_lite.errors import ConfigError
 from lavis_lite.models.base import Losses, VisionLanguageModel
-from lavis_lite.models.images import tokens_of
-from lavis_lite.models.texts import one_each, texts_of
+from lavis_lite.models.images import as_tokens, tokens_of
+from lavis_lite.models.texts import as_texts, one_each, texts_of
 from lavis_lite.models.vqa import checked_answers
 from lavis_lite.modules.generation import generate as generate_ids
+from lavis_lite.modules.language.causal import CausalLanguage
 from lavis_lite.modules.language.loading import Language
 from lavis_lite.modules.language.tokens import IGNORED
 from lavis_lite.modules.layers.modes import eval_mode
 from lavis_lite.modules.output import Samples
+from lavis_lite.modules.samples import optional
 from lavis_lite.projects.blip2 import towers
 from lavis_lite.projects.blip2.language_formats import LanguageFormats
 from lavis_lite.projects.blip2.qformer import QFormer
@@ -56,6 +59,7 @@ class QueriedLanguage(VisionLanguageModel):
     formats = LanguageFormats()
     text_towers = ("Qformer", "language")
     encode_image = towers.encode_image
+    language: Language
     answer_length_penalty = 0.0
 
     def __init__(
@@ -90,8 +94,14 @@ class QueriedLanguage(VisionLanguageModel):
         Args:
             image_tokens: of B images.
             prompts: B of them, for a Q-Former that reads them; this one does not.
+
+        Raises:
+            ConfigError: other tokens, or not as many prompts.
         """
-        return self.language_proj(self.Qformer.query_states(image_tokens))
+        tokens = self._tokens(image_tokens)
+        if prompts is not None:
+            one_each(prompts, len(tokens), "prompts")
+        return self.language_proj(self.Qformer.query_states(tokens))
 
     def text_logits(self, image_tokens: Tensor, samples: Samples) -> tuple[Tensor, Tensor]:
         """Return logits (B, T, V) of the samples' texts, and targets (B, T).
@@ -102,12 +112,17 @@ class QueriedLanguage(VisionLanguageModel):
         Args:
             image_tokens: (B, N, C).
             samples: the batch.
+
+        Raises:
+            ConfigError: texts that are none, or not B.
         """
         lengths = (self.max_length, self.max_prompt_length)
-        texts = list(samples["text_input"])
-        if "text_output" in samples:
+        num_images = len(self._tokens(image_tokens))
+        texts = texts_of(samples, num_images)
+        if (outputs := optional(samples, "text_output")) is not None:
+            outputs = one_each(outputs, num_images, "text_output")
             prefix = self.prefix(image_tokens, texts)
-            return self.language.text_logits(prefix, texts, list(samples["text_output"]), *lengths)
+            return self.language.text_logits(prefix, texts, outputs, *lengths)
         prefix = self.prefix(image_tokens, [self.prompt] * len(texts))
         if self.language.reads_apart:
             bodies = [text.removeprefix(self.prompt).strip() for text in texts]
@@ -123,7 +138,7 @@ class QueriedLanguage(VisionLanguageModel):
         """Leading tokens of a text that are the prompt's."""
         if self.language.reads_apart:
             return 0
-        return len(self.language.prompt_ids(self.prompt, self.max_length))
+        return len(cast(CausalLanguage, self.language).prompt_ids(self.prompt, self.max_length))
 
     @checked_options
     @torch.no_grad()
@@ -164,12 +179,14 @@ class QueriedLanguage(VisionLanguageModel):
             B * num_captions texts, image-major.
 
         Raises:
-            ConfigError: options that contradict each other, or prompts that are not B.
+            ConfigError: options that contradict each other, more tokens than the language model has
+                positions for, or prompts that are not B.
         """
         method = method or ("nucleus" if use_nucleus_sampling else "beam")
         with eval_mode(self):
             tokens = self._image_tokens(samples)
             prompts = prompts_of(samples, self.prompt, len(tokens))
+            self._check_lengths(tokens, prompts, max_length=max_length, min_length=min_length)
             return self._write(
                 tokens,
                 prompts,
@@ -218,17 +235,22 @@ class QueriedLanguage(VisionLanguageModel):
             B answers.
 
         Raises:
-            ConfigError: another method, or no answers to rank.
+            ConfigError: another method, no answers to rank, or more tokens than the language model
+                has positions for.
         """
         form = prompt or self.answer_prompt
+        answers = []
+        if inference_method == "rank":
+            answers = checked_answers(answer_list, num_ans_candidates)
+        if num_beams < 1:
+            raise ConfigError(f"num_beams: {num_beams}; at least 1")
         with eval_mode(self):
             tokens = self._image_tokens(samples)
             questions = texts_of(samples, len(tokens))
             prompts = [form.replace("{}", text) if form else text for text in questions]
+            self._check_lengths(tokens, prompts, max_len=max_len, min_len=min_len)
             if inference_method == "rank":
-                answers = checked_answers(answer_list, num_ans_candidates)
-                asked = {"image_tokens": tokens, "prompt": prompts}
-                best = self.predict_class(asked, answers)[:, 0]
+                best = self._ranks(tokens, prompts, answers)[:, 0]
                 return [answers[index] for index in best.tolist()]
             penalty = self.answer_length_penalty if length_penalty is None else length_penalty
             return self._write(
@@ -253,15 +275,27 @@ class QueriedLanguage(VisionLanguageModel):
 
         Returns:
             (B, K) numbers of candidates, the most probable first.
+
+        Raises:
+            ConfigError: no candidates, or prompts that are not B.
         """
+        if isinstance(candidates, str):
+            raise ConfigError(f"candidates: a list of texts is expected: [{candidates!r}]")
+        texts = as_texts(candidates, "candidates")
+        if not texts:
+            raise ConfigError("candidates: an empty list; at least one text to choose from")
+        if n_segments < 1:
+            raise ConfigError(f"n_segments: {n_segments}; at least 1")
         with eval_mode(self):
             tokens = self._image_tokens(samples)
-            prompts = prompts_of(samples, self.prompt, len(tokens))
-            prefix = self.prefix(tokens, prompts)
-            losses = [
-                self._losses(prefix[row : row + 1], prompts[row], candidates)
-                for row in range(len(tokens))
-            ]
+            return self._ranks(tokens, prompts_of(samples, self.prompt, len(tokens)), texts)
+
+    def _ranks(self, image_tokens: Tensor, prompts: list[str], texts: list[str]) -> Tensor:
+        """Return (B, K) numbers of texts, the most probable behind image and prompt first."""
+        prefix = self.prefix(image_tokens, prompts)
+        losses = [
+            self._losses(prefix[row : row + 1], prompt, texts) for row, prompt in enumerate(prompts)
+        ]
         return torch.stack(losses).argsort(dim=-1, stable=True)
 
     def _losses(self, prefix: Tensor, prompt: str, texts: list[str]) -> Tensor:
@@ -288,6 +322,31 @@ class QueriedLanguage(VisionLanguageModel):
     def _image_tokens(self, samples: Samples) -> Tensor:
         return tokens_of(samples, self)
 
+    def _tokens(self, image_tokens: Tensor) -> Tensor:
+        """Return image tokens as they are, of a form that ``prefix`` reads."""
+        return as_tokens(image_tokens, self)
+
+    def _check_lengths(self, image_tokens: Tensor, prompts: list[str], **lengths: int) -> None:
+        """Refuse the most and the fewest new tokens, by their names, that cannot be written.
+
+        Raises:
+            ConfigError: none to write, more than there are positions for, or the fewest above the
+                most.
+        """
+        (most_name, most), (fewest_name, fewest) = lengths.items()
+        num_frames = image_tokens.shape[1] if image_tokens.ndim == 4 else 1
+        num_vectors = num_frames * self.Qformer.num_queries
+        room = self.language.room(num_vectors, prompts, self.max_prompt_length)
+        if most < 1:
+            raise ConfigError(f"{most_name}: {most}; at least 1 new token")
+        if room is not None and most > room:
+            raise ConfigError(
+                f"{most_name}: {most}; the language model has positions for {room} new tokens "
+                f"behind {num_vectors} of the queries and the longest prompt"
+            )
+        if fewest > most:
+            raise ConfigError(f"{fewest_name}: {fewest}; at most {most_name}, {most}")
+
     def _write(self, image_tokens: Tensor, prompts: list[str], **options: object) -> list[str]:
         prefix = self.prefix(image_tokens, prompts)
         words = self.language.tokens
@@ -297,7 +356,7 @@ class QueriedLanguage(VisionLanguageModel):
             start,
             eos_id=words.end_id,
             pad_id=words.pad_id,
-            **options,
+            **cast("dict[str, Any]", options),
         )
         return [words.decode(row[1:]) for row in ids]
 
@@ -308,5 +367,5 @@ def prompts_of(samples: Samples, default: str, count: int) -> list[str]:
     Raises:
         ConfigError: a list of another length, or prompts that are no texts.
     """
-    given = samples.get("prompt")
+    given = optional(samples, "prompt")
     return one_each(default if given is None else given, count, "prompt")

@@ -7,6 +7,7 @@ from typing import Literal
 from torch import Tensor
 
 from lavis_lite import registry
+from lavis_lite.config.calls import checked_options
 from lavis_lite.config.image_size import ImageSize
 from lavis_lite.models.base import Spec
 from lavis_lite.models.build import describe_arguments
@@ -22,7 +23,8 @@ from lavis_lite.projects.blip2.model import Blip2Qformer
 class Blip2ITM(Blip2Qformer):
     """A model of the first stage, for inference: matching logits and cosine similarity."""
 
-    def forward(  # type: ignore[override]  # scores in place of losses
+    @checked_options
+    def forward(  # scores in place of losses
         self, samples: Samples, match_head: Literal["itm", "itc"] = "itm"
     ) -> Tensor:
         """Scores of each image with its own text; without dropout in any mode.
@@ -34,18 +36,15 @@ class Blip2ITM(Blip2Qformer):
                 closest to the text. The two are not comparable: 0.4 is a high cosine.
 
         Raises:
-            ConfigError: more or fewer texts than images.
-            ValueError: another head.
+            ConfigError: more or fewer texts than images, or another head.
         """
         with eval_mode(self):
             tokens = self.encode_image(images_of(samples, self))
             text = self.tokenize(texts_of(samples, len(tokens)))
             if match_head == "itm":
                 return self.match(tokens, text)
-            if match_head == "itc":
-                texts = self.text_features(self.encode_text(text))
-                return paired_cosines(self.image_features(tokens), texts)[:, None]
-        raise ValueError(f"match_head is 'itm' or 'itc', not {match_head!r}")
+            texts = self.text_features(self.encode_text(text))
+            return paired_cosines(self.image_features(tokens), texts)[:, None]
 
 
 @registry.register("model", "blip2_image_text_matching")

@@ -16,8 +16,9 @@ from lavis_lite.errors import ConfigError
 from lavis_lite.models import captioning
 from lavis_lite.models.base import Losses, LossSpecs, Spec, Texts, VisionLanguageModel, unit
 from lavis_lite.models.build import describe_arguments
-from lavis_lite.models.features import Features
+from lavis_lite.models.features import Features, check_mode
 from lavis_lite.models.images import as_tokens, images_of
+from lavis_lite.models.tensors import as_context, as_ids, as_mask, as_states, rows_in
 from lavis_lite.models.texts import RankTexts, as_texts, candidates, matched, texts_of, tokenized
 from lavis_lite.modules.layers.modes import eval_mode, full_precision
 from lavis_lite.modules.med.attention import Source
@@ -27,6 +28,7 @@ from lavis_lite.modules.text.wordpiece import WordPiece
 from lavis_lite.projects.blip2 import towers
 from lavis_lite.projects.blip2.build import stage1_parts
 from lavis_lite.projects.blip2.formats import Blip2Formats
+from lavis_lite.projects.blip2.inputs import as_reading, as_text_batch
 from lavis_lite.projects.blip2.qformer import ImageReading, QFormer, QueryDecoder
 
 TOKENS_AT_ONCE = 16384  # of queries and texts that `rank` reads at a time
@@ -94,17 +96,17 @@ class Blip2Qformer(VisionLanguageModel):
         """() what cosine similarities are divided by, fp32; learnt, and not held in any range."""
         return self.temp.float()
 
-    def tokenize(self, texts: list[str]) -> TextBatch:
+    def tokenize(self, texts: str | Sequence[str]) -> TextBatch:
         """B texts to ids and mask (B, T), [CLS] first."""
-        return self.tokenizer.encode(texts, self.max_length, device=self.device)
+        return self.tokenizer.encode(as_texts(texts, "texts"), self.max_length, device=self.device)
 
     def image_context(self, image_tokens: Tensor) -> ImageReading:
         """(B, N, C) -> the queries' reading of the images, with what they read it from."""
-        return self.Qformer.read_image(image_tokens)
+        return self.Qformer.read_image(as_tokens(image_tokens, self))
 
     def context_features(self, image_context: ImageReading) -> Tensor:
         """The queries' reading of B images -> (B, Q, E) unit length, fp32, one for each query."""
-        return unit(self.vision_proj(image_context.states))
+        return unit(self.vision_proj(as_reading(image_context).states))
 
     def image_features(self, image_tokens: Tensor) -> Tensor:
         """(B, N, C) -> (B, Q, E) unit length, fp32: the one closest to a text counts."""
@@ -117,23 +119,29 @@ class Blip2Qformer(VisionLanguageModel):
 
     def text_features(self, text_tokens: Tensor) -> Tensor:
         """(B, T, D) -> (B, E) unit length, fp32."""
-        return unit(self.text_proj(text_tokens[:, 0]))
+        states = as_states(text_tokens, self.Qformer.width, "text_tokens")
+        return unit(self.text_proj(states[:, 0]))
 
     @property
     def match_tower(self) -> QFormer:
         """The tower that reads image and text together."""
         return self.Qformer
 
-    def match_pairs(
-        self, image_context: ImageReading | Sequence[Source], text: TextBatch
-    ) -> Tensor:
+    def match_pairs(self, image_context: ImageReading | Sequence[Source], text: Texts) -> Tensor:
         """Context of B images and K * B texts, image-major -> (K * B, 2) logits, fp32.
 
         Every query judges; the logits are the mean over the queries.
         """
         if isinstance(image_context, ImageReading):
             image_context = image_context.image_kv
-        states = self.Qformer.read_with_text(image_context, text)  # (K * B, Q, D)
+        image_kv = as_context(image_context, self.Qformer.num_cross_layers)
+        batch = tokenized(text, self)
+        if len(batch.ids) % (num_images := rows_in(image_kv)):
+            raise ConfigError(
+                f"text: {len(batch.ids)} texts for {num_images} images; it takes the same number "
+                "for each"
+            )
+        states = self.Qformer.read_with_text(image_kv, batch)  # (K * B, Q, D)
         head = self.itm_head
         with full_precision(states.device):
             each = linear(states.float(), head.weight.float(), head.bias.float())
@@ -178,22 +186,25 @@ class Blip2Qformer(VisionLanguageModel):
             logits.append(self.match_pairs(image_kv, some)[:, 1].view(num_images, -1))
         return torch.cat(logits, dim=1)
 
-    def decode_logits(self, image_context: ImageReading, text: TextBatch) -> Tensor:
+    def decode_logits(self, image_context: ImageReading, text: Texts) -> Tensor:
         """The reading of B images and B texts (B, T) -> (B, T, V) logits of each next token.
 
         ``[DEC]`` takes the place of ``[CLS]``. A text sees what the queries read, not the image.
         """
-        written = text.replace_first(self.tokenizer.bos_id)
-        return self.Qformer.next_word_logits(image_context.prefix, written.ids)
+        reading = as_reading(image_context)
+        batch = matched(text, len(reading.states), self, "decode_logits")
+        written = batch.replace_first(self.tokenizer.bos_id)
+        return self.Qformer.next_word_logits(reading.prefix, written.ids)
 
     @property
     def max_positions(self) -> int:
         """The most tokens that a text can have."""
         return self.Qformer.max_length
 
+    @checked_options
     def decoder_of(self, image_tokens: Tensor, num_texts: int, max_length: int) -> QueryDecoder:
-        """The decoder bound to images (B, N, C)."""
-        return QueryDecoder(self.Qformer, self.Qformer.read_image(image_tokens).prefix)
+        """The decoder bound to images (B, N, C), for any number of texts and tokens."""
+        return QueryDecoder(self.Qformer, self.image_context(image_tokens).prefix)
 
     # ---- LAVIS's calls
 
@@ -209,11 +220,21 @@ class Blip2Qformer(VisionLanguageModel):
 
     def forward_text(self, text_tokens: TextBatch) -> Tensor:
         """Tokenised texts (``input_ids`` and ``attention_mask``) -> (B, D) states of [CLS]."""
-        return self.Qformer(text_tokens.input_ids, text_tokens.attention_mask)[:, 0]
+        batch = tokenized(as_text_batch(text_tokens), self, "text_tokens")
+        return self.encode_text(batch)[:, 0]
 
     def compute_itm(self, image_inputs: Tensor, text_ids: Tensor, text_atts: Tensor) -> Tensor:
-        """Image tokens (B, N, C) and B tokenised texts -> (B,) logits of "matches"."""
-        return self.match(image_inputs, TextBatch(text_ids, text_atts))[:, 1]
+        """Image tokens (B, N, C) and B tokenised texts -> (B,) logits of "matches".
+
+        Args:
+            image_inputs: from ``encode_image``.
+            text_ids: (B, T) of ``tokenize``.
+            text_atts: (B, T) 1 at each real token.
+        """
+        as_tokens(image_inputs, self, "image_inputs")
+        ids = as_ids(text_ids, len(self.tokenizer), "text_ids")
+        mask = as_mask(text_atts, len(ids), ids.shape[1], "text_atts")
+        return self.match(image_inputs, TextBatch(ids, mask))[:, 1]
 
     @checked_options
     @torch.no_grad()
@@ -238,9 +259,7 @@ class Blip2Qformer(VisionLanguageModel):
         Raises:
             ConfigError: another mode, or samples without what the mode reads.
         """
-        reads = {"image": ["image"], "text": ["text_input"]}.get(mode, ["image", "text_input"])
-        if missing := [name for name in reads if samples.get(name) is None]:
-            raise ConfigError(f"mode {mode!r} reads {', '.join(missing)}, which samples lack")
+        check_mode(samples, mode)
         with eval_mode(self):
             if mode == "text":
                 words = self._whole(as_texts(samples["text_input"], "text_input"))

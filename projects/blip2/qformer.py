@@ -235,8 +235,16 @@ class QFormer(nn.Module):
 
     def project(self, image_tokens: Tensor) -> list[Source]:
         """Return keys and values of image tokens (B, N, C), per layer with cross-attention."""
-        layers = [layer for layer in self.bert.encoder if hasattr(layer, "crossattention")]
-        return [layer.crossattention.self.project(image_tokens) for layer in layers]
+        return [layer.crossattention.self.project(image_tokens) for layer in self._looking]
+
+    @property
+    def num_cross_layers(self) -> int:
+        """The number of layers whose queries look at the image."""
+        return len(self._looking)
+
+    @property
+    def _looking(self) -> list[nn.Module]:
+        return [layer for layer in self.bert.encoder if hasattr(layer, "crossattention")]
 
     def image_context(
         self, image_tokens: Tensor, num_queries: int, num_steps: int = 1
@@ -361,11 +369,12 @@ class QueryDecoder(CachedDecoder):
         """Read the prompts (B, P), or one more token of K texts per image (K * B, 1)."""
         tower = self.qformer.bert
         x = tower.embeddings(ids, cache.position)  # (R, T, D)
-        num_images = self.prefix[0].num_rows
+        layers = [cache.layer(number) for number in range(len(tower.encoder.layer))]
+        num_images = layers[0].num_rows  # finished ones have left
         states = x.reshape(num_images, -1, x.shape[-1])  # (B, P or K, D)
         num_slots = states.shape[1]
         mask = cache.begin(num_slots, x.device, num_images)
-        extends = [cache.layer(number).extend for number in range(len(tower.encoder.layer))]
+        extends = [layer.extend for layer in layers]
         states = tower(states, 0, mask=mask, extends=extends)  # (B, P or K, D)
         cache.end(num_slots, num_tokens=ids.shape[1])
         return states.reshape(x.shape)  # (B, P, D) or (K * B, 1, D)

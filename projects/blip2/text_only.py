@@ -8,6 +8,9 @@ from lavis_lite import registry
 from lavis_lite.config.image_size import ImageSize
 from lavis_lite.models.base import Losses, LossSpecs, Spec, VisionLanguageModel
 from lavis_lite.models.build import describe_arguments
+from lavis_lite.models.images import as_images
+from lavis_lite.models.tensors import as_states
+from lavis_lite.models.texts import texts_of
 from lavis_lite.modules.language.loading import Language
 from lavis_lite.modules.output import Samples
 
@@ -40,14 +43,16 @@ class TextLanguage(VisionLanguageModel):
 
     def encode_image(self, image: Tensor) -> Tensor:
         """Return nothing of images (B, 3, H, W): (B, 0, D) tokens."""
-        return image.new_zeros(len(image), 0, self.language.width)
+        images = as_images(image, self)
+        return images.new_zeros(len(images), 0, self.language.width)
 
     def text_logits(self, image_tokens: Tensor, samples: Samples) -> tuple[Tensor, Tensor]:
         """Return logits (B, T, V) of the samples' ``text_input``, and targets (B, T)."""
-        texts = list(samples["text_input"])
-        return self.language.text_logits(
-            image_tokens, None, texts, self.max_length, self.max_length
+        tokens = as_states(
+            image_tokens, self.language.width, "image_tokens", "B, N, D", "`encode_image(image)`"
         )
+        texts = texts_of(samples, len(tokens))
+        return self.language.text_logits(tokens, None, texts, self.max_length, self.max_length)
 
 
 @registry.register("model", "text_language")

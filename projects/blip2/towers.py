@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from lavis_lite.config.image_size import ImageSize
 from lavis_lite.models.base import Spec
 from lavis_lite.models.build import build_vision, width_of
+from lavis_lite.models.images import SeesImages, TakesImages, as_images
 from lavis_lite.modules import vision as vision_tokens
 from lavis_lite.modules.layers.modes import freeze_module
 
@@ -38,10 +39,9 @@ class VisionNorm(nn.LayerNorm):
         return normed.to(tokens.dtype)
 
 
-class Towers(Protocol):
+class Towers(TakesImages, SeesImages, Protocol):
     """The parts that ``encode_image`` reads."""
 
-    visual_encoder: nn.Module
     ln_vision: VisionNorm
 
 
@@ -66,4 +66,5 @@ def build_towers(
 
 def encode_image(model: Towers, image: Tensor) -> Tensor:
     """Encode images (B, 3, H, W) as the normalised tokens (B, N, D) that queries look at."""
-    return model.ln_vision(vision_tokens.encode(model.visual_encoder, image))
+    images = as_images(image, model)
+    return model.ln_vision(vision_tokens.encode(model.visual_encoder, images))

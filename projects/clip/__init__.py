@@ -1,5 +1,7 @@
 """CLIP and SigLIP: an image and a text tower that meet in one space (arXiv 2103.00020, 2303.15343).
 
+Their types include SigLIP 2 (2502.14786) and Perception Encoder Core (2504.13181).
+
 dual.py               what both are: towers, projections, temperature, gradient caching
 build.py, formats.py  its parts from a config; layouts of weights that are read
 clip.py               clip                     softmax contrast over the batch (info_nce)

@@ -14,6 +14,7 @@ log = logging.getLogger(__name__)
 # Numbers that OpenAI's files hold beside the weights.
 _SETTINGS = ("input_resolution", "context_length", "vocab_size")
 _BIAS = "logit_bias"
+_IMAGE_BIAS = "vision_proj.bias"
 
 
 def adapt(model: Any, weights: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -21,7 +22,7 @@ def adapt(model: Any, weights: dict[str, Tensor]) -> dict[str, Tensor]:
 
     Position embeddings are resampled to the image size. The bias of the sigmoid loss is dropped if
     the model has none, and stays as initialised if the file has none (`siglip` from CLIP's
-    weights).
+    weights). The bias of timm's heads is dropped where it is zero and the projection has none.
     """
     initial = model.state_dict()
     kept = {key: tensor for key, tensor in weights.items() if key not in _SETTINGS}
@@ -32,6 +33,8 @@ def adapt(model: Any, weights: dict[str, Tensor]) -> dict[str, Tensor]:
             "the weights have no logit_bias: it starts anew, at %.4g", initial[_BIAS].item()
         )
         kept[_BIAS] = initial[_BIAS]
+    if _IMAGE_BIAS not in initial and _IMAGE_BIAS in kept and not kept[_IMAGE_BIAS].any():
+        del kept[_IMAGE_BIAS]
     num_prefix_tokens = {
         "visual_encoder.pos_embed": getattr(model.visual_encoder, "num_prefix_tokens", 0),
         "visual_encoder.head.pos_embed": 1,  # the mean, the query of CLIP's attention pool

@@ -13,7 +13,7 @@ from lavis_lite.projects.clip.names import renamed
 
 
 class ClipFormats(Formats):
-    """Weights of OpenAI, open_clip and transformers in."""
+    """Weights of OpenAI, Perception Encoder, open_clip and transformers in."""
 
     def rename_weights(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
         """Weights of OpenAI, open_clip or transformers under our keys; others as they are."""

@@ -1,4 +1,4 @@
-"""Translation of weight keys to ours from OpenAI's (and open_clip's) and transformers'.
+"""Translation of weight keys to ours from OpenAI's (and open_clip's), Meta's and transformers'.
 
 Ours: ``visual_encoder.`` and timm's names, ``text_encoder.`` with the same names for the blocks,
 ``vision_proj.``, ``text_proj.``, ``logit_scale``, ``logit_bias``.
@@ -37,6 +37,7 @@ TRANSFORMERS: Rules = (
 )
 OPEN_CLIP: Rules = (
     (r"^text\.", ""),  # open_clip's, where the vision tower is timm's
+    (r"^visual\.trunk\.head\.(weight|bias)$", r"vision_proj.\1"),  # where timm's head projects
     (r"^visual\.trunk\.", "visual_encoder."),
     (r"^visual\.head\.proj\.", "vision_proj."),
     (r"^visual\.proj$", "vision_proj.weight"),
@@ -58,6 +59,14 @@ OPEN_CLIP: Rules = (
     (r"\.mlp\.c_proj\.", ".mlp.fc2."),
 )
 OPENAI_VIT: Rules = ((r"^visual\.conv1\.", "visual_encoder.patch_embed.proj."), *OPEN_CLIP)
+# Perception Encoder's own files: OpenAI's names, and SigLIP's pooling.
+PERCEPTION: Rules = (
+    (r"^visual\.attn_pool\.probe$", "visual_encoder.attn_pool.latent"),
+    (r"^visual\.attn_pool\.attn\.out_proj\.", "visual_encoder.attn_pool.proj."),
+    (r"^visual\.attn_pool\.layernorm\.", "visual_encoder.attn_pool.norm."),
+    (r"^visual\.attn_pool\.mlp\.", "visual_encoder.attn_pool.mlp."),
+    *OPENAI_VIT,
+)
 OPENAI_RESNET: Rules = (
     (r"^visual\.attnpool\.c_proj\.", "vision_proj."),
     (r"^visual\.attnpool\.positional_embedding$", "visual_encoder.head.pos_embed"),
@@ -78,7 +87,9 @@ OPENAI_RESNET: Rules = (
 _TRANSPOSED = ("visual.proj", "text_projection", "text.text_projection")
 _PARTS = {"q": 0, "k": 1, "v": 2}
 _OF_QKV = re.compile(r"(.*\.)self_attn\.([qkv])_proj\.(weight|bias)")
-_OF_POOL = re.compile(r"vision_model\.head\.attention\.in_proj_(weight|bias)")
+_OF_POOL = re.compile(
+    r"(?:vision_model\.head\.attention|visual\.attn_pool\.attn)\.in_proj_(weight|bias)"
+)
 _ATTENTION_POOL = "visual_encoder.attn_pool."
 
 
@@ -87,6 +98,8 @@ def dialect(keys: Iterable[str]) -> Rules | None:
     keys = set(keys)
     if any(key.startswith(("vision_model.", "text_model.")) for key in keys):
         return TRANSFORMERS
+    if "visual.attn_pool.probe" in keys:
+        return PERCEPTION
     if "visual.class_embedding" in keys:
         return OPENAI_VIT
     if any(key.startswith("visual.attnpool.") for key in keys):
@@ -98,7 +111,7 @@ def renamed(weights: dict[str, Tensor]) -> dict[str, Tensor]:
     """Return weights under our keys and in our shapes; unknown keys stay as they are.
 
     Args:
-        weights: of OpenAI, open_clip or transformers, or ours.
+        weights: of OpenAI, Perception Encoder, open_clip or transformers, or ours.
     """
     rules = dialect(weights)
     if rules is None:

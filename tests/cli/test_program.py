@@ -78,7 +78,9 @@ def test_a_pattern_lists_models_alone(lavis_lite_: Command) -> None:
 
 
 def test_a_pattern_that_fits_no_model_lists_what_it_fits(lavis_lite_: Command) -> None:
-    assert lavis_lite_("list", "it?").lines == ["loss:", "  itc", "  itm", "metric:", "  itm"]
+    assert lavis_lite_("list", "it?").lines == [
+        *("loss:", "  itc", "  itm", "metric:", "  itm", "scorer:", "  itc", "  itm")
+    ]
     assert lavis_lite_("list", "timm/resnet18").lines == ["timm/resnet18"]
 
 
@@ -87,8 +89,24 @@ def test_a_pattern_that_fits_nothing_says_so(lavis_lite_: Command) -> None:
     assert (output.code, output.out, output.err) == (0, "", "nothing matches 'zzz*'\n")
 
 
+def test_a_kind_in_the_place_of_a_pattern_says_how_to_choose_it(lavis_lite_: Command) -> None:
+    output = lavis_lite_("list", "metrics")
+    assert output.err == (
+        "nothing matches 'metrics'; `lavis-lite list --kind metric` lists its names\n"
+    )
+
+
+def test_an_override_written_like_an_option_says_how_to_write_it(lavis_lite_: Command) -> None:
+    output = lavis_lite_("run", "--cfg", "quickstart", "--run.seed=3")
+    assert output.code == 2
+    assert "unrecognized arguments: --run.seed=3; an override has no dashes: run.seed=3" in (
+        output.err
+    )
+    assert "dashes" not in lavis_lite_("env", "--run.seed=3").err
+
+
 def test_a_kind_can_be_chosen(lavis_lite_: Command) -> None:
-    assert lavis_lite_("list", "--kind", "processor", "blip*").lines == [
+    assert lavis_lite_("list", "--kind", "processor", "blip_*").lines == [
         "blip_caption",
         "blip_image_eval",
         "blip_image_train",
@@ -123,7 +141,7 @@ def test_info_of_a_kind_is_its_contract(lavis_lite_: Command) -> None:
 
 
 def test_info_of_a_name_says_where_it_is_and_what_it_takes(lavis_lite_: Command) -> None:
-    output = lavis_lite_("info", "itc")
+    output = lavis_lite_("info", "itc", "--kind", "loss")
     assert output.lines[0].startswith("itc (loss), defined at ")
     assert "contrastive.py:" in output.lines[0]
     assert output.lines[-1] == (
@@ -276,6 +294,32 @@ def test_a_dry_run_of_a_pipeline_describes_every_stage(lavis_lite_: Command, cfg
     ]
     assert sum(" parameters, " in line for line in output.lines) == 2
     assert "  seed: 9" in output.lines
+
+
+def test_a_dry_run_tells_what_the_runners_of_all_stages_refuse(
+    lavis_lite_: Command, cfg: str
+) -> None:
+    pipeline = Path(cfg).with_name("all.yaml")
+    pipeline.write_text(
+        "runner: {name: pipeline}\nstages: {one: {cfg: run.yaml, set: {optim.eps: 0.0}}, "
+        "two: {cfg: run.yaml, set: {run.max_step: 3}}}\nrun: {output_dir: out}"
+    )
+    output = lavis_lite_("run", "--cfg", str(pipeline), "--dry-run")
+    assert (output.code, output.out) == (2, "")
+    assert "stages.one: optim.eps: above 0, not 0.0" in output.err
+    assert "stages.two: in `set`: run.max_step: unknown key. Did you mean 'max_steps'?" in (
+        output.err
+    )
+
+
+def test_an_override_of_a_stage_that_is_not_there_names_the_nearest(
+    lavis_lite_: Command,
+) -> None:
+    output = lavis_lite_("run", "--cfg", "quickstart", "stages.pretrian.set.run.seed=1")
+    assert output.err == (
+        "ConfigError: on the command line: stages.pretrian: unknown name. "
+        "Did you mean 'pretrain'?\n"
+    )
 
 
 @pytest.mark.parametrize(

@@ -18,13 +18,14 @@ import pytest
 from misbehaving_server import Handler, Site
 from PIL import Image
 
-from lavis_lite.cli import web_images
-from lavis_lite.cli.images import Images, open_image
-from lavis_lite.cli.web_images import fetch_image
+from lavis_lite.cli.images import Images
 from lavis_lite.data.files.images import decode
 from lavis_lite.errors import DataError
 from lavis_lite.io import http as http_client
+from lavis_lite.io import web_images
 from lavis_lite.io.http import is_public
+from lavis_lite.io.web_images import fetch_image
+from lavis_lite.models.pipelines.reading import open_image
 
 WATCHDOG = 60
 

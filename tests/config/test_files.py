@@ -121,6 +121,32 @@ def test_a_config_that_is_not_there_names_the_nearest() -> None:
     assert str(error.value) == ("no config file 'quikstart.yaml'. Did you mean 'quickstart.yaml'?")
 
 
+@pytest.mark.parametrize(
+    ("path", "nearest"),
+    [
+        ("configs/blip/pretrain_scene.yaml", "configs/blip/pretrain_scenes.yaml"),
+        ("blip/pretrain_scene", "blip/pretrain_scenes.yaml"),
+    ],
+)
+def test_the_nearest_config_is_spelt_as_the_path_is(path: str, nearest: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        find(path)
+    assert str(error.value) == f"no config file {path!r}. Did you mean {nearest!r}?"
+
+
+def test_what_is_there_and_no_config_is_told_from_what_is_not_there(tmp_path: Path) -> None:
+    (tmp_path / "notes.md").write_text("a: 1")
+    with pytest.raises(ConfigError, match=r"notes\.md: a file of another kind; a config is"):
+        find(str(tmp_path / "notes.md"))
+    with pytest.raises(ConfigError, match="a folder; a config is"):
+        find(str(tmp_path))
+
+
+def test_a_config_that_is_near_none_says_where_they_are_listed() -> None:
+    with pytest.raises(ConfigError, match="`lavis-lite list configs` lists those"):
+        find("elsewhere/what.yaml")
+
+
 def test_a_name_in_a_config_is_looked_up_beside_it(write: Write) -> None:
     origin = str(write("run.yaml", ""))
     plugin = write("plugin.py", "")

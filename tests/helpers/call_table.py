@@ -239,11 +239,12 @@ def wrong_tensors(axes: str) -> Callable[[Any], dict[str, Wrong]]:
 
 
 def wrong_contexts(model: Any) -> dict[str, Wrong]:
+    short = context(model)[:-1]
     return {
         "None": Wrong(None, "None"),
         "tokens": Wrong(tokens(model), "tensor (2,"),
         "a text": Wrong("red", "str ('red')"),
-        "too few layers": Wrong(context(model)[:-1], "list"),
+        "too few layers": Wrong(short, type(short).__name__),
         "numbers": Wrong([1] * len(context(model)), "list"),
     }
 
@@ -263,6 +264,17 @@ def wrong_ids(model: Any) -> dict[str, Wrong]:
         "a row": Wrong(torch.ones(4, dtype=torch.long), "(4,)"),
         "too high": Wrong(torch.full((2, 6), 10**6), "id 1000000"),
         "below 0": Wrong(torch.full((2, 6), -1), "id -1"),
+    }
+
+
+def wrong_choices(model: Any) -> dict[str, Wrong]:
+    return {
+        "a text": Wrong("red", "['red']"),
+        "none": Wrong([], "candidates"),
+        "None": Wrong(None, "None"),
+        "numbers": Wrong([1, 2], "int (1)"),
+        "lists": Wrong([["red"], ["two"]], "list"),
+        "a number": Wrong(3, "int (3)"),
     }
 
 
@@ -290,6 +302,18 @@ def numbers(right: float, *refused: float) -> Kind:
     }
     array = np.int64(right) if whole else np.float32(right)
     return Kind(lambda model: right, lambda model: wrong, lambda model: {"NumPy's": array})
+
+
+def lengths(right: int) -> Kind:
+    """A number of tokens, too many of which are refused where the model has a position for each."""
+    bounded, free = numbers(right, 0, 10_000), numbers(right, 0)
+
+    def wrong(model: Any) -> dict[str, Wrong]:
+        language = getattr(model, "language", None)
+        endless = language is not None and language.room(0, [], 1) is None
+        return (free if endless else bounded).wrong(model)
+
+    return bounded._replace(wrong=wrong)
 
 
 def choices(right: str, misspelt: str, wanted: str) -> Kind:

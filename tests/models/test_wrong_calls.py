@@ -26,8 +26,12 @@ def samples_of(model: Any, method: str) -> dict[str, Any]:
     """The batch that a method reads."""
     names = getattr(model, "image_names", ("image",))
     batch: dict[str, Any] = {name: table.pixels(model) for name in names}
-    if method != "generate":
+    if method == "text_logits":  # reads the tokens that it is given
+        batch = {}
+    if method not in ("generate", "predict_class"):
         batch["text_input"] = list(TEXTS)
+    if hasattr(model, "language_proj"):
+        batch |= language_texts(method)
     if method in ("forward", "predict") and hasattr(model, "cls_head"):
         batch["label"] = torch.tensor([0, 1])
     if method == "forward" and hasattr(model, "text_decoder") and hasattr(model, "answer_states"):
@@ -35,27 +39,39 @@ def samples_of(model: Any, method: str) -> dict[str, Any]:
     return batch
 
 
+def language_texts(method: str) -> dict[str, Any]:
+    """The texts that a language model is told, or learns, behind images."""
+    if method in ("generate", "predict_class"):
+        return {"prompt": list(TEXTS)}
+    return {"text_output": list(TEXTS)} if method in ("forward", "text_logits") else {}
+
+
 def wrong_samples(model: Any, method: str) -> dict[str, Wrong]:
     right = samples_of(model, method)
-    first, *others = [name for name in right if name.startswith("image")]
+    images = [name for name in right if name.startswith("image")]
     wrong = {
         "None": Wrong(None, "samples: None"),
-        "the images": Wrong(right[first], "samples: a tensor"),
+        "the images": Wrong(table.pixels(model), "samples: a tensor"),
         "a text": Wrong(TEXTS[0], "samples: a str"),
         "a list": Wrong([right], "samples: a list"),
     }
-    joint_space = method == "extract_features" and not hasattr(model, "text_tower")
-    for label, (value, says) in table.wrong_images(model).items():
-        if joint_space and value is None:  # one of the two is enough
-            continue
-        wrong[f"image: {label}"] = Wrong({**right, first: value}, says)
-    for name in others:
+    joint_space = method == "extract_features" and hasattr(model, "logit_scale")
+    for name in images[:1]:
+        for label, (value, says) in table.wrong_images(model).items():
+            if joint_space and value is None:  # one of the two is enough
+                continue
+            wrong[f"image: {label}"] = Wrong({**right, name: value}, says)
+    for name in images[1:]:
         wrong["not as many"] = Wrong({**right, name: right[name][:1]}, f"1 of '{name}'")
     if "text_input" in right:
         texts = table.wrong_texts if joint_space else table.counted(table.wrong_texts)
         for label, (value, says) in texts(model).items():
             if value is not None:
                 wrong[f"text: {label}"] = Wrong({**right, "text_input": value}, says)
+    for name in {"prompt", "text_output"} & right.keys():
+        for label, (value, says) in table.counted(table.wrong_texts)(model).items():
+            if value is not None:
+                wrong[f"{name}: {label}"] = Wrong({**right, name: value}, says)
     if "label" in right and method == "forward":
         for label in (["a", "b"], [0], [0, 99], [-1, 0], [0.5, 1], torch.eye(2), "01", None):
             wrong[f"label: {label}"] = Wrong({**right, "label": label}, "label")
@@ -70,7 +86,8 @@ def wrong_samples(model: Any, method: str) -> dict[str, Wrong]:
 def misspelt(right: dict[str, Any], method: str) -> dict[str, Wrong]:
     """Batches in which one entry has nearly its name."""
     found = {}
-    for name, wrong in (("image", "imgs"), ("image0", "image_0"), ("text_input", "text_imput")):
+    for name, wrong in (("image", "imgs"), ("image0", "image_0"), ("text_input", "text_imput"),
+                        ("prompt", "promt"), ("text_output", "text_ouput")):  # fmt: skip
         if name in right:
             rest = {key: value for key, value in right.items() if key != name}
             found[wrong] = Wrong({**rest, wrong: right[name]}, f"Did you mean {wrong!r}")
@@ -79,14 +96,14 @@ def misspelt(right: dict[str, Any], method: str) -> dict[str, Wrong]:
 
 def same_samples(model: Any, method: str) -> dict[str, Any]:
     right = samples_of(model, method)
-    first = next(name for name in right if name.startswith("image"))
     same = {
-        f"image: {label}": {**right, first: value}
+        f"image: {label}": {**right, name: value}
+        for name in [name for name in right if name.startswith("image")][:1]
         for label, value in table.same_images(model).items()
     }
-    if "text_input" in right:
+    for name in [name for name in ("text_input", "prompt", "text_output") if name in right]:
         for label, value in table.same_texts(model).items():
-            same[f"text: {label}"] = {**right, "text_input": value}
+            same[f"{name}: {label}"] = {**right, name: value}
     return same
 
 
@@ -125,7 +142,9 @@ KINDS: dict[str, Kind] = {
     "image": IMAGES,
     "image_tokens": TOKENS,
     "image_embeds": TOKENS,
+    "image_inputs": TOKENS,
     "text_tokens": STATES,
+    "forward_text.text_tokens": FREE_BATCH,
     "text": BATCH,
     "answer_states.answers": Kind(
         lambda model: TEXTS, table.counted(table.wrong_batches), table.same_texts
@@ -162,6 +181,23 @@ KINDS: dict[str, Kind] = {
         lambda model: model.tokenize([f"x y z {text}" for text in TEXTS]).ids, table.wrong_ids
     ),
     "image_atts": table.ANYTHING,
+    "text_ids": Kind(lambda model: model.tokenize(TEXTS).ids, table.wrong_ids),
+    "text_atts": Kind(table.question_mask, table.wrong_masks),
+    "prefix.prompts": Kind(
+        lambda model: TEXTS,
+        lambda model: {
+            label: wrong
+            for label, wrong in table.counted(table.wrong_texts)(model).items()
+            if wrong.value is not None  # without prompts
+        },
+        table.same_texts,
+    ),
+    "read.prompts": FREE_TEXTS,
+    "prompt": Kind(lambda model: "what is {}?", lambda model: table.TEXT),
+    "candidates": Kind(
+        lambda model: ANSWERS, table.wrong_choices, lambda model: {"a tuple": tuple(ANSWERS)}
+    ),
+    "n_segments": table.numbers(1, 0, -1),
     "rank_answers.answers": Kind(lambda model: ANSWERS, table.wrong_answers),
     "answer_list": Kind(
         lambda model: ANSWERS, table.wrong_answers, lambda model: {"a tuple": tuple(ANSWERS)}
@@ -170,9 +206,11 @@ KINDS: dict[str, Kind] = {
     "num_ans_candidates": table.numbers(2, 0, -1),
     "num_beams": table.numbers(3, 0, -1),
     "num_captions": table.numbers(1, 0, 9),
-    "max_length": table.numbers(8, 0, 10_000),
+    "num_texts": table.numbers(2),  # an estimate, as is the length beside it
+    "decoder_of.max_length": table.numbers(8),
+    "max_length": table.lengths(8),
     "min_length": table.numbers(2, 9),
-    "max_len": table.numbers(6, 0, 10_000),
+    "max_len": table.lengths(6),
     "min_len": table.numbers(1, 9),
     "max_new_tokens": table.numbers(4, 0),
     "block_num": table.numbers(1, 9, -1)._replace(
@@ -218,6 +256,7 @@ KINDS: dict[str, Kind] = {
     "source": PATH,
     "metrics": Kind(lambda model: None, lambda model: table.MAPPING),
     "weights": Kind(lambda model: {}, lambda model: table.MAPPING),
+    "adapt_weights.weights": Kind(lambda model: model.state_dict(), lambda model: table.MAPPING),
     "config": Kind(lambda model: {}, lambda model: table.MAPPING),
     "model_type": Kind(
         lambda model: "tiny",

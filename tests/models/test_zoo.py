@@ -314,6 +314,7 @@ def test_the_public_names_are_those_of_the_design() -> None:
         "load_preprocess",
         "load_processor",
         "model_zoo",
+        "pipeline",
         "registry",
     }
     assert all(getattr(lavis_lite, name) is not None for name in lavis_lite.__all__)

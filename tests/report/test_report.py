@@ -143,6 +143,7 @@ def test_changes_are_signed_and_judged() -> None:
             tables.Change("loss", 1.0, 1.5, better=-1),
             tables.Change("size", 3, 2, digits=0, better=0),
             tables.Change("new", None, 2.0),
+            tables.Change("AUC", 0.9994, 0.9993, digits=3),
         ],
         "before",
         "after",
@@ -151,6 +152,7 @@ def test_changes_are_signed_and_judged() -> None:
     assert '<td class="loss">+0.5</td>' in table
     assert "<td>−1</td>" in table
     assert "<td>–</td><td>2.0</td><td>–</td>" in table
+    assert "<td>+0.000</td>" in table, "what rounds to nothing is no loss"
 
 
 # ---- images

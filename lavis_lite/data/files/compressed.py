@@ -49,11 +49,6 @@ class Meter:
             )
 
 
-def is_compressed(path: Path) -> bool:
-    """Tell whether a file begins with the magic bytes of gzip, bzip2 or xz."""
-    return _opener(path) is not None
-
-
 def open_compressed(path: Path) -> IO[bytes]:
     """The bytes of a file, unpacked where it is gzip, bzip2 or xz; one layer of it.
 

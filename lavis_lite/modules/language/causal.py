@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import Tensor, nn
@@ -42,7 +42,7 @@ class CausalLanguage(nn.Module):
         super().__init__()
         self.model = model
         self.tokens = tokens
-        self.width: int = model.get_input_embeddings().embedding_dim
+        self.width = cast(nn.Embedding, model.get_input_embeddings()).embedding_dim
         self.start_id = tokens.start_ids[0] if tokens.start_ids else tokens.end_id
         self.takes = inspect.signature(model.forward).parameters
 
@@ -69,7 +69,7 @@ class CausalLanguage(nn.Module):
         """
         bodies = [[*self.tokens.ids(text), self.tokens.end_id] for text in texts]
         if prompts is None:
-            given = [[] for _ in texts]
+            given: list[list[int]] = [[] for _ in texts]
             rows = [[*self.tokens.start_ids, *body][:max_length] for body in bodies]
         else:
             given = [self.prompt_ids(prompt, max_prompt_length) for prompt in prompts]
@@ -101,6 +101,22 @@ class CausalLanguage(nn.Module):
         order = seen.byte().argsort(dim=1, stable=True)  # (B, Q + P)
         embeds = embeds.gather(1, order[..., None].expand_as(embeds))
         return CausalWriter(self, embeds, seen.gather(1, order))
+
+    def room(self, num_vectors: int, prompts: Sequence[str], max_prompt_length: int) -> int | None:
+        """Return how many tokens can be written behind prefixes and prompts; None: any number.
+
+        Args:
+            num_vectors: Q of the prefixes.
+            prompts: "" is none.
+            max_prompt_length: tokens that a prompt is cut to.
+        """
+        positions = getattr(self.model.config, "max_position_embeddings", None)
+        if positions is None:
+            return None
+        longest = max(
+            (len(self.prompt_ids(text, max_prompt_length)) for text in prompts), default=0
+        )
+        return positions - num_vectors - longest
 
     def prompt_ids(self, prompt: str, max_length: int) -> list[int]:
         """Return the start token and the last tokens of a prompt, ``max_length`` in all."""

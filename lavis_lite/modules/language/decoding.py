@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import Tensor
@@ -53,7 +53,8 @@ class CachedWriter(ABC):
         num_images, num_texts = ids.shape
         if parents is not None and num_texts > 1:
             first = num_texts * torch.arange(num_images, device=ids.device)[:, None]  # (B, 1)
-            self.cache.reorder_cache((first + parents).flatten())
+            rows = (first + parents).flatten()
+            self.cache.reorder_cache(cast("torch.LongTensor", rows))
         logits = self.go_on(ids.reshape(-1, 1))  # (B * K, V)
         return logits.view(num_images, num_texts, -1)
 

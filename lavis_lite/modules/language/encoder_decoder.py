@@ -7,7 +7,7 @@ vocabulary.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import Tensor, nn
@@ -38,7 +38,7 @@ class EncoderDecoderLanguage(nn.Module):
         super().__init__()
         self.model = model
         self.tokens = tokens
-        self.width: int = model.get_input_embeddings().embedding_dim
+        self.width = cast(nn.Embedding, model.get_input_embeddings()).embedding_dim
         first = getattr(model.config, "decoder_start_token_id", None)
         self.start_id: int = tokens.pad_id if first is None else first
 
@@ -87,6 +87,10 @@ class EncoderDecoderLanguage(nn.Module):
         embeds, mask = self._read(prefix, prompts, max_prompt_length)
         memory = self.model.get_encoder()(inputs_embeds=embeds, attention_mask=mask.long())
         return MemoryWriter(self.model, self.start_id, memory.last_hidden_state, mask)
+
+    def room(self, num_vectors: int, prompts: Sequence[str], max_prompt_length: int) -> int | None:
+        """Return how many tokens can be written, whatever is read; None: any number."""
+        return getattr(self.model.config, "max_position_embeddings", None)
 
     def _read(
         self, prefix: Tensor, prompts: Sequence[str], max_length: int

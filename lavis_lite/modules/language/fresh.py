@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, cast
 
 from lavis_lite import registry
 from lavis_lite.checkpoint.load_state import load_state
@@ -14,6 +15,9 @@ from lavis_lite.modules.language.encoder_decoder import EncoderDecoderLanguage
 from lavis_lite.modules.language.loading import Language, build_from_config
 from lavis_lite.modules.language.tokens import WordPieceTokens
 from lavis_lite.modules.text.load_tokenizer import load_tokenizer
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig
 
 _PART = "language."  # where models of the zoo keep their language model
 
@@ -52,13 +56,14 @@ def new_language(
         "pad_token_id": words.pad_id,
         "decoder_start_token_id": words.bos_id,
     }
-    settings = CONFIG_MAPPING[name](vocab_size=len(words), **ids)
+    make = cast("Callable[..., PretrainedConfig]", CONFIG_MAPPING[name])
+    settings = make(vocab_size=len(words), **ids)
     known_keys = settings.to_dict()
     for key in config or {}:
         if key not in known_keys and not hasattr(settings, key):
             raise ConfigError(f"new/{name}: config: it has no {key!r}.{suggest(key, known_keys)}")
     try:
-        settings = CONFIG_MAPPING[name](**{"vocab_size": len(words), **ids, **(config or {})})
+        settings = make(**{"vocab_size": len(words), **ids, **(config or {})})
     except StrictDataclassError as error:
         raise ConfigError(f"new/{name}: config: {error.__cause__ or error}") from None
     model = build_from_config(f"new/{name}", settings)

@@ -21,6 +21,7 @@ from lavis_lite.modules.text.hub_files import first_line, hub_error
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
+    from transformers.models.auto.auto_factory import _BaseAutoModelClass
 
 Language = CausalLanguage | EncoderDecoderLanguage
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -94,7 +95,7 @@ def hf_language(
     return adapter(model, tokens)
 
 
-def _class(name: str, settings: PretrainedConfig) -> type:
+def _class(name: str, settings: PretrainedConfig) -> type[_BaseAutoModelClass]:
     """Return transformers' factory for a config's kind of language model."""
     from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
 

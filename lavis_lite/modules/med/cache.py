@@ -28,6 +28,11 @@ class LayerKVCache:
         self.used = 0  # slots filled by earlier steps
         self.stored: KeyValue | None = None
 
+    @property
+    def num_rows(self) -> int:
+        """The number of images whose keys are stored."""
+        return self.stored.num_rows if self.stored else 0
+
     def extend(self, new: KeyValue) -> KeyValue:
         """Store the step's keys and values (B, heads, K, D / heads); return all of them so far."""
         end = self.used + new.key.shape[2]

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from lavis_lite.io.files import publish
+from lavis_lite.io.files import whole_file
 from lavis_lite.report.charts import Chart, Line, Ratio, line_chart, ratio_chart
 from lavis_lite.report.page import Section, write_report
 from lavis_lite.report.render import Html, side_by_side
@@ -87,10 +87,8 @@ def write_csv(table: Mapping[str, Any], path: Path) -> None:
     for row in rows(table):
         numbers = {k: f"{v:.6g}" for k, v in row.items() if isinstance(v, float)}
         writer.writerow({**row, **numbers})
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.tmp")
-    temporary.write_text(text.getvalue(), "utf-8")
-    publish(temporary, path)
+    with whole_file(path) as temporary:
+        temporary.write_text(text.getvalue(), "utf-8")
 
 
 def write_page(table: Mapping[str, Any], title: str, path: Path) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from lavis_lite.io.files import publish
+from lavis_lite.io.files import whole_file
 from lavis_lite.report.charts import Chart, Dots, Line, dot_chart, line_chart
 from lavis_lite.report.page import Section, write_report
 from lavis_lite.report.render import Html, side_by_side
@@ -70,9 +70,8 @@ def write_csv(table: Mapping[str, Any], path: Path) -> None:
         for measure, found in arm["values"].items():
             numbers = [found["mean"], found["spread"], *(found["seeds"].get(s) for s in seeds)]
             writer.writerow([name, measure, *("" if n is None else f"{n:.6g}" for n in numbers)])
-    temporary = path.with_name(f"{path.name}.tmp")
-    temporary.write_text(text.getvalue(), "utf-8")
-    publish(temporary, path)
+    with whole_file(path) as temporary:
+        temporary.write_text(text.getvalue(), "utf-8")
 
 
 def write_page(

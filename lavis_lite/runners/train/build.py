@@ -12,14 +12,18 @@ from lavis_lite import distributed
 from lavis_lite.config.schema import TrainConfig
 from lavis_lite.data.loader import TrainData
 from lavis_lite.data.quarantine import Quarantine
+from lavis_lite.data.stored_images import StoredImages
 from lavis_lite.losses.step_info import StepInfo
 from lavis_lite.models import zoo
+from lavis_lite.models.frozen_vision import demand_frozen
 from lavis_lite.modules.layers.tower_layers import recompute_activations
 from lavis_lite.runners.evaluate import (
     EvaluationContext,
     Evaluations,
     build_processors,
+    keep_tokens,
     open_datasets,
+    processor_arguments,
 )
 from lavis_lite.runners.loggers import Logger, Record, open_loggers
 from lavis_lite.runners.precision import Precision
@@ -37,6 +41,7 @@ from lavis_lite.runners.train.resume import Start, find_start
 from lavis_lite.runners.train.training import Progress, Training
 from lavis_lite.runners.train.vocabulary import tell_unknown_words
 from lavis_lite.runners.train.weight_average import WeightAverage
+from lavis_lite.runners.vision_tokens import KeptTokens
 
 
 class Datasets(NamedTuple):
@@ -85,8 +90,10 @@ def build_training(
     seed_everything(run.seed)
     model, adapters = build_model(config, device, resumes=start.checkpoint is not None)
     precision = Precision(run.precision, device)
+    kept = keep_tokens(config.data, model, precision)
+    if kept is not None and run.max_steps:
+        demand_frozen(model)
     quarantine = Quarantine(str(folder.quarantine), run.max_bad_fraction)
-    workers = config.data.num_workers
     if run.max_steps and start.checkpoint is None:
         process = build_processors(config.data, "train", model).text
         tell_unknown_words(model, datasets.train, process)
@@ -102,7 +109,7 @@ def build_training(
         precision=precision,
         average=WeightAverage(model, optim.ema_decay) if optim.ema_decay else None,
         adapters=adapters,
-        data=build_data(config, datasets, model, quarantine, workers) if run.max_steps else None,
+        data=train_data(config, datasets, model, quarantine, kept),
         quarantine=quarantine,
         skipped=SkippedSteps(run.max_skipped_steps, folder.bad_batch),
         evaluations=Evaluations(
@@ -113,6 +120,7 @@ def build_training(
             folder,
             EvaluationContext(device, run.seed, precision, folder.path),
             run.max_bad_fraction,
+            kept,
         ),
         checkpointer=start.checkpointer,
         loggers=[],
@@ -121,6 +129,8 @@ def build_training(
     )
     if start.checkpoint is not None:
         restore(training, start.checkpoint)
+    if kept is not None:  # with the weights that the encoder keeps
+        kept.fill()
     training = distribute(training, datasets)
     loggers = open_run_loggers(training, start.measures_anew)
     return dataclasses.replace(training, loggers=loggers)
@@ -152,6 +162,7 @@ def build_data(
     model: nn.Module,
     quarantine: Quarantine,
     num_workers: int,
+    stored: StoredImages | None = None,
 ) -> TrainData:
     """Build the training batches of this process.
 
@@ -161,6 +172,7 @@ def build_data(
         model: its ``image_size`` sizes the images.
         quarantine: judges unreadable samples.
         num_workers: processes that read.
+        stored: what is read in place of images; None reads images.
     """
     return TrainData(
         datasets.train,
@@ -173,7 +185,30 @@ def build_data(
         rank=distributed.rank(),
         world_size=distributed.world_size(),
         pin_memory=next(model.parameters()).device.type == "cuda",
+        stored=stored,
     )
+
+
+def train_data(
+    config: TrainConfig,
+    datasets: Datasets,
+    model: nn.Module,
+    quarantine: Quarantine,
+    kept: KeptTokens | None,
+) -> TrainData | None:
+    """Build the training batches as the run reads them; None in a run without steps.
+
+    Args:
+        config, datasets, model, quarantine: as of ``build_data``.
+        kept: keeps the tokens of the vision encoder, and is filled before the first batch.
+    """
+    if not config.run.max_steps:
+        return None
+    stored = None
+    if kept is not None:
+        image, crops = config.data.processors.image.train.spec, kept.options.crops
+        stored = kept.images("train", datasets.train, image, processor_arguments(model), crops)
+    return build_data(config, datasets, model, quarantine, config.data.num_workers, stored)
 
 
 def distribute(training: Training, datasets: Datasets) -> Training:
@@ -187,7 +222,8 @@ def distribute(training: Training, datasets: Datasets) -> Training:
     def first_batch() -> tuple[dict[str, Any], StepInfo]:
         # Training reads it again: it is there that bad samples are noted and judged.
         unjudged = Quarantine(None, max_bad_fraction=1.0)
-        data = build_data(training.config, datasets, training.model, unjudged, num_workers=0)
+        stored = training.data.stored if training.data is not None else None
+        data = build_data(training.config, datasets, training.model, unjudged, 0, stored)
         first = training.step * training.config.optim.accumulate
         samples = next(iter(data.batches(first, first + 1)))
         return to_device(samples, training.device), training.step_info(0)

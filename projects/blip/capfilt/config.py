@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
-from lavis_lite.config.schema import key
+from lavis_lite.config.schema import VisionTokensConfig, key
 from lavis_lite.modules.interfaces import Embeds, Generates, Matches
 from lavis_lite.registry.capabilities import Capability
 from lavis_lite.registry.component import Component, ModelComponent
@@ -96,6 +96,10 @@ class SourceConfig:
     )
     batch_size: int = key("Images per batch.", 64, at_least=1)
     num_workers: int = key("Loader processes per worker; 0 loads in the worker.", 0, at_least=0)
+    vision_tokens: VisionTokensConfig | None = key(
+        "Keeps the tokens of the models' vision encoders, for runs that read the images again.",
+        None,
+    )
     without_text: Literal["quarantine", "caption"] = key(
         "Samples whose text is empty: set them aside, or caption them all the same.", "quarantine"
     )

@@ -123,6 +123,8 @@ def config_settings(config: CapfiltConfig, shard_size: int) -> Settings:
     tree["scorers"] = scorer_settings(config.scorers)
     if not config.scorers:
         del tree["scorers"]
+    if config.data.vision_tokens is None:  # as releases wrote it that kept no tokens
+        del tree["data"]["vision_tokens"]
     tree["runner"]["shard_size"] = shard_size
     ignored = (*without_effect(config), *_NOT_IN_RECORDS)
     flat = {key: value for key, value in flatten(tree) if not named_in(key, ignored)}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from lavis_lite.config.schema import key
+from lavis_lite.config.schema import VisionTokensConfig, key
 from lavis_lite.projects.blip.capfilt.config import CapfiltRunConfig, Scorer
 from lavis_lite.registry.component import Component
 
@@ -31,6 +31,10 @@ class ScoreDataConfig:
     )
     batch_size: int = key("Images per batch.", 64, at_least=1)
     num_workers: int = key("Loader processes per worker; 0 loads in the worker.", 0, at_least=0)
+    vision_tokens: VisionTokensConfig | None = key(
+        "Keeps the tokens of the models' vision encoders, for runs that read the images again.",
+        None,
+    )
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,6 @@ import torch
 
 from lavis_lite import registry
 from lavis_lite.config import to_dict
-from lavis_lite.data.loader import EvalData, Processors
 from lavis_lite.errors import ConfigError, DataError
 from lavis_lite.io.paths import here
 from lavis_lite.io.redaction import REDACTED
@@ -44,7 +43,8 @@ from lavis_lite.projects.blip.capfilt.scoring import (
     score_batch,
 )
 from lavis_lite.projects.blip.capfilt.shard import BadSamples, Clock, lines_of, publish_shard
-from lavis_lite.projects.blip.capfilt.source import PrepareImages, Source, as_it_is
+from lavis_lite.projects.blip.capfilt.source import PrepareImages, Source
+from lavis_lite.projects.blip.capfilt.stored import StoredTokens, batches_of, keep_tokens
 from lavis_lite.projects.blip.capfilt.texts import records_hash
 from lavis_lite.projects.blip.capfilt.worker import Task, take_shards
 from lavis_lite.runners.precision import Precision
@@ -57,7 +57,7 @@ class ScoreTools(NamedTuple):
     config: CapfiltScoreConfig
     records: Path
     source: Source | None
-    prepare: PrepareImages
+    prepare: PrepareImages | StoredTokens
     text: Callable[[str], str]
     scorers: list[NamedScorer]
     parts: dict[int, str]
@@ -110,6 +110,8 @@ def score_settings(config: CapfiltScoreConfig) -> Settings:
     """Every setting that decides the scores, by dotted key."""
     tree = to_dict(config)
     tree["scorers"] = scorer_settings(config.scorers)
+    if config.data.vision_tokens is None:  # as releases wrote it that kept no tokens
+        del tree["data"]["vision_tokens"]
     ignored = without_effect(config)
     flat = {key: value for key, value in flatten(tree) if not named_in(key, ignored)}
     flat["threads of a worker"] = config.run.num_threads  # sums depend on it
@@ -126,14 +128,17 @@ def _load(config: CapfiltScoreConfig, device: torch.device) -> tuple[ScoreTools,
     precision = Precision(config.run.precision, device)
     models = Models(config.run, precision)
     scorers = load_scorers(built, models, config.run.seed, config.data.batch_size)
+    looked_at = models.that_read_pixels() if source is not None else {}
+    stored = None
+    if config.data.vision_tokens is not None and source is not None:
+        stored = keep_tokens(looked_at, source, config.data, precision)
     if config.run.prepack:
         models.prepack()
-    looked_at = models.that_read_pixels() if source is not None else {}
     tools = ScoreTools(
         config,
         folder,
         source,
-        PrepareImages(config.data.image.spec, looked_at),
+        stored or PrepareImages(config.data.image.spec, looked_at),
         registry.build("processor", config.data.text.spec),
         scorers,
         models.parts,
@@ -208,13 +213,7 @@ def _batches(
         for start in range(0, len(records), size):
             yield records[start : start + size], Images({}, tools.parts, device)
         return
-    data = EvalData(
-        tools.source,
-        Processors(image=tools.prepare, text=as_it_is),
-        batch_size=size,
-        num_workers=tools.config.data.num_workers,
-        quarantine=bad,
-    )
+    data = batches_of(tools.source, tools.prepare, tools.config.data, bad)
     by_index = {record["index"]: record for record in records}
     for batch in clock.each("read", data.batches(list(by_index))):
         chosen = [by_index[index] for index in batch["index"]]

@@ -20,7 +20,6 @@ from typing import Any, NamedTuple
 
 import torch
 
-from lavis_lite.data.loader import EvalData, Processors
 from lavis_lite.errors import DataError
 from lavis_lite.io.files import publish, sha256_of
 from lavis_lite.projects.blip.capfilt import job as jobs
@@ -37,8 +36,9 @@ from lavis_lite.projects.blip.capfilt.scoring import (
     ShardScores,
     score_batch,
 )
-from lavis_lite.projects.blip.capfilt.source import PrepareImages, Source, as_it_is
+from lavis_lite.projects.blip.capfilt.source import PrepareImages, Source
 from lavis_lite.projects.blip.capfilt.stats import Stats, count
+from lavis_lite.projects.blip.capfilt.stored import StoredTokens, batches_of
 from lavis_lite.projects.blip.capfilt.table import TABLE, table_of, write_table
 from lavis_lite.projects.blip.capfilt.tars import Spool, write_tar
 from lavis_lite.runners.precision import Precision
@@ -55,7 +55,7 @@ class Tools(NamedTuple):
 
     config: CapfiltConfig
     source: Source
-    prepare: PrepareImages
+    prepare: PrepareImages | StoredTokens
     text: Callable[[str], str]
     captioners: Mapping[str, CaptionWriter]
     filter: TextJudge | None
@@ -147,13 +147,7 @@ def _compute(
     rows: range, shard: int, tools: Tools, bad: BadSamples, clock: Clock, spool: Spool | None
 ) -> tuple[list[Record], Stats]:
     """The records of a shard, and the counts of what the scorers gave."""
-    data = EvalData(
-        tools.source,
-        Processors(image=tools.prepare, text=as_it_is),
-        batch_size=tools.config.data.batch_size,
-        num_workers=tools.config.data.num_workers,
-        quarantine=bad,  # type: ignore[arg-type]
-    )
+    data = batches_of(tools.source, tools.prepare, tools.config.data, bad)
     records: list[Record] = []
     keys: set[str] = set()
     scores = ShardScores(tools.scorers, shard)

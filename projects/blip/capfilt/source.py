@@ -106,7 +106,7 @@ class PrepareImages:
         seen: list[dict[str, Any]] = []
         blank = Image.new("RGB", (8, 8))
         for name, model in models.items():
-            runtime = _runtime(model)
+            runtime = runtime_of(model)
             if runtime not in seen:
                 seen.append(runtime)
                 self.processors.append(registry.build("processor", spec, **runtime))
@@ -128,7 +128,8 @@ class PrepareImages:
         }
 
 
-def _runtime(model: nn.Module) -> dict[str, Any]:
+def runtime_of(model: nn.Module) -> dict[str, Any]:
+    """The arguments that a model brings to its image processor."""
     names = {"image_size": "image_size", "mean": "image_mean", "std": "image_std"}
     return {
         argument: getattr(model, attribute)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lavis_lite.errors import DataError
-from lavis_lite.io.files import publish
+from lavis_lite.io.files import whole_file
 from lavis_lite.projects.blip.capfilt.layout import RECORDS, SHARDS, shard_name
 from lavis_lite.projects.blip.capfilt.reading import read_lines
 from lavis_lite.projects.blip.capfilt.table import (
@@ -59,9 +58,8 @@ def write_shard(records: list[dict[str, Any]], path: Path, run: RunRecords, shar
     """Write the table of a shard, whole or not at all."""
     digest = records_hash(run.folder, shard) or ""
     table = table_of(records, lines_path(run.folder, shard), score=run.kind, sha256=digest)
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    write_table(table, temporary)
-    publish(temporary, path)
+    with whole_file(path) as temporary:
+        write_table(table, temporary)
 
 
 def lines_path(folder: Path, shard: int) -> Path:

@@ -24,6 +24,7 @@ from lavis_lite.projects.blip.capfilt.score_config import CapfiltScoreConfig
 from lavis_lite.projects.blip.capfilt.scoring import reads_files
 from lavis_lite.projects.blip.capfilt.shard import BadSamples, Tools, process_shard
 from lavis_lite.projects.blip.capfilt.source import PrepareImages, Source
+from lavis_lite.projects.blip.capfilt.stored import keep_tokens
 from lavis_lite.registry.component import ModelComponent
 from lavis_lite.registry.plugins import load_plugin
 from lavis_lite.runners.heap import keep_freed_memory
@@ -143,12 +144,15 @@ def load_tools(
         model = models.load(config.filter, "filter")
         judge = TextJudge(model, config.filter, config.data.batch_size)
     scorers = load_scorers(built, models, config.run.seed, config.data.batch_size)
+    stored = None
+    if config.data.vision_tokens is not None:
+        stored = keep_tokens(models.that_read_pixels(), source, config.data, precision)
     if config.run.prepack:
         models.prepack()
     tools = Tools(
         config,
         source,
-        PrepareImages(config.data.image.spec, models.that_read_pixels()),
+        stored or PrepareImages(config.data.image.spec, models.that_read_pixels()),
         registry.build("processor", config.data.text.spec),
         writers,
         judge,

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import logging
-import os
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy
 
 from lavis_lite.errors import DataError, listed, suggest
-from lavis_lite.io.files import publish
+from lavis_lite.io.files import whole_file
 from lavis_lite.io.json_files import read_json, write_json
 from lavis_lite.projects.blip.selection import cuts, moments, precision, repeats, stats
 from lavis_lite.projects.blip.selection.decide import (
@@ -60,7 +57,7 @@ def result(plan: Plan, turn: Pass) -> Path:
 
 def do_block(plan: Plan, turn: Pass, number: int) -> None:
     """Do a pass's work on a block and publish what it found."""
-    with _whole(partial(plan, turn, number)) as path:
+    with whole_file(partial(plan, turn, number)) as path:
         if turn.what == COLUMNS:
             _columns(plan, number, path)
         elif turn.what == CHOOSE:
@@ -71,7 +68,7 @@ def do_block(plan: Plan, turn: Pass, number: int) -> None:
 
 def do_all(plan: Plan, turn: Pass) -> None:
     """Make one of what a pass found in the blocks, and publish it."""
-    with _whole(result(plan, turn)) as path:
+    with whole_file(result(plan, turn)) as path:
         if turn.what == COLUMNS:
             _all_columns(plan, path)
         elif turn.what == CHOOSE:
@@ -82,21 +79,9 @@ def do_all(plan: Plan, turn: Pass) -> None:
             _all_for_rule(plan, turn, path)
 
 
-@contextlib.contextmanager
-def _whole(path: Path) -> Iterator[Path]:
-    """A file to write, which gets its name when all of it is there."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    try:
-        yield temporary
-        publish(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
 def _columns(plan: Plan, number: int, path: Path) -> None:
     table = block_table(plan.pool, number, plan.wanted)
-    with _whole(plan.columns(number)) as file:
+    with whole_file(plan.columns(number)) as file:
         write_columns(table, file)
     block = Block(plan.columns(number), number, {}, {})
     shard, index = block.numbers("shard"), block.numbers("index")
@@ -227,7 +212,7 @@ def _choose(plan: Plan, number: int, path: Path) -> None:
     fate, failing = applied(block, plan.rules, reduced)
     chosen = kept_of_images(block, fate == CHOSEN, plan.keep, plan.by)
     table = chosen_table(block, chosen, f"kept: {plan.keep.title}", plan.scores)
-    with _whole(plan.folder.part(number)) as file:
+    with whole_file(plan.folder.part(number)) as file:
         parquet.write_table(table, file, compression="zstd")
     found = stats.count(plan, block, fate, failing, chosen, reduced)
     write_json(path, found)

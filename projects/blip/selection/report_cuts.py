@@ -133,7 +133,8 @@ def _row(name: str, fits: numpy.ndarray, chosen: numpy.ndarray) -> TableRow:
 def _exact(values: numpy.ndarray, fits: numpy.ndarray) -> tuple[numpy.ndarray, numpy.ndarray]:
     """Return how many of either kind have each score, from the best down."""
     scores = numpy.unique(values)[::-1]
-    return tuple((values[kind][:, None] == scores).sum(0) for kind in (fits, ~fits))
+    same = values[:, None] == scores
+    return same[fits].sum(0), same[~fits].sum(0)
 
 
 def _curve(name: str, right: numpy.ndarray, wrong: numpy.ndarray) -> Line:

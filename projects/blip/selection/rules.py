@@ -24,7 +24,6 @@ from typing import Any, Literal
 from lavis_lite.config.annotations import problem_of
 from lavis_lite.errors import ConfigError, suggest
 
-ORIGINS = ("web", "synthetic", "all")
 MOST_WITHIN = 7  # of the 64 bits of a perceptual hash
 SHA256, PHASH = "sha256", "phash"  # the image scores that tell images apart
 _NUMBER = int | float

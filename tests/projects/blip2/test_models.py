@@ -150,7 +150,7 @@ def test_ragged_texts_are_matched_as_each_alone() -> None:
                 one = {"image": batch["image"][row : row + 1], "text_input": [text]}
                 alone = model(one, match_head=head)
                 torch.testing.assert_close(together[row : row + 1], alone, rtol=0, atol=atol)
-    with pytest.raises(ValueError, match="match_head is 'itm' or 'itc', not 'cosine'"):
+    with pytest.raises(ValueError, match=r"match_head: .*cosine"):
         model(batch, match_head="cosine")
     with pytest.raises(ConfigError, match="3 texts for 4 images"):
         model({**batch, "text_input": TEXTS[:3]})

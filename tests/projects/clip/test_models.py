@@ -29,6 +29,9 @@ PUBLISHED = {
     ("clip", "RN50"): (102.01, 49408, 512),
     ("siglip", "B-16"): (203.16, 32000, 768),
     ("siglip", "So400m-14"): (877.96, 32000, 1152),
+    ("siglip", "siglip2-B-16-256"): (375.23, 256000, 768),
+    ("clip", "PE-Core-B-16"): (447.66, 49408, 1024),  # without the zero bias of open_clip's
+    ("clip", "PE-Core-T-16-384"): (69.55, 49408, 512),
 }
 
 
@@ -40,8 +43,8 @@ def test_an_architecture_has_as_many_parameters_as_published(name: str, type: st
         model = create_model(name, type, tokenizer=None)
     count = model.show_n_params(return_str=False) + (words - tokenizer) * width
     assert round(count / 1e6, 2) == millions
-    assert model.image_size in (224, 336, 384)
-    assert model.max_length == {"clip": 77, "siglip": 64}[name]
+    assert model.image_size in (224, 256, 336, 384)
+    assert model.max_length == (64 if name == "siglip" else 32 if "PE-Core" in type else 77)
 
 
 def test_the_feature_extractor_is_a_clip_of_each_type() -> None:

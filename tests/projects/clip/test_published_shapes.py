@@ -30,7 +30,12 @@ SIGLIP: dict[str, tuple[Tower, int, int]] = {
     "B-16": (BASE, 16, 224),
     "L-16-384": (LARGE, 16, 384),
     "So400m-14": (SO400M, 14, 384),
+    "siglip2-B-16-256": (BASE, 16, 256),
+    "siglip2-B-16-384": (BASE, 16, 384),
+    "siglip2-L-16-384": (LARGE, 16, 384),
+    "siglip2-So400m-14-384": (SO400M, 14, 384),
 }
+PERCEPTION = ("PE-Core-B-16", "PE-Core-L-14-336", "PE-Core-S-16-384", "PE-Core-T-16-384")
 
 
 def sizes(tower: Tower, **more: int) -> dict[str, int]:
@@ -51,7 +56,11 @@ def siglip_config(type: str) -> SiglipConfig:
     tower, patch, image = SIGLIP[type]
     return SiglipConfig(
         vision_config=sizes(tower, patch_size=patch, image_size=image),
-        text_config=sizes(tower, vocab_size=32000, max_position_embeddings=64),
+        text_config=sizes(
+            tower,
+            vocab_size=256000 if type.startswith("siglip2") else 32000,
+            max_position_embeddings=64,
+        ),
     )
 
 
@@ -65,7 +74,7 @@ class Words:
         return self.size
 
 
-def test_all_published_types_but_the_resnet_are_here() -> None:
+def test_all_published_types_that_transformers_has_are_here() -> None:
     published = {
         (name, type)
         for name in ("clip", "siglip")
@@ -73,7 +82,8 @@ def test_all_published_types_but_the_resnet_are_here() -> None:
         if str(entry.get("checkpoint")).startswith("hf://")
     }
     mine = {("clip", type) for type in CLIP} | {("siglip", type) for type in SIGLIP}
-    assert published - mine == {("clip", "RN50")}  # transformers has none
+    others = {("clip", type) for type in ("RN50", *PERCEPTION)}  # transformers has none
+    assert published - mine == others
 
 
 @pytest.mark.parametrize(

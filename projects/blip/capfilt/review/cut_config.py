@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 from pathlib import Path
 
 from lavis_lite.errors import DataError
-from lavis_lite.io.files import publish
+from lavis_lite.io.files import whole_file
 from lavis_lite.projects.blip.capfilt.review.index import OF
 
 
@@ -38,10 +37,9 @@ def write_cut(folder: Path, score: str, limit: float, of: str) -> Path:
         f"rules:\n  - {json.dumps(rule)}\n"
         f"run: {{output_dir: {json.dumps(str(output))}}}\n"
     )
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        temporary.write_text(text, "utf-8")
-        publish(temporary, path)
+        with whole_file(path) as temporary:
+            temporary.write_text(text, "utf-8")
     except OSError as error:
         raise DataError(f"{path}: cannot be written: {error}") from None
     return path

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 from lavis_lite.errors import ConfigError
-from lavis_lite.io.files import publish
+from lavis_lite.io import files
 
 
 @dataclass(frozen=True)
@@ -47,13 +47,8 @@ def whole_file(path: Path, options: Options) -> Iterator[Path]:
         ConfigError: there is one, and it may not be overwritten.
     """
     refuse_existing(path, options)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    try:
+    with files.whole_file(path) as temporary:
         yield temporary
-        publish(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager

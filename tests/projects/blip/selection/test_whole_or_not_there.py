@@ -79,13 +79,13 @@ def test_a_process_that_is_killed_leaves_nothing_half(config_of, expected, tmp_p
     path.write_text(to_yaml(config))
     code = (
         "import os, signal, sys\n"
-        "from lavis_lite.projects.blip.selection import passes\n"
-        "real, calls = passes.publish, []\n"
+        "from lavis_lite.io import files\n"
+        "real, calls = files.publish, []\n"
         "def publish(*a):\n"
         "    calls.append(1)\n"
         "    if len(calls) == int(sys.argv[1]): os.kill(os.getpid(), signal.SIGKILL)\n"
         "    real(*a)\n"
-        "passes.publish = publish\n"
+        "files.publish = publish\n"
         "from lavis_lite.cli import main\n"
         "main(['--cfg', sys.argv[2]], program='run.py')\n"
     )

@@ -1,7 +1,7 @@
 """One picture from a public web address, and from no other place that this machine can reach.
 
-Only the commands on pictures call this, for URLs that stand on their command line; URLs in data are
-never fetched. Imports no torch.
+Only the commands on pictures and the pipelines call this, for URLs that their user gives; URLs in
+data are never fetched. Imports no torch.
 """
 
 from __future__ import annotations
