@@ -100,11 +100,7 @@ class ContextPart(nn.Module):
 
 
 class StepPart(nn.Module):
-    """Tokens (B, T) behind those of a cache -> logits (B, V) of the next, and the cache with them.
-
-    One program reads the prompt (P = 0) and each token after it (T = 1). Beside the ids it takes
-    the keys, then the values (B, h, P, D / h) of each layer, then what ``ContextPart`` gives.
-    """
+    """A decoding step: one program reads the prompt (P = 0) and each token after it (T = 1)."""
 
     def __init__(self, decoder: MedDecoder) -> None:
         super().__init__()
@@ -112,6 +108,13 @@ class StepPart(nn.Module):
         self.depth = len(decoder.bert.encoder.layer)
 
     def forward(self, ids: Tensor, *tensors: Tensor) -> tuple[Tensor, ...]:
+        """Tokens (B, T) behind those of a cache -> logits (B, V) of the next, the cache with them.
+
+        Args:
+            ids: (B, T) the new tokens.
+            tensors: the keys, then the values (B, h, P, D / h) of each layer; then what
+                ``ContextPart`` gives.
+        """
         tower, depth = self.decoder.bert, self.depth
         past = [KeyValue(*pair) for pair in zip(tensors[:depth], tensors[depth:], strict=False)]
         rest = tensors[2 * depth :]
