@@ -100,6 +100,7 @@ def test_the_metadata_names_licence_dependencies_and_command(wheel: zipfile.ZipF
         "log",
         "peft",
         "curation",
+        "export",
         "app",
         "siglip",
         "photos",
