@@ -132,14 +132,17 @@ class OnnxCaptioner:
         """Return keys and values of no token, as the first step takes them."""
         lengths = {"batch": num_images, "past": 0}
         return {
-            value.name: numpy.zeros([lengths.get(str(n), n) for n in value.shape], value.dtype)
+            value.name: numpy.zeros(
+                [n if isinstance(n, int) else lengths[n] for n in value.shape], value.dtype
+            )
             for value in self.description.parts["caption_step"].inputs
             if value.name.startswith("past")
         }
 
     def _pixels(self, images: Picture | Sequence[Picture] | Array) -> Array:
         """Return images as an array (B, 3, H, W) of fp32."""
-        wanted = self.description.parts["image"].inputs[0].shape[1:]
+        shape = self.description.parts["image"].inputs[0].shape
+        wanted = [length for length in shape if isinstance(length, int)]  # 3, H, W
         if isinstance(images, numpy.ndarray):
             if images.ndim != 4 or list(images.shape[1:]) != wanted:
                 shape = f"(B, {', '.join(map(str, wanted))})"
