@@ -127,6 +127,10 @@ ROWS = Kind(
         if label != "images"  # may be as wide
     },
 )
+FEATURES = Kind(  # one text of each image
+    lambda model: model.text_features(table.states(model))[:, None],
+    table.wrong_tensors("(B, K, E)"),
+)
 OPTIONAL = Kind(
     lambda model: None,
     lambda model: {k: w for k, w in table.wrong_tensors("")(model).items() if w.value is not None},
@@ -146,6 +150,7 @@ KINDS: dict[str, Kind] = {
     "image_inputs": TOKENS,
     "text_tokens": STATES,
     "forward_text.text_tokens": FREE_BATCH,
+    "text_features": FEATURES,
     "text": BATCH,
     "answer_states.answers": Kind(
         lambda model: TEXTS, table.counted(table.wrong_batches), table.same_texts

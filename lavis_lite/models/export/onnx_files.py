@@ -49,6 +49,7 @@ def write(program: ExportedProgram, part: Part, path: Path) -> None:
             path,
             input_names=list(part.inputs),
             output_names=list(part.outputs),
+            dynamic_shapes=tuple(dict(axes) for _, axes in part.inputs.values()),  # their names
             dynamo=True,
             external_data=size > LARGEST,
             verbose=False,

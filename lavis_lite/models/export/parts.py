@@ -24,7 +24,7 @@ Axes = Mapping[int, str]  # number of an axis -> its name, of those of any lengt
 BATCH, LENGTH, PAST = "batch", "length", "past"
 TEXT_AXES = {0: BATCH, 1: LENGTH}
 CACHE_AXES = {0: BATCH, 2: PAST}
-GROWN_AXES = {0: BATCH, 2: f"{PAST} + {LENGTH}"}
+GROWN_AXES = {0: BATCH, 2: f"{LENGTH} + {PAST}"}
 ROWS, TOKENS, CACHED = 3, 5, 4  # of the examples; no two alike, lest one is taken for another
 
 
@@ -100,11 +100,7 @@ class ContextPart(nn.Module):
 
 
 class StepPart(nn.Module):
-    """Tokens (B, T) behind those of a cache -> logits (B, V) of the next, and the cache with them.
-
-    One program reads the prompt (P = 0) and each token after it (T = 1). Beside the ids it takes
-    the keys, then the values (B, h, P, D / h) of each layer, then what ``ContextPart`` gives.
-    """
+    """A decoding step: one program reads the prompt (P = 0) and each token after it (T = 1)."""
 
     def __init__(self, decoder: MedDecoder) -> None:
         super().__init__()
@@ -112,6 +108,13 @@ class StepPart(nn.Module):
         self.depth = len(decoder.bert.encoder.layer)
 
     def forward(self, ids: Tensor, *tensors: Tensor) -> tuple[Tensor, ...]:
+        """Tokens (B, T) behind those of a cache -> logits (B, V) of the next, the cache with them.
+
+        Args:
+            ids: (B, T) the new tokens.
+            tensors: the keys, then the values (B, h, P, D / h) of each layer; then what
+                ``ContextPart`` gives.
+        """
         tower, depth = self.decoder.bert, self.depth
         past = [KeyValue(*pair) for pair in zip(tensors[:depth], tensors[depth:], strict=False)]
         rest = tensors[2 * depth :]
@@ -145,39 +148,38 @@ def parts_of(model: Any) -> tuple[dict[str, list[Part]], dict[str, str]]:
         ``image``, ``text``, ``match``, ``caption`` -> their parts; and those that are not there ->
         the reason.
     """
-    if missing := missing_from(model, [EncodesImage]):
+    if missing := missing_from(model, [EncodesImage, "image_size", "tokenizer"]):
         return {}, {"image": f"it lacks {', '.join(missing)}"}
     generator = torch.Generator().manual_seed(0)
     image = torch.randn(ROWS, 3, *height_width(model.image_size), generator=generator)
     with torch.no_grad():
         tokens = model.encode_image(image)
-    embeds = not missing_from(model, [Embeds])
-    features = {"image_features": {0: BATCH}} if embeds else {}
-    outputs = {"image_tokens": {0: BATCH}, **features}
-    found = {"image": [Part("image", ImagePart(model, embeds), _with(image=image), outputs, {})]}
     without = {
         name: f"it lacks {', '.join(missing)}"
         for name, capability in (("text", Embeds), ("match", Matches), ("caption", Generates))
         if (missing := missing_from(model, [capability]))
     }
-    if "caption" not in without:
-        if isinstance(decoder := getattr(model, "text_decoder", None), MedDecoder):
-            found["caption"] = [_context(decoder, tokens), _step(decoder, tokens)]
-        else:
-            without["caption"] = "its texts are not written by the decoder of a MED"
-    ids = _some_ids(len(model.tokenizer), _longest(model)) if len(without) < 3 else None
-    if ids is not None:
-        found |= _of_texts(model, tokens, ids, without)
-    return found, without
+    embeds = "text" not in without
+    features = {"image_features": {0: BATCH}} if embeds else {}
+    outputs = {"image_tokens": {0: BATCH}, **features}
+    found = {"image": [Part("image", ImagePart(model, embeds), _with(image=image), outputs, {})]}
+    decoder = getattr(model, "text_decoder", None)
+    if "caption" not in without and isinstance(decoder, MedDecoder):
+        found["caption"] = [_context(decoder, tokens), _step(decoder, tokens)]
+    elif "caption" not in without:
+        without["caption"] = "its texts are not written by the decoder of a MED"
+    return found | _of_texts(model, tokens, without), without
 
 
-def _of_texts(
-    model: Any, tokens: Tensor, ids: Tensor, without: Mapping[str, str]
-) -> dict[str, list[Part]]:
+def _of_texts(model: Any, tokens: Tensor, without: Mapping[str, str]) -> dict[str, list[Part]]:
     """Return the parts that read texts: their tower by itself, and the matching head."""
-    texts = {name: (value, TEXT_AXES) for name, value in (("ids", ids), ("mask", ids > -1))}
-    texts["mask"] = (texts["mask"][0].long(), TEXT_AXES)
-    longest = {LENGTH: _longest(model)} if _longest(model) else {}
+    most = int(getattr(model, "max_length", 0) or 0)  # 0: the model does not say
+    longest = {LENGTH: most} if most else {}
+    ids = _some_ids(len(model.tokenizer), most)
+    texts: dict[str, tuple[Tensor, Axes]] = {
+        "ids": (ids, TEXT_AXES),
+        "mask": (torch.ones_like(ids), TEXT_AXES),
+    }
     found = {}
     if "text" not in without:
         # An image may be embedded by several vectors, and a text's own vector may go first.
@@ -226,13 +228,8 @@ def _with(**tensors: Tensor) -> dict[str, tuple[Tensor, Axes]]:
     return {name: (tensor, {0: BATCH}) for name, tensor in tensors.items()}
 
 
-def _longest(model: Any) -> int:
-    """Return the most tokens of a text; 0 where the model does not say."""
-    return int(getattr(model, "max_length", 0) or 0)
-
-
 def _some_ids(vocabulary: int, longest: int) -> Tensor:
-    """Return random ids (B, T) of a vocabulary."""
+    """Return random ids (B, T) of a vocabulary, of at most ``longest`` tokens; 0 is no limit."""
     length = min(TOKENS, longest or TOKENS)
     generator = torch.Generator().manual_seed(0)
     return torch.randint(vocabulary, (ROWS, length), generator=generator)

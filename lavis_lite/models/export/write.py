@@ -110,7 +110,7 @@ def _write_parts(model: Any, folder: Path, format: str, int8: bool) -> Descripti
     if int8:
         for part_file in written.values():
             onnx_files.to_int8(folder / part_file.file)
-    card = redacted(dict(model.card))
+    card = redacted(dict(getattr(model, "card", {})))
     return Description(
         model={key: card.get(key) for key in ("name", "type", "checkpoint")},
         format=format,
@@ -137,7 +137,8 @@ def _write(part: Part, folder: Path, format: str) -> PartFile:
         found = [torch.from_numpy(by_name[name]) for name in part.outputs]
     else:
         torch.export.save(program, path)
-        found = torch.export.load(path).module()(*part.examples)
+        with torch.no_grad():
+            found = torch.export.load(path).module()(*part.examples)
     difference = _difference(found, expected)
     examples = zip(part.outputs.items(), expected, strict=True)
     return PartFile(
@@ -190,9 +191,7 @@ def _value(name: str, example: Tensor, axes: Axes) -> Value:
 
 def _save_tokenizer(model: Any, folder: Path) -> dict[str, Any]:
     """Write the tokenizer's file, and return what else a reader of it needs."""
-    words = getattr(model, "tokenizer", None)
-    if words is None:
-        return {"file": None}
+    words = model.tokenizer
     rules = words.as_rules() if hasattr(words, "as_rules") else None
     if rules is not None:
         rules.save(str(folder / description.TOKENIZER))
@@ -210,7 +209,8 @@ def _save_tokenizer(model: Any, folder: Path) -> dict[str, Any]:
 def _recipe(model: Any) -> Mapping[str, Any] | None:
     from lavis_lite.models import zoo
 
-    processors = zoo.processors_of(model.card, model.image_size)[0] if model.card else {}
+    card = getattr(model, "card", None)
+    processors = zoo.processors_of(card, model.image_size)[0] if card else {}
     return getattr(processors.get("eval"), "recipe", None)
 
 
@@ -229,4 +229,4 @@ def _scores(model: Any) -> Iterator[tuple[str, float]]:
         if name == "temperature" and getattr(model, "temp", 0) is None:
             continue  # made without one
         if isinstance(value := getattr(model, name, None), Tensor):
-            yield name, float(value)
+            yield name, float(value.detach())
