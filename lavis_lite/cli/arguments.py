@@ -1,4 +1,4 @@
-"""The arguments of the commands caption, match, search and answer. Imports no torch."""
+"""The arguments of caption, match, search and answer, and of push. Imports no torch."""
 
 from __future__ import annotations
 
@@ -64,6 +64,31 @@ def add_commands(commands: Commands) -> None:
         metavar="FILE",
         help="choose from the answers in this file, one per line (default: write one)",
     )
+
+
+def add_push(commands: Commands) -> None:
+    """Add ``push`` to ``lavis-lite``'s subparsers."""
+    parser = commands.add_parser("push", help="publish a model on the hub")
+    parser.set_defaults(command=_push)
+    parser.add_argument("folder", help="of save_pretrained, or the output folder of a run")
+    parser.add_argument("repository", help="owner/name; made if it is not there")
+    parser.add_argument("--private", action="store_true", help="make it private, if it is made")
+    parser.add_argument("--revision", metavar="BRANCH", help="made if it is not there")
+    parser.add_argument("--message", metavar="TEXT", help="of the commit")
+
+
+def _push(arguments: argparse.Namespace) -> int:
+    from lavis_lite.cli import push
+
+    done = push.push(
+        arguments.folder,
+        arguments.repository,
+        private=arguments.private or None,
+        revision=arguments.revision,
+        message=arguments.message,
+    )
+    print(done)
+    return 0
 
 
 def _command(commands: Commands, name: str, help: str) -> argparse.ArgumentParser:

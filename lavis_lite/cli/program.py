@@ -21,7 +21,7 @@ from pathlib import Path
 
 import lavis_lite
 from lavis_lite import registry
-from lavis_lite.cli.arguments import Commands, add_commands
+from lavis_lite.cli.arguments import Commands, add_commands, add_push
 from lavis_lite.errors import CheckpointError, ConfigError, DataError, DownloadError, UnknownName
 from lavis_lite.io.redaction import log_to_stderr, redacted_urls
 
@@ -163,21 +163,6 @@ def convert(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def push(arguments: argparse.Namespace) -> int:
-    """``lavis-lite push``: a model's folder, published on the hub."""
-    from lavis_lite.cli import push
-
-    done = push.push(
-        arguments.folder,
-        arguments.repository,
-        private=arguments.private or None,
-        revision=arguments.revision,
-        message=arguments.message,
-    )
-    print(done)
-    return 0
-
-
 def export(arguments: argparse.Namespace) -> int:
     """``lavis-lite export``: a model as programs that run without its code."""
     from lavis_lite.cli.export import export
@@ -306,7 +291,7 @@ def _parser(program: str, argv: Sequence[str]) -> argparse.ArgumentParser:
         "--kind", choices=list(registry.kinds()), help="where names are ambiguous"
     )
     _add_convert(_add(commands, "convert", convert, "write weights in another format"))
-    _add_push(_add(commands, "push", push, "publish a model on the hub"))
+    add_push(commands)
     _add_export(_add(commands, "export", export, "write a model as ONNX or torch.export files"))
     add_commands(commands)
     _add_vocabulary(_add(commands, "vocabulary", vocabulary, "train a vocabulary on texts"))
@@ -339,14 +324,6 @@ def _add_convert(parser: argparse.ArgumentParser) -> None:
     formats = ("safetensors", "folder", "transformers")
     parser.add_argument("--to", choices=formats, default="safetensors")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="like image_size=480")
-
-
-def _add_push(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("folder", help="of save_pretrained, or the output folder of a run")
-    parser.add_argument("repository", help="owner/name; made if it is not there")
-    parser.add_argument("--private", action="store_true", help="make it private, if it is made")
-    parser.add_argument("--revision", metavar="BRANCH", help="made if it is not there")
-    parser.add_argument("--message", metavar="TEXT", help="of the commit")
 
 
 def _add_export(parser: argparse.ArgumentParser) -> None:

@@ -222,7 +222,8 @@ class VisionLanguageModel(nn.Module):
         from lavis_lite.registry import cards
 
         if isinstance(model_type, Path) or "/" in (model_type or "") or revision is not None:
-            loaded = zoo.load_model(checkpoint=model_type and str(model_type), revision=revision)
+            source = None if model_type is None else str(model_type)
+            loaded = zoo.load_model(checkpoint=source, revision=revision)
             if not isinstance(loaded, cls):
                 kind = type(loaded).__name__
                 raise ConfigError(f"{model_type}: holds a {kind}, not a {cls.__name__}")

@@ -104,6 +104,7 @@ def load_model(
     checkpoint: str | None = None,
     *,
     dtype: str | None = None,
+    revision: str | None = None,
     prepack: bool = False,
     compile: bool = False,
     **overrides: object,
@@ -139,7 +140,14 @@ def load_model(
         if not released:
             kind = f" of type {model_type!r}" if model_type else ""
             logger.warning("%s%s has no released weights: these are random", name, kind)
-    model = create_model(name, model_type, pretrained=released, checkpoint=checkpoint, **overrides)
+    model = create_model(
+        name,
+        model_type,
+        pretrained=released,
+        checkpoint=checkpoint,
+        revision=revision,
+        **overrides,
+    )
     model = (model.eval() if is_eval else model).to(place)
     if dtype is not None:
         import torch

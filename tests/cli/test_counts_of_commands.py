@@ -23,7 +23,7 @@ READ_IMAGES = {
     "search": ("--text", "a red circle", "--top", "9"),
     "answer": ("--question", "which colour?"),
 }
-READ_NO_IMAGES = {"list", "info", "convert", "data", "new", "env", "push", "vocabulary"}
+READ_NO_IMAGES = {"list", "info", "convert", "data", "new", "env", "push", "vocabulary", "export"}
 MODELS = {"answer": ("--type", "tiny")}
 BROKEN = ("cut.png", "empty.jpg", "nowhere.png")
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import inspect
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
-from typing import ClassVar, Literal, NamedTuple
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
+from typing import Any, ClassVar, Literal, NamedTuple, cast
 
 import numpy
 import torch
@@ -116,7 +116,7 @@ class Pipeline:
             return result
         return list(results) if isinstance(items, list) else results
 
-    def prepare(self, **options: object) -> Ask:
+    def prepare(self, *args: Any, **options: Any) -> Ask:
         """Check the options of the task, and return what asks the model about a batch."""
         raise NotImplementedError
 
@@ -211,7 +211,8 @@ def pictures_of(inputs: object, task: str) -> tuple[Iterable[object], bool]:
     if isinstance(inputs, Iterable):
         return inputs, False
     if hasattr(inputs, "__getitem__") and isinstance(inputs, Sized):  # a dataset by numbers
-        return (inputs[number] for number in range(len(inputs))), False
+        rows = cast(Sequence[object], inputs)
+        return (rows[number] for number in range(len(rows))), False
     raise ConfigError(
         f"{task}: {'no inputs' if inputs is None else kind_of(inputs)}; a path, a URL, a PIL "
         "image, an array of bytes, or an iterable of these is expected"

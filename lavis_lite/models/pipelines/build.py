@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import nn
@@ -87,11 +88,13 @@ def pipeline(
         DownloadError: weights that are not here and cannot be fetched.
     """
     kind = None if task is None else task_class(task)
-    device, dtype = _transformers_words(model, device, dtype, others)
-    where, kept = _device_name(device), _format(dtype)
-    overrides = dict(model_kwargs or {})
+    asked_device, asked_format = _transformers_words(model, device, dtype, others)
+    where, kept = _device_name(asked_device), _format(asked_format)
+    overrides: dict[str, Any] = dict(model_kwargs or {})
     if isinstance(model, nn.Module):
-        return _of_loaded(kind, model, device and where, batch_size, overrides)
+        return _of_loaded(
+            kind, model, None if asked_device is None else where, batch_size, overrides
+        )
     name, type, checkpoint, mapped = _resolved(model, revision)
     if kind is None:
         kind = _made_for(name, checkpoint)

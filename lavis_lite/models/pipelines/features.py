@@ -24,9 +24,7 @@ class FeatureExtraction(Pipeline):
 
     task, needs, gives = "feature-extraction", "features", "the features"
 
-    def __call__(  # type: ignore[override]
-        self, inputs: object = None, *, text: object = None, **options: object
-    ) -> object:
+    def __call__(self, inputs: object = None, *, text: object = None, **options: object) -> object:
         """Give the features of pictures, see ``Pipeline``; or of texts.
 
         Args:

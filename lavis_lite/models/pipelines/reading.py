@@ -19,7 +19,8 @@ from lavis_lite.io.web_images import SECONDS, fetch_image
 from lavis_lite.models.images import TakesImages, as_images
 from lavis_lite.modules.samples import kind_of
 
-T, R = TypeVar("T"), TypeVar("R")
+T = TypeVar("T")
+R = TypeVar("R")
 _THREADS = 4
 
 

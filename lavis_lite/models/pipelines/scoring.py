@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from os import PathLike, fspath
 
 import torch
@@ -197,5 +197,5 @@ def _features(pipeline: Pipeline, texts: list[str]) -> Tensor | None:
         return asking.text_features(pipeline.session, texts)
 
 
-def _all_finite(rows: list[dict[str, object]]) -> bool:
+def _all_finite(rows: Sequence[Mapping[str, object]]) -> bool:
     return all(math.isfinite(v) for row in rows for v in row.values() if isinstance(v, float))
