@@ -126,9 +126,9 @@ def flair(
     Reference: FLAIR, https://arxiv.org/abs/2412.03561.
     """
 
-    def assembled(*parts: Any, embed_width: int, **settings: Any) -> Flair:
-        pool = TextConditionedPool(embed_width, num_heads)
-        return Flair(*parts, pool, embed_width=embed_width, logit_bias=logit_bias, **settings)
+    def assembled(*parts: Any, **settings: Any) -> Flair:
+        pool = TextConditionedPool(settings["embed_width"], num_heads)
+        return Flair(*parts, pool, logit_bias=logit_bias, **settings)
 
     return build_dual(
         assembled,

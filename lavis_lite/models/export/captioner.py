@@ -145,9 +145,9 @@ class OnnxCaptioner:
         wanted = [length for length in shape if isinstance(length, int)]  # 3, H, W
         if isinstance(images, numpy.ndarray):
             if images.ndim != 4 or list(images.shape[1:]) != wanted:
-                shape = f"(B, {', '.join(map(str, wanted))})"
+                sizes = ", ".join(map(str, wanted))
                 raise ConfigError(
-                    f"images: an array {images.shape}; {shape} is expected, of floats"
+                    f"images: an array {images.shape}; (B, {sizes}) is expected, of floats"
                 )
             return images.astype(numpy.float32, copy=False)
         recipe = self.description.preprocessing
