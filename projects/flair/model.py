@@ -126,9 +126,10 @@ def flair(
     Reference: FLAIR, https://arxiv.org/abs/2412.03561.
     """
 
-    def assembled(*parts: Any, embed_width: int, **settings: Any) -> Flair:
-        pool = TextConditionedPool(embed_width, num_heads)
-        return Flair(*parts, pool, embed_width=embed_width, logit_bias=logit_bias, **settings)
+    def assembled(*towers_and_projections: Any, **settings: Any) -> Flair:
+        pool = TextConditionedPool(settings["embed_width"], num_heads)
+        parts = (*towers_and_projections, pool)
+        return Flair(*parts, logit_bias=logit_bias, **settings)
 
     return build_dual(
         assembled,
