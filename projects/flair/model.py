@@ -126,16 +126,10 @@ def flair(
     Reference: FLAIR, https://arxiv.org/abs/2412.03561.
     """
 
-<<<<<<< HEAD
-    def assembled(*parts: Any, **settings: Any) -> Flair:
-        pool = TextConditionedPool(settings["embed_width"], num_heads)
-        return Flair(*parts, pool, logit_bias=logit_bias, **settings)
-=======
     def assembled(*towers_and_projections: Any, **settings: Any) -> Flair:
         pool = TextConditionedPool(settings["embed_width"], num_heads)
         parts = (*towers_and_projections, pool)
         return Flair(*parts, logit_bias=logit_bias, **settings)
->>>>>>> f2536ba0acceba81f4d9c2a5f3a22eadfcb602f9
 
     return build_dual(
         assembled,
