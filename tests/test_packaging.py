@@ -103,6 +103,7 @@ def test_the_metadata_names_licence_dependencies_and_command(wheel: zipfile.ZipF
         "export",
         "app",
         "siglip",
+        "photos",
         "test",
         "docs",
         "dev",

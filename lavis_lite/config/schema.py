@@ -90,6 +90,12 @@ class DataConfig:
         "Keeps the tokens of the vision encoder, which must be frozen; null encodes at each visit.",
         None,
     )
+    texts_per_image: int = key(
+        "Texts of an image in a training batch, each drawn and processed by itself; the loss "
+        "`sigmoid` learns from all of them, most others from the first.",
+        1,
+        at_least=1,
+    )
 
 
 @dataclass(frozen=True)

@@ -39,6 +39,7 @@ class TrainData:
         rank, world_size: of this process.
         pin_memory: batches in page-locked memory, for copying to an accelerator.
         stored: what is read in place of images; None reads images.
+        texts_per_image: texts of a sample; where there are several, `text_inputs` has all of them.
 
     Raises:
         ConfigError: on weights that cannot be followed.
@@ -58,6 +59,7 @@ class TrainData:
         world_size: int = 1,
         pin_memory: bool = False,
         stored: Stored | None = None,
+        texts_per_image: int = 1,
     ):
         self.datasets = list(datasets)
         self.batch_size = batch_size
@@ -65,7 +67,14 @@ class TrainData:
         self._mixture = Mixture([len(dataset) for dataset in datasets], weights, seed)
         self._first, self._stride = rank * batch_size, world_size * batch_size
         self.stored: Any = stored
-        self._reader = Reader(self.datasets, processors, seed=seed, training=True, stored=stored)
+        self._reader = Reader(
+            self.datasets,
+            processors,
+            seed=seed,
+            training=True,
+            stored=stored,
+            texts_per_image=texts_per_image,
+        )
         self._workers: dict[str, Any] = {"num_workers": num_workers, "pin_memory": pin_memory}
 
     @property

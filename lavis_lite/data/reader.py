@@ -80,8 +80,10 @@ class Reader:
         seed: int,
         training: bool,
         stored: Stored | None = None,
+        texts_per_image: int = 1,
     ) -> None:
         self.datasets, self.processors = datasets, processors
+        self.texts_per_image = texts_per_image
         self.seed, self.training, self.stored = seed, training, stored
         self._names = _distinct([getattr(dataset, "name", "dataset") for dataset in datasets])
         self._blank = processors.text("")
@@ -145,9 +147,12 @@ class Reader:
         except Exception as error:
             error.add_note(f"while processing {self._names[draw.dataset]}[{index}]")
             raise
-        if self.training and (not text.strip() or text == self._blank):
+        texts = [text, *self._other_texts(dataset, index, rng)]
+        if self.training and any(not one.strip() or one == self._blank for one in texts):
             raise DataError("empty text")
         sample = {**row, **pictures, "text_input": text, "index": index}
+        if self.texts_per_image > 1:
+            sample["text_inputs"] = texts
         if len(self.datasets) > 1 and not isinstance(row["image_id"], str):
             # Number 7 of one dataset is not the image that has number 7 in another.
             sample["image_id"] = f"{draw.dataset}/{row['image_id']}"
@@ -163,6 +168,15 @@ class Reader:
             name: self.stored.tokens(place, int(rng.integers(crops)) if crops > 1 else 0)
             for name, place in places.items()
         }
+
+    def _other_texts(self, dataset: Any, index: int, rng: numpy.random.Generator) -> list[str]:
+        """Texts of a sample beside its first one, each drawn and processed by itself."""
+        if self.texts_per_image == 1:
+            return []
+        row = getattr(dataset, "annotation", dataset.__getitem__)(index)
+        draw = getattr(dataset, "augment", lambda row, rng: row)
+        drawn = [draw(row, rng)["text_input"] for _ in range(self.texts_per_image - 1)]
+        return [self.processors.text(text, rng) for text in drawn]
 
     def _process(self, image: Any, rng: numpy.random.Generator) -> Any:
         """A decoded image, or the frames of a video: (3, S, S), or (F, 3, S, S)."""

@@ -64,12 +64,15 @@ class CachedShared(Shared[Embeds]):
     @cached_property
     def text_features(self) -> Tensor:
         """(B, E) unit length, fp32."""
+        return self._compute(lambda: self._features_of(self.text))
+
+    def _features_of(self, text: TextBatch) -> Tensor:
         model = self.model
 
         def embed(ids: Tensor, mask: Tensor) -> Tensor:
             return model.text_features(model.encode_text(TextBatch(ids, mask)))
 
-        return self._compute(lambda: by_chunks(embed, self.chunk_size, *self.text))
+        return by_chunks(embed, self.chunk_size, *text)
 
 
 def by_chunks(embed: Callable[..., Tensor], chunk_size: int, *rows: Tensor) -> Tensor:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -11,6 +13,7 @@ from lavis_lite.losses.shared import Shared, global_mean
 from lavis_lite.modules.interfaces import Decodes
 
 IGNORED = -100
+log = logging.getLogger(__name__)
 
 
 def next_tokens(ids: Tensor, mask: Tensor, prompt_length: int = 0) -> Tensor:
@@ -74,6 +77,7 @@ class LanguageModelling(nn.Module):
     def __init__(self, label_smoothing: float = 0.1) -> None:
         super().__init__()
         self.label_smoothing = label_smoothing
+        self._looked_for_prompt = False
 
     def forward(self, shared: Shared[Decodes]) -> Tensor:
         """() mean over the counted tokens of all processes."""
@@ -82,5 +86,24 @@ class LanguageModelling(nn.Module):
         logits = model.decode_logits(shared.image_context, text)  # (B, T, V)
         targets = next_tokens(text.ids, text.mask, model.prompt_length)  # (B, T - 1)
         shared.hand_out(decoder_logits=logits, decoder_labels=targets)
+        self._look_for_prompt(targets, model.prompt_length)
         total = lm_cross_entropy(logits, targets, self.label_smoothing, "sum")
         return global_mean(total, (targets != IGNORED).sum())
+
+    def _look_for_prompt(self, targets: Tensor, prompt_length: int) -> None:
+        """Warn if the prompt swallows a whole text: a loss of 0 would look learnt.
+
+        Of the first batch alone, since looking waits for the device.
+        """
+        if self._looked_for_prompt or not prompt_length:
+            return
+        self._looked_for_prompt = True
+        if num_empty := int((targets == IGNORED).all(dim=1).sum()):
+            log.warning(
+                "lm: %d of %d texts have nothing to learn: their first %d tokens are taken for the "
+                "model's prompt. Texts to train on start with it; the text processor blip_caption "
+                "puts it there (`prompt`)",
+                num_empty,
+                len(targets),
+                prompt_length,
+            )

@@ -16,7 +16,7 @@ from lavis_lite.losses.step_info import StepInfo
 from lavis_lite.modules.interfaces import ImageContext
 from lavis_lite.modules.layers.similarity import cosines
 from lavis_lite.modules.output import Named, Samples
-from lavis_lite.modules.samples import kind_of, needed, whole_numbers
+from lavis_lite.modules.samples import kind_of, needed, text_rows, whole_numbers
 
 if TYPE_CHECKING:
     from lavis_lite.modules.text.text_batch import TextBatch
@@ -117,6 +117,18 @@ class Shared(Generic[M]):
     def text_features(self) -> Tensor:
         """(B, E) unit length, fp32."""
         return self._compute(lambda: self._able.text_features(self.text_tokens))
+
+    @cached_property
+    def several_text_features(self) -> Tensor:
+        """(B, K, E) unit length, fp32, of all texts of each image; K is 1 where it has but one."""
+        rows = text_rows(self.samples)
+        if rows is None:
+            return self.text_features[:, None]
+        text = self._able.tokenize([text for row in rows for text in row])
+        return self._compute(lambda: self._features_of(text)).unflatten(0, (len(rows), -1))
+
+    def _features_of(self, text: TextBatch) -> Tensor:
+        return self._able.text_features(self._able.encode_text(text))
 
     @property
     def image_embeds(self) -> Tensor:

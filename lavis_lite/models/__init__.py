@@ -8,6 +8,8 @@ frozen_vision.py      a vision encoder that is not trained
 multimodal.py         a vision encoder, and a text encoder that reads with it
 joint_space.py        images and texts as unit vectors of one space
 captioning.py         texts about images, whatever the decoder
+dual_encoder.py       two towers that meet in one space, alone
+build_dual.py         a dual encoder from its components
 retrieval.py          the joint space and matching, trained together
 classification.py     the class of an image, or of several, with a text
 vqa.py                answers to questions, generated and ranked

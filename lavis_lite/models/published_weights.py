@@ -9,8 +9,9 @@ import logging
 import re
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
+from lavis_lite.errors import ConfigError
 from lavis_lite.modules import vision
 
 log = logging.getLogger(__name__)
@@ -77,3 +78,29 @@ def resample_positions(kept: dict[str, Tensor], model: Any) -> None:
         if encoder is not None and key in kept and wanted is not None:
             prefix, grid = getattr(encoder, "num_prefix_tokens", 1), vision.grid_of(encoder)
             kept[key] = vision.interpolate_pos_embed(kept[key], wanted.shape[1], prefix, grid)
+
+
+def fill(exported: nn.Module, weights: dict[str, Tensor], name: str) -> None:
+    """Load all weights into a model of another library: each has its place, and each place one.
+
+    Args:
+        exported: the other library's model.
+        weights: under its keys.
+        name: of our model, for the message.
+
+    Raises:
+        ConfigError: keys or shapes that differ; the first five are named.
+    """
+    places = exported.state_dict()
+    wrong = [f"it has no {key}" for key in places if key not in weights]
+    wrong += [f"{key} has no place" for key in weights if key not in places]
+    wrong += [
+        f"{key} is {tuple(tensor.shape)}, not {tuple(places[key].shape)}"
+        for key, tensor in weights.items()
+        if key in places and tensor.shape != places[key].shape
+    ]
+    if wrong:
+        raise ConfigError(
+            f"{name} is no {type(exported).__name__} of transformers: {'; '.join(wrong[:5])}"
+        )
+    exported.load_state_dict(weights)

@@ -18,7 +18,8 @@ ALIASES = {
 }
 # Names of a batch that mean something else, however alike they look.
 KNOWN = {
-    *("image", "image0", "image1", "image_id", "image_tokens", "text_input", "label"),
+    *("image", "image0", "image1", "image_id", "image_tokens", "text_input", "text_inputs"),
+    "label",
     *("answer", "answers", "n_answers", "weight", "weights", "question_id", "index", "key"),
     *("prompt", "text_output"),
 }
@@ -36,6 +37,29 @@ def needed(samples: object, name: str) -> Any:
         raise ConfigError(f"samples have no {name!r}.{misspelt(batch, name)} They have: "
                           f"{listed(batch) or 'nothing'}")  # fmt: skip
     return value
+
+
+def text_rows(samples: Mapping[str, Any]) -> list[list[str]] | None:
+    """Return the K texts of each row of a batch, its ``text_inputs``; None where it has none.
+
+    Raises:
+        ConfigError: no lists of texts, or not as many in each row, or rows than ``text_input`` has.
+    """
+    rows = samples.get("text_inputs")
+    if rows is None:
+        return None
+    good = isinstance(rows, list) and all(isinstance(row, list | tuple) and row for row in rows)
+    if not good or not all(isinstance(text, str) for row in rows for text in row):
+        raise ConfigError(
+            f"text_inputs: {kind_of(rows)}; a list of texts of each row is expected, such as "
+            '[["a dog", "a pet"], ["a cat", "a pet"]]'
+        )
+    if len({len(row) for row in rows}) > 1 or len(rows) != len(needed(samples, "text_input")):
+        raise ConfigError(
+            f"text_inputs: {[len(row) for row in rows]} texts; as many of each row of the batch "
+            "are expected"
+        )
+    return [list(row) for row in rows]
 
 
 def as_samples(samples: object, name: str = "image") -> Mapping[str, Any]:

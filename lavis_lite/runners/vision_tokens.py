@@ -19,7 +19,8 @@ from lavis_lite.data.loader import read_ahead
 from lavis_lite.data.seeding import generator
 from lavis_lite.data.stored_images import Missing, StoredImages
 from lavis_lite.data.token_store import TokenStore, in_units
-from lavis_lite.errors import DataError
+from lavis_lite.errors import ConfigError, DataError
+from lavis_lite.io.paths import here
 from lavis_lite.models.frozen_vision import describe, encode, share_with_momentum, vision_encoder
 from lavis_lite.modules.vision_tokens import VisionTokens
 from lavis_lite.runners.precision import Precision
@@ -105,10 +106,15 @@ class KeptTokens:
 
     def _fill(self, part: Part, about: Mapping[str, Any]) -> None:
         process = registry.build("processor", part.processor, **part.runtime)
+        if part.crops > 1 and not draws(process):
+            raise ConfigError(
+                f"data.vision_tokens.crops: {part.crops}, but {part.processor['name']} makes the "
+                "same of a picture every time; set crops: 1"
+            )
         blank = process(Image.new("RGB", (8, 8)), generator("blank"))[None]
         prepared = {**part.runtime, **part.processor}
         store = TokenStore(
-            Path(self.options.folder) / part.folder,
+            Path(here(self.options.folder)) / part.folder,
             {**about, "processor": prepared, "seed": self.options.seed},
             shape=self.encode(blank).shape[1:],
             crops=part.crops,
@@ -182,6 +188,13 @@ class CropReader:
             return str(error)
         drawn = (generator("crop", self.seed, one.image.hex(), k) for k in range(self.crops))
         return torch.stack([self.process(image, rng) for rng in drawn])
+
+
+def draws(process: Any) -> bool:
+    """Tell whether an image processor makes different things of one picture."""
+    noise = generator("noise").integers(0, 256, (32, 32, 3)).astype("uint8")
+    first, *others = (process(Image.fromarray(noise), generator("draw", n)) for n in range(16))
+    return any(not torch.equal(first, other) for other in others)
 
 
 def _claims(store: TokenStore, wanted: list[Missing], size: int) -> Iterator[list[Missing]]:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from lavis_lite.config.image_size import height_width
 from lavis_lite.errors import CheckpointError, ConfigError
-from lavis_lite.models.published_weights import published
+from lavis_lite.models.published_weights import fill, published
 from lavis_lite.modules.layers.modes import eval_mode
 from lavis_lite.modules.text.wordpiece import WordPiece
 from lavis_lite.projects.blip.names import to_transformers
@@ -61,19 +61,7 @@ def as_transformers(model: Any) -> Any:
         )
     config = transformers.BlipConfig(**config_of(model))
     exported = getattr(transformers, name)(config).eval()
-    weights, places = exportable(model), exported.state_dict()
-    wrong = [f"it has no {key}" for key in places if key not in weights]
-    wrong += [f"{key} has no place" for key in weights if key not in places]
-    wrong += [
-        f"{key} is {tuple(tensor.shape)}, not {tuple(places[key].shape)}"
-        for key, tensor in weights.items()
-        if key in places and tensor.shape != places[key].shape
-    ]
-    if wrong:
-        raise ConfigError(
-            f"{type(model).__name__} is no {name} of transformers: {'; '.join(wrong[:5])}"
-        )
-    exported.load_state_dict(weights)
+    fill(exported, exportable(model), type(model).__name__)
     return exported
 
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from lavis_lite.config.image_size import ImageSize, height_width
 from lavis_lite.errors import CheckpointError, ConfigError
+from lavis_lite.models.published_weights import fill
 from lavis_lite.modules.language.loading import Language
 from lavis_lite.modules.language.tokens import LanguageTokens
 from lavis_lite.projects.blip2 import names
@@ -143,8 +144,7 @@ def as_transformers(model: QueriedParts, image_id: int) -> PreTrainedModel:
     instructed = hasattr(model, "tokenizer")
     text = model.language.model.config.to_dict()
     embeddings = cast(nn.Embedding, model.language.model.get_input_embeddings())
-    rows = embeddings.num_embeddings
-    text["vocab_size"] = max(rows, image_id + 1)
+    text["vocab_size"] = max(embeddings.num_embeddings, image_id + 1)
     name = "InstructBlip" if instructed else "Blip2"
     config = getattr(transformers, f"{name}Config")(
         vision_config=vision_config(model),
@@ -160,21 +160,12 @@ def as_transformers(model: QueriedParts, image_id: int) -> PreTrainedModel:
             exported.language_model.lm_head.weight.detach().clone()
         )
     weights, places = exportable(model, instructed), exported.state_dict()
-    wrong = [f"it has no {key}" for key in places if key not in weights]
-    wrong += [f"{key} has no place" for key in weights if key not in places]
-    for key in set(weights) & set(places):
-        if weights[key].shape[1:] == places[key].shape[1:] and key.startswith("language_model."):
-            missing = len(places[key]) - len(weights[key]) if weights[key].ndim else 0
-            if missing:
-                more = weights[key].new_zeros(missing, *weights[key].shape[1:])
-                weights[key] = torch.cat([weights[key], more])
-        if weights[key].shape != places[key].shape:
-            wrong.append(f"{key} is {tuple(weights[key].shape)}, not {tuple(places[key].shape)}")
-    if wrong:
-        raise ConfigError(
-            f"{type(model).__name__} is no {name} of transformers: {'; '.join(sorted(wrong)[:5])}"
-        )
-    exported.load_state_dict(weights)
+    for key in (key for key in set(weights) & set(places) if key.startswith("language_model.")):
+        tensor, place = weights[key], places[key]
+        if tensor.ndim and tensor.shape[1:] == place.shape[1:] and len(tensor) < len(place):
+            more = tensor.new_zeros(len(place) - len(tensor), *tensor.shape[1:])
+            weights[key] = torch.cat([tensor, more])
+    fill(exported, weights, type(model).__name__)
     return exported
 
 

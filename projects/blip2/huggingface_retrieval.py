@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from lavis_lite.config.image_size import ImageSize, height_width
 from lavis_lite.errors import CheckpointError, ConfigError
+from lavis_lite.models.published_weights import fill
 from lavis_lite.modules.text.wordpiece import WordPiece
 from lavis_lite.projects.blip2 import huggingface, names
 
@@ -93,7 +94,8 @@ def as_transformers(model: FirstStage) -> PreTrainedModel:
     exported = transformers.Blip2ForImageTextRetrieval(config).eval()
     weights = huggingface.exportable(parts, instructed=False)
     kept = {key: w for key, w in weights.items() if not key.startswith(HERE_ALONE)}
-    return _filled(exported, kept, type(model).__name__)
+    fill(exported, kept, type(model).__name__)
+    return exported
 
 
 def qformer_as_transformers(qformer: QFormer) -> PreTrainedModel:
@@ -111,7 +113,9 @@ def qformer_as_transformers(qformer: QFormer) -> PreTrainedModel:
         for key, tensor in qformer.state_dict().items()
         if (name := names.to_transformers(f"Qformer.{key}") or "").startswith(_THEIRS)
     }
-    return _filled(transformers.Blip2QFormerModel(config).eval(), weights, "QFormer")
+    exported = transformers.Blip2QFormerModel(config).eval()
+    fill(exported, weights, "QFormer")
+    return exported
 
 
 def qformer_weights(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -158,20 +162,3 @@ def _qformer_config(qformer: QFormer, reads_text: bool) -> dict[str, Any]:
         "encoder_hidden_size": crossing.self.key.in_features,
         "use_qformer_text_input": reads_text,
     }
-
-
-def _filled(exported: PreTrainedModel, weights: dict[str, Tensor], name: str) -> PreTrainedModel:
-    places = exported.state_dict()
-    wrong = [f"it has no {key}" for key in places if key not in weights]
-    wrong += [f"{key} has no place" for key in weights if key not in places]
-    wrong += [
-        f"{key} is {tuple(tensor.shape)}, not {tuple(places[key].shape)}"
-        for key, tensor in weights.items()
-        if key in places and tensor.shape != places[key].shape
-    ]
-    if wrong:
-        raise ConfigError(
-            f"{name} is no {type(exported).__name__} of transformers: {'; '.join(wrong[:5])}"
-        )
-    exported.load_state_dict(weights)
-    return exported

@@ -7,7 +7,7 @@ model.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -33,6 +33,8 @@ from lavis_lite.projects.blip2.towers import VisionNorm
 ADDED = ("[DEC]",)  # of the Q-Former's words beside BERT's
 WHOLE = 1 << 16  # tokens of an instruction before it is cut
 
+M = TypeVar("M", bound="QueriedInstruct")
+
 
 class QueriedInstruct(QueriedLanguage):
     """A model whose queries read the image with the instruction in view.
@@ -52,11 +54,9 @@ class QueriedInstruct(QueriedLanguage):
         qformer: QFormer,
         language: Language,
         tokenizer: WordPiece,
-        **options: object,
+        **options: Any,
     ) -> None:
-        super().__init__(
-            visual_encoder, ln_vision, qformer, language, **cast("dict[str, Any]", options)
-        )
+        super().__init__(visual_encoder, ln_vision, qformer, language, **options)
         self.tokenizer = tokenizer
 
     def prefix(self, image_tokens: Tensor, prompts: Sequence[str] | None = None) -> Tensor:
@@ -158,7 +158,7 @@ Instruct = TypeVar("Instruct", bound=QueriedInstruct)
 
 
 def build(
-    model_class: type[Instruct],
+    model_class: type[M],
     vision: Spec,
     text: Spec,
     language: Spec,
@@ -167,15 +167,14 @@ def build(
     freeze_vision: bool,
     freeze_language: bool,
     losses: LossSpecs | None,
-    **texts: object,
-) -> Instruct:
+    **texts: Any,
+) -> M:
     """Build a model whose Q-Former reads instructions; the arguments are those of the builders."""
     words = load_tokenizer(tokenizer, ADDED)
     parts = build_parts(
         vision, text, language, image_size, freeze_vision, freeze_language, len(words)
     )
-    options = cast("dict[str, Any]", texts)
-    model = model_class(**parts._asdict(), tokenizer=words, image_size=image_size, **options)
+    model = model_class(**parts._asdict(), tokenizer=words, image_size=image_size, **texts)
     model.add_losses(losses)
     return model
 

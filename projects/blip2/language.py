@@ -347,7 +347,7 @@ class QueriedLanguage(VisionLanguageModel):
         if fewest > most:
             raise ConfigError(f"{fewest_name}: {fewest}; at most {most_name}, {most}")
 
-    def _write(self, image_tokens: Tensor, prompts: list[str], **options: object) -> list[str]:
+    def _write(self, image_tokens: Tensor, prompts: list[str], **options: Any) -> list[str]:
         prefix = self.prefix(image_tokens, prompts)
         words = self.language.tokens
         start = torch.full((len(prefix), 1), self.language.start_id, device=prefix.device)
@@ -356,7 +356,7 @@ class QueriedLanguage(VisionLanguageModel):
             start,
             eos_id=words.end_id,
             pad_id=words.pad_id,
-            **cast("dict[str, Any]", options),
+            **options,
         )
         return [words.decode(row[1:]) for row in ids]
 

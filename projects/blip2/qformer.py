@@ -13,7 +13,7 @@ C their width, D width, V vocabulary.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -243,8 +243,9 @@ class QFormer(nn.Module):
         return len(self._looking)
 
     @property
-    def _looking(self) -> list[nn.Module]:
-        return [layer for layer in self.bert.encoder if hasattr(layer, "crossattention")]
+    def _looking(self) -> list[QueryLayer]:
+        layers = cast("list[QueryLayer]", list(self.bert.encoder))
+        return [layer for layer in layers if hasattr(layer, "crossattention")]
 
     def image_context(
         self, image_tokens: Tensor, num_queries: int, num_steps: int = 1

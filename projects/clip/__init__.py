@@ -2,8 +2,7 @@
 
 Their types include SigLIP 2 (2502.14786) and Perception Encoder Core (2504.13181).
 
-dual.py               what both are: towers, projections, temperature, gradient caching
-build.py, formats.py  its parts from a config; layouts of weights that are read
+formats.py            layouts of weights that are read
 clip.py               clip                     softmax contrast over the batch (info_nce)
 siglip.py             siglip                   an independent loss per pair (sigmoid)
 feature_extractor.py  clip_feature_extractor   an image and a text as features

@@ -5,12 +5,15 @@ from __future__ import annotations
 from lavis_lite import registry
 from lavis_lite.config.image_size import ImageSize
 from lavis_lite.models.base import LossSpecs, Spec
-from lavis_lite.projects.clip.build import Projection, build_dual, describe_dual, dual_problems
-from lavis_lite.projects.clip.dual import DualEncoder
+from lavis_lite.models.build_dual import Projection, build_dual, describe_dual, dual_problems
+from lavis_lite.models.dual_encoder import DualEncoder
+from lavis_lite.projects.clip.formats import ClipFormats
 
 
 class ClipFeatureExtractor(DualEncoder):
     """The towers and projections of ``clip``, under the calls of LAVIS."""
+
+    formats = ClipFormats()
 
 
 @registry.register("model", "clip_feature_extractor", check=dual_problems)

@@ -11,6 +11,7 @@ import pytest
 
 from lavis_lite import cli, load_model
 from lavis_lite.modules.text.coverage import coverage
+from lavis_lite.modules.text.hf_tokenizer import HfTokenizer
 from lavis_lite.modules.text.load_tokenizer import load_tokenizer
 from lavis_lite.runners.train.vocabulary import tell_unknown_words
 
@@ -115,6 +116,22 @@ def test_a_word_is_unknown_if_a_part_of_it_is(texts, tmp_path, vocabulary):
     assert found.words == 6
     assert found.unknown == {"zebra": 2, "quiz": 1}
     assert found.share == 0.5
+
+
+@pytest.mark.parametrize("unknown", ["[UNK]", "</s>"])
+def test_a_tokenizer_of_transformers_knows_its_words_or_all(tmp_path: Path, unknown: str) -> None:
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    words = {"[UNK]": 0, "</s>": 1, "a": 2, "dog": 3}
+    inner = Tokenizer(models.WordLevel(words, unk_token=unknown))
+    inner.pre_tokenizer = pre_tokenizers.Whitespace()
+    PreTrainedTokenizerFast(
+        tokenizer_object=inner, eos_token="</s>", unk_token=unknown
+    ).save_pretrained(tmp_path)
+    found = coverage(HfTokenizer(str(tmp_path)), ["a dog", "a zebra"])
+    assert found.words == 4
+    assert found.unknown == ({"zebra": 1} if unknown == "[UNK]" else {})
 
 
 class _Rows:

@@ -267,3 +267,59 @@ def test_parts_are_drawn_anew_each_turn_and_again_after_a_resume(source, tmp_pat
 def test_wrong_arguments_of_sub_caption_are_named(arguments, message):
     with pytest.raises(ConfigError, match=f"sub_caption.{message}"):
         SubCaption(**arguments)
+
+
+def test_a_batch_has_several_texts_of_an_image_each_drawn_and_processed(source):
+    dataset = source("json", texts=SHARES)
+    found = {}
+    for number in (1, 3):
+        data = TrainData(
+            [dataset],
+            [None],
+            PROCESSORS,
+            batch_size=12,
+            num_workers=0,
+            seed=3,
+            quarantine=Quarantine(),
+            texts_per_image=number,
+        )
+        found[number] = next(data.batches())
+    assert "text_inputs" not in found[1]
+    # The first text, and the image's augmentation, are those that one text alone comes with.
+    assert found[3]["text_input"] == found[1]["text_input"]
+    assert (found[3]["image"] == found[1]["image"]).all()
+    assert [row[0] for row in found[3]["text_inputs"]] == found[1]["text_input"]
+    assert {len(row) for row in found[3]["text_inputs"]} == {3}
+    for row in found[3]["text_inputs"]:
+        assert len({text.split()[1] for text in row}) == 1  # of one image
+    assert any(len(set(row)) > 1 for row in found[3]["text_inputs"])
+
+
+def test_several_texts_of_a_caption_are_its_parts(source):
+    long = Processors(BlipImageTrain(image_size=8), SubCaption())
+    dataset = source("json", texts=SHARES)
+    rows = [{**dataset[0], "texts": Texts(["one. two. three"], ["web"], [1.0])}]
+
+    class Rows:
+        name = "rows"
+
+        def __len__(self):
+            return 1
+
+        def __getitem__(self, index):
+            return rows[index]
+
+        def augment(self, row, rng):
+            return draw_text(row, rng)
+
+    data = TrainData(
+        [Rows()],
+        [None],
+        long,
+        batch_size=1,
+        num_workers=0,
+        seed=0,
+        quarantine=Quarantine(),
+        texts_per_image=12,
+    )
+    assert set(next(data.batches())["text_inputs"][0]) == {"one", "two", "three"}

@@ -52,6 +52,21 @@ def test_tokens_of_the_prompt_do_not_count() -> None:
     assert value.item() == pytest.approx(by_hand(model, samples, 0.1, 3), abs=1e-5)
 
 
+def test_a_text_that_is_taken_for_the_prompt_is_said_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    loss, samples = LanguageModelling(0.1), batch(2)
+    model = bench_model("blip_caption", prompt="a picture of ")
+    samples["text_input"] = ["a picture of a red square", "a red"]
+    for _ in range(2):
+        loss(Shared(model, samples))
+    (said,) = caplog.messages
+    assert said.startswith("lm: 1 of 2 texts have nothing to learn: their first 4 tokens are taken")
+    samples["text_input"][1] = "a picture of a red square"
+    LanguageModelling(0.1)(Shared(model, samples))
+    assert len(caplog.messages) == 1
+
+
 def test_padding_does_not_count() -> None:
     model = bench_model("blip_pretrain")
     samples = batch(2)

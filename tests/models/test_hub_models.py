@@ -16,7 +16,7 @@ from huggingface_hub import constants
 
 from lavis_lite import cli, create_model, load_model, pipeline
 from lavis_lite.errors import ConfigError, DownloadError
-from lavis_lite.io import hub
+from lavis_lite.io import hub, hub_models
 from lavis_lite.models.base import VisionLanguageModel
 from lavis_lite.modules.text.load_tokenizer import PACKAGED
 
@@ -219,3 +219,20 @@ def test_a_repository_of_transformers_is_not_fetched_whole(site: HubSite) -> Non
     with pytest.raises(ConfigError, match="which model"):
         load_model(checkpoint="acme/theirs")
     assert not [request for request in site.requests if "model.safetensors" in request]
+
+
+def test_only_the_files_of_a_model_are_fetched_its_tokenizer_s_too(site: HubSite) -> None:
+    site.commits[NAME], site.branches[NAME] = {}, {}
+    files = {
+        "config.json": json.dumps({"lavis_lite": {"format": 1}}).encode(),
+        "model.safetensors": b"weights",
+        "tokenizer/tokenizer.json": b"{}",
+        "train.py": b"print()",
+        "tokenizer/../../evil": b"",
+    }
+    commit = site.commit(NAME, "main", files)
+    folder = hub_models.fetch_folder(NAME)
+    assert folder is not None
+    assert folder.name == commit
+    found = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+    assert found == {"config.json", "model.safetensors", "tokenizer/tokenizer.json"}

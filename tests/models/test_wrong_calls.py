@@ -14,6 +14,7 @@ from call_table import ANSWERS, TEXTS, Kind, Wrong, arguments_of, methods_of, mo
 
 from lavis_lite import errors
 from lavis_lite.losses.step_info import StepInfo
+from lavis_lite.modules.med.decoder import CachedDecoder
 from lavis_lite.modules.output import ModelOutput, Named
 
 OURS = tuple(x for x in vars(errors).values() if isinstance(x, type) and issubclass(x, Exception))
@@ -126,6 +127,10 @@ ROWS = Kind(
         if label != "images"  # may be as wide
     },
 )
+FEATURES = Kind(  # one text of each image
+    lambda model: model.text_features(table.states(model))[:, None],
+    table.wrong_tensors("(B, K, E)"),
+)
 OPTIONAL = Kind(
     lambda model: None,
     lambda model: {k: w for k, w in table.wrong_tensors("")(model).items() if w.value is not None},
@@ -145,6 +150,7 @@ KINDS: dict[str, Kind] = {
     "image_inputs": TOKENS,
     "text_tokens": STATES,
     "forward_text.text_tokens": FREE_BATCH,
+    "text_features": FEATURES,
     "text": BATCH,
     "answer_states.answers": Kind(
         lambda model: TEXTS, table.counted(table.wrong_batches), table.same_texts
@@ -353,6 +359,8 @@ def plain(value: Any) -> Any:
     """A result as numbers, texts and lists, to be compared."""
     if isinstance(value, ModelOutput | Named):
         return {name: plain(value[name]) for name in [*value.keys()]}
+    if isinstance(value, CachedDecoder):  # what it says first
+        return value.start(torch.ones(2, 1, dtype=torch.long), 1, 4)
     if isinstance(value, dict):
         return {key: plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

@@ -219,6 +219,7 @@ def test_a_model_of_several_feature_maps_is_an_error() -> None:
         build("efficientvim_m1", 224)
 
 
+@pytest.mark.usefixtures("hub_answers")
 def test_weights_that_cannot_be_fetched_are_a_download_error(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

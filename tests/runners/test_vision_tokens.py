@@ -342,6 +342,12 @@ def test_another_encoder_or_processor_is_refused_by_name(tmp_path, changes, line
     assert "its tokens are computed anew" in str(caught.value)
 
 
+def test_crops_of_a_processor_that_does_not_draw_are_refused(tmp_path):
+    with pytest.raises(ConfigError, match=r"crops: 2, but blip_image_eval makes the same .* 1"):
+        keep(tmp_path / "store", [FromByte(2)], crops=2)
+    assert not (tmp_path / "store" / "train").exists()
+
+
 def test_damage_ends_a_run_and_is_no_bad_sample(tmp_path):
     runners.run(settings(tmp_path / "one", steps=1, **stored(tmp_path / "tokens")))
     file = tmp_path / "tokens" / "train" / "tokens.bin"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -32,11 +32,11 @@ class CausalLanguage(nn.Module):
     Attributes:
         width: D of its word embeddings, and of prefixes.
         start_id: what stands for a text's beginning while it is written.
-        takes: the arguments of the model.
+        takes: names of the model's arguments.
         reads_apart: whether prompts are read apart from the texts; here they are their beginning.
     """
 
-    reads_apart = False
+    reads_apart: Literal[False] = False
 
     def __init__(self, model: PreTrainedModel, tokens: Tokens) -> None:
         super().__init__()
@@ -44,7 +44,7 @@ class CausalLanguage(nn.Module):
         self.tokens = tokens
         self.width = cast(nn.Embedding, model.get_input_embeddings()).embedding_dim
         self.start_id = tokens.start_ids[0] if tokens.start_ids else tokens.end_id
-        self.takes = inspect.signature(model.forward).parameters
+        self.takes = frozenset(inspect.signature(model.forward).parameters)
 
     def text_logits(
         self,

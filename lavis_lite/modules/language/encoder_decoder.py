@@ -7,7 +7,7 @@ vocabulary.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -32,7 +32,7 @@ class EncoderDecoderLanguage(nn.Module):
         reads_apart: whether prompts are read apart from the texts, as an encoder does.
     """
 
-    reads_apart = True
+    reads_apart: Literal[True] = True
 
     def __init__(self, model: PreTrainedModel, tokens: Tokens) -> None:
         super().__init__()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from lavis_lite import registry
 from lavis_lite.checkpoint.load_state import load_state
@@ -56,7 +56,7 @@ def new_language(
         "pad_token_id": words.pad_id,
         "decoder_start_token_id": words.bos_id,
     }
-    make = cast("Callable[..., PretrainedConfig]", CONFIG_MAPPING[name])
+    make: Callable[..., PretrainedConfig] = CONFIG_MAPPING[name]
     settings = make(vocab_size=len(words), **ids)
     known_keys = settings.to_dict()
     for key in config or {}:

@@ -21,7 +21,6 @@ from lavis_lite.modules.text.hub_files import first_line, hub_error
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
-    from transformers.models.auto.auto_factory import _BaseAutoModelClass
 
 Language = CausalLanguage | EncoderDecoderLanguage
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -81,7 +80,8 @@ def hf_language(
             else:
                 model = build_from_config(f"hf/{name}", settings, DTYPES[dtype])
     except OSError as error:
-        raise hub_error(f"hf/{name}", name, error) from None
+        instead = "`hf/FOLDER` as name, a folder that holds its config, weights and tokenizer"
+        raise hub_error(f"hf/{name}", name, error, instead) from None
     except ValueError as error:
         if isinstance(error, ConfigError):
             raise
@@ -95,7 +95,7 @@ def hf_language(
     return adapter(model, tokens)
 
 
-def _class(name: str, settings: PretrainedConfig) -> type[_BaseAutoModelClass]:
+def _class(name: str, settings: PretrainedConfig) -> Any:
     """Return transformers' factory for a config's kind of language model."""
     from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
 

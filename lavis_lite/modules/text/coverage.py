@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from lavis_lite.modules.text.hf_tokenizer import HfTokenizer
 from lavis_lite.modules.text.wordpiece import WordPiece
 
+_WHOLE = 512  # tokens of a word that are looked at
+
 
 @dataclass(frozen=True)
 class Coverage:
@@ -32,14 +34,16 @@ def coverage(tokenizer: WordPiece | HfTokenizer, texts: Iterable[str]) -> Covera
     """Look every word of the texts up; a tokenizer without [UNK] (of bytes) knows all of them.
 
     Args:
-        tokenizer: with ``unk_id``, called as ``tokenizer(text).input_ids``.
+        tokenizer: with ``unk_id``; one that is the end token too, as CLIP's, stands for no [UNK].
         texts: as the model reads them, after their processor.
     """
     counts = Counter(word for text in texts for word in text.split())
     unk = getattr(tokenizer, "unk_id", None)
+    if unk is not None and unk == tokenizer.sep_id:
+        unk = None
     unknown = [
         (word, times)
         for word, times in counts.most_common()
-        if unk is not None and unk in tokenizer(word).input_ids
+        if unk is not None and unk in tokenizer.encode([word], _WHOLE).ids[0].tolist()
     ]
     return Coverage(counts.total(), dict(unknown))

@@ -186,6 +186,7 @@ def build_data(
         world_size=distributed.world_size(),
         pin_memory=next(model.parameters()).device.type == "cuda",
         stored=stored,
+        texts_per_image=config.data.texts_per_image,
     )
 
 

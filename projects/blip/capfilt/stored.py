@@ -56,7 +56,7 @@ class StoredTokens:
             DataError: the image could not be read when its tokens were to be computed.
         """
         found = [images.tokens(images.place(0, place, "image"), crop) for images in self.images]
-        return torch.cat([VisionTokens.plain(one).flatten() for one in found])
+        return torch.cat([one.as_subclass(Tensor).flatten() for one in found])
 
     def split(self, batch: Tensor) -> dict[str, Tensor]:
         """(B, all) -> each part's tokens (B, N, D)."""

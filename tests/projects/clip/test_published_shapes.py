@@ -9,7 +9,8 @@ import torch
 from transformers import CLIPConfig, CLIPModel, SiglipConfig, SiglipModel
 
 from lavis_lite import create_model
-from lavis_lite.projects.clip import build, config_check
+from lavis_lite.models import build_dual
+from lavis_lite.projects.clip import config_check
 from lavis_lite.projects.clip.names import renamed
 from lavis_lite.registry import cards
 
@@ -94,7 +95,7 @@ def test_a_type_has_the_tensors_heads_and_activations_of_the_published_model(
 ) -> None:
     settings: Any = clip_config(type) if name == "clip" else siglip_config(type)
     words = Words(settings.text_config.vocab_size)
-    monkeypatch.setattr(build, "tokenizer_for", lambda *args: words)
+    monkeypatch.setattr(build_dual, "tokenizer_for", lambda *args: words)
     with torch.device("meta"):
         ours: Any = create_model(name, type)
         theirs = (CLIPModel if name == "clip" else SiglipModel)(settings)

@@ -152,3 +152,25 @@ def test_the_temperature_stays_above_its_bound() -> None:
         free.logit_scale.fill_(9.0)
     free(batch(2))
     assert free.logit_scale.item() == 9.0
+
+
+@pytest.mark.parametrize("cache", [0, 3])
+def test_a_siglip_learns_from_several_texts_of_each_image(cache: int) -> None:
+    model = dual("siglip", gradient_cache=cache)
+    samples = batch(4)
+    samples["text_inputs"] = [[text, f"{text} on black"] for text in samples["text_input"]]
+    texts = [text for row in samples["text_inputs"] for text in row]
+    images = model.image_features(model.encode_image(samples["image"]))
+    logits = images @ model.text_features(model.encode_text(texts)).T / model.temperature
+    signs = 2 * torch.eye(4).repeat_interleave(2, dim=1) - 1  # (4, 8)
+    expected = -nn.functional.logsigmoid(signs * (logits + model.logit_bias)).sum() / (4 * 2)
+    torch.testing.assert_close(model(samples).loss, expected)
+
+
+@pytest.mark.parametrize(
+    "rows", [[["a"]], [["a", "b"], ["c"]], ["a", "b"], [["a"], [3]], [[], []], "ab"]
+)
+def test_several_texts_that_are_none_are_refused(rows: Any) -> None:
+    model, samples = dual("siglip"), batch(2)
+    with pytest.raises(ConfigError, match="text_inputs: "):
+        model({**samples, "text_inputs": rows})

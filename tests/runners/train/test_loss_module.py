@@ -182,9 +182,9 @@ def samples_judged(folder):
         judged[self] = judged.get(self, 0) + num_samples
         seen(self, num_samples)
 
-    def note(config, datasets, model, quarantine, num_workers):
-        loaders.append(num_workers)
-        return build_data(config, datasets, model, quarantine, 0)  # tests' processes start none
+    def note(config, datasets, model, quarantine, num_workers, stored):
+        loaders.append(num_workers)  # none are started: tests' processes start no others
+        return build_data(config, datasets, model, quarantine, 0, stored)
 
     Quarantine.seen, build_module.build_data = count, note
     training = build(without_dropout(folder, run__max_steps=2, data__num_workers=1))

@@ -14,8 +14,8 @@ from lavis_lite.errors import ConfigError, UnknownName
 from lavis_lite.losses.gradient_cache import check_cachable
 from lavis_lite.models.base import LossSpecs, Spec
 from lavis_lite.models.build import build_vision, check_width, describe_arguments, width_of
+from lavis_lite.models.dual_encoder import DualEncoder
 from lavis_lite.modules.text.load_tokenizer import tokenizer_for
-from lavis_lite.projects.clip.dual import DualEncoder
 
 D = TypeVar("D", bound=DualEncoder)
 B = TypeVar("B", bound=Callable[..., Any])
@@ -61,7 +61,7 @@ def build_dual(
     Args:
         model: the class that is built, or a partial of it.
 
-    The others are those of the registered builders, such as ``clip``.
+    The others are those of the registered builders, see ``ARGUMENTS``.
 
     Raises:
         ConfigError: parts that don't fit each other.

@@ -1,4 +1,4 @@
-"""The dual encoder behind CLIP and SigLIP: image tower, text tower and a joint space."""
+"""Dual encoders: an image tower, a text tower and a joint space, where no layer sees both."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from lavis_lite.losses.step_info import StepInfo
 from lavis_lite.models.base import Losses, Texts, VisionLanguageModel, checked_samples, unit
 from lavis_lite.models.images import as_images, as_tokens, images_of
 from lavis_lite.models.tensors import as_states, width_of
-from lavis_lite.models.texts import as_texts, tokenized
+from lavis_lite.models.texts import RankTexts, as_texts, candidates, matched, tokenized
 from lavis_lite.modules import vision
 from lavis_lite.modules.layers.modes import eval_mode
+from lavis_lite.modules.layers.similarity import cosines
 from lavis_lite.modules.output import ModelOutput, Samples
 from lavis_lite.modules.samples import as_samples, optional
 from lavis_lite.modules.text.hf_tokenizer import HfTokenizer
 from lavis_lite.modules.text.pooling import pool
 from lavis_lite.modules.text.text_batch import TextBatch
 from lavis_lite.modules.text.wordpiece import WordPiece
-from lavis_lite.projects.clip.formats import ClipFormats
 
 
 class Features(NamedTuple):
@@ -65,8 +65,6 @@ class DualEncoder(VisionLanguageModel):
     Raises:
         ConfigError: ``gradient_cache`` with a tower whose embeddings depend on the batch.
     """
-
-    formats = ClipFormats()
 
     def __init__(
         self,
@@ -176,3 +174,103 @@ class DualEncoder(VisionLanguageModel):
                 found["text_embeds"] = self.project_text(states)
                 found["text_embeds_proj"] = self.text_features(states)
         return Features(**found)
+
+
+class PairwiseDualEncoder(DualEncoder):
+    """A dual encoder with a learnt bias, for losses that judge every pair by itself (``sigmoid``).
+
+    So its cosines are calibrated, and it can `match` as well: the logit of a pair says whether the
+    text holds of the image.
+
+    Args:
+        logit_bias: what is added to a pair's logit at first; it is learnt.
+        losses: name -> loss.
+
+    The others are those of ``DualEncoder``.
+
+    Reference: SigLIP, https://arxiv.org/abs/2303.15343.
+    """
+
+    logit_bias: nn.Parameter
+
+    def __init__(
+        self,
+        visual_encoder: nn.Module,
+        text_encoder: nn.Module,
+        tokenizer: WordPiece | HfTokenizer,
+        vision_proj: nn.Module,
+        text_proj: nn.Module,
+        *,
+        embed_width: int,
+        image_size: ImageSize,
+        max_length: int,
+        temperature: float = 0.1,
+        min_temperature: float = 0.0,
+        logit_bias: float = -10.0,
+        gradient_cache: int = 0,
+        losses: Losses | None = None,
+    ) -> None:
+        super().__init__(
+            visual_encoder,
+            text_encoder,
+            tokenizer,
+            vision_proj,
+            text_proj,
+            embed_width=embed_width,
+            image_size=image_size,
+            max_length=max_length,
+            temperature=temperature,
+            min_temperature=min_temperature,
+            gradient_cache=gradient_cache,
+        )
+        self.logit_bias = nn.Parameter(torch.tensor(logit_bias))
+        self.add_losses(losses)
+
+    def match(self, image_tokens: Tensor, text: Texts) -> Tensor:
+        """(B, N, D) and B texts -> (B, 2) logits, fp32: does not match, matches.
+
+        Raises:
+            ConfigError: more or fewer texts than images.
+        """
+        tokens = as_tokens(image_tokens, self)
+        texts = self._features(matched(text, len(tokens), self))
+        logits = self._logits(self._similarities(tokens, texts[:, None]))  # (B, 1)
+        return torch.cat([torch.zeros_like(logits), logits], dim=1)
+
+    def rank(self, image_tokens: Tensor, texts: RankTexts) -> Tensor:
+        """(B, N, D) and K texts per image -> (B, K) logits of "matches", fp32.
+
+        Args:
+            image_tokens: from ``encode_image``.
+            texts: K texts for each image; K texts for all of them; or rows that are tokenised
+                already, image-major.
+
+        Raises:
+            ConfigError: not the same number of texts for every image.
+        """
+        tokens = as_tokens(image_tokens, self)
+        batch, shared = candidates(texts, len(tokens), self)
+        rows = self._features(batch)
+        texts_of_each = rows if shared else rows.unflatten(0, (len(tokens), -1))
+        return self._logits(self._similarities(tokens, texts_of_each))
+
+    def _similarities(self, image_tokens: Tensor, text_features: Tensor) -> Tensor:
+        """Cosines of images and texts, by which pairs are judged.
+
+        Args:
+            image_tokens: (B, N, D).
+            text_features: (K, E) of the same K texts for all images, or (B, K, E).
+
+        Returns:
+            (B, K), fp32.
+        """
+        images = self.image_features(image_tokens)
+        if text_features.ndim == 2:
+            return cosines(images, text_features)
+        return (text_features * images[:, None]).sum(dim=-1)
+
+    def _features(self, texts: Texts) -> Tensor:
+        return self.text_features(self.encode_text(texts))
+
+    def _logits(self, cosine: Tensor) -> Tensor:
+        return cosine / self.temperature + self.logit_bias.float()
