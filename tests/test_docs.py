@@ -124,7 +124,7 @@ print(json.dumps(outcomes))
 def test_the_pages_are_found() -> None:
     assert {p.stem for p in HOWTOS} == {
         *("backbone", "loss", "scorer", "dataset", "project", "own_data"),
-        *("command_line", "tasks", "dual_encoders", "blip2", "export"),
+        *("command_line", "tasks", "dual_encoders", "blip2", "export", "frozen_encoders"),
     }
     assert all(blocks(page) for page in WITH_CODE)
 

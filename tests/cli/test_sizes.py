@@ -48,7 +48,7 @@ def test_a_published_type_has_a_size_without_the_files_of_its_tokenizer(
     def fetch(*args: Any, **kwargs: Any) -> Any:
         raise DownloadError("not here")
 
-    monkeypatch.setattr("lavis_lite.modules.text.hf_tokenizer._load", fetch)
+    monkeypatch.setattr("lavis_lite.modules.text.hf_tokenizer.load_hf_tokenizer", fetch)
     monkeypatch.setattr("lavis_lite.modules.text.hub_files.from_hub", fetch)
     name, _, chosen = type.partition(".")
     assert sizes._parameters(sizes._without_storage(name, chosen)) == f"{millions} M parameters"

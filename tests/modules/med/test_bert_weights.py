@@ -163,6 +163,7 @@ def test_a_checkpoint_of_something_else_is_refused(tmp_path: Path) -> None:
         load_bert(tower(), tmp_path)
 
 
+@pytest.mark.usefixtures("hub_answers")
 def test_nothing_there_says_what_is_expected(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ConfigError, match=r"/no/such/bert does not exist; expected .*safetensors"):
         load_bert(tower(), "/no/such/bert")
