@@ -260,6 +260,15 @@ KINDS: dict[str, Kind] = {
     "url_or_filename": PATH,
     "folder": PATH,
     "source": PATH,
+    "repository": Kind(
+        lambda model: "owner/name",
+        lambda model: {**table.TEXT, "a word": Wrong("name", "owner/name")},
+    ),
+    "push_to_hub.metrics": table.ANYTHING,  # written with the model, as by save_pretrained
+    "private": Kind(lambda model: None, lambda model: {"a word": Wrong("maybe", "'maybe'")}),
+    "revision": Kind(lambda model: None, lambda model: table.TEXT),
+    "message": Kind(lambda model: None, lambda model: table.TEXT),
+    "token": Kind(lambda model: None, lambda model: table.TEXT),
     "metrics": Kind(lambda model: None, lambda model: table.MAPPING),
     "weights": Kind(lambda model: {}, lambda model: table.MAPPING),
     "adapt_weights.weights": Kind(lambda model: model.state_dict(), lambda model: table.MAPPING),
@@ -274,7 +283,7 @@ KINDS: dict[str, Kind] = {
 }
 # Called wrongly in each argument, but never rightly: they would write files or draw new weights.
 NEVER_RIGHT = {"save_pretrained", "save_transformers", "load_checkpoint", "from_pretrained",
-               "add_losses"}  # fmt: skip
+               "push_to_hub", "add_losses"}  # fmt: skip
 
 
 def kind_of(model: Any, method: str, argument: str) -> Kind | None:
