@@ -123,10 +123,15 @@ SERVERS = {"http.server", "socketserver", "wsgiref", "xmlrpc", "flask", "fastapi
 
 
 @pytest.mark.fault(47)
-def test_nothing_listens_so_that_nothing_can_be_uploaded() -> None:
+def test_nothing_but_the_review_listens_and_that_takes_little() -> None:
+    from lavis_lite.projects.blip.capfilt.review import guard
+
+    assert guard.MOST_BYTES <= 64 * 1024
     found = []
     for path in SOURCES:
         where = path.relative_to(ROOT).as_posix()
+        if where.startswith("projects/blip/capfilt/review/"):
+            continue
         tree = ast.parse(path.read_text(encoding="utf-8"))
         sockets = "socket" in path.read_text(encoding="utf-8")
         for node in ast.walk(tree):
