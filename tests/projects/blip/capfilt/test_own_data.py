@@ -69,7 +69,7 @@ def test_everything_that_the_page_says_about_options_is_understood(workplace):
     from lavis_lite import config as configs
 
     options = re.findall(r'^``"?((?:captioner|filter)[^`"]*)"?``  ', PAGE, re.MULTILINE)
-    assert len(options) == 8
+    assert len(options) == 9
     for option in options:
         overrides = option.replace("DIR", "somewhere").split(" filter.")
         overrides = [overrides[0], *(f"filter.{rest}" for rest in overrides[1:])]
