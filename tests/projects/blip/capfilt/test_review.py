@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import json
+import signal
 import socket
 import subprocess
 import sys
@@ -380,15 +381,22 @@ def test_a_folder_that_is_no_run_is_said(tmp_path, capsys):
     assert "not the output of a bootstrapping run" in capsys.readouterr().err
 
 
-@pytest.mark.slow  # its signals must not reach a process that runs other tests
-def test_the_command_serves_until_it_is_stopped(run):
+@pytest.fixture
+def interruptible():
+    """Let processes that a test starts be interrupted, also where this one ignores it (`&`)."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
+def test_the_command_serves_until_it_is_interrupted(run):
     words = [sys.executable, "-m", "lavis_lite.cli", "review", str(run), "--port", "0"]
-    process = subprocess.Popen(words, stdout=subprocess.PIPE, text=True, start_new_session=True)
-    try:
-        address = process.stdout.readline().strip()
-        assert address.startswith("http://127.0.0.1:")
-        process.terminate()
-        assert process.wait(30) in (0, -15)
-    finally:
-        process.kill()
-        process.communicate(timeout=30)
+    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            address = process.stdout.readline().strip()
+            assert address.startswith("http://127.0.0.1:")
+            process.send_signal(signal.SIGINT)
+            assert process.wait(30) == 0
+        finally:
+            process.kill()  # a server that goes on would be waited for without end
